@@ -1,0 +1,66 @@
+# Everything a newcomer types. Needs Python 3.11-3.13, git and make; `make help` says what is there.
+# Thin on purpose: inside .venv, `pytest`, `dvc repro` and `scae` do the same work directly.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help env test repro lock mutants lint clean distclean
+
+# Test processes; each takes about 1.5 GB.
+WORKERS ?= 2
+# Further arguments for pytest, as in: make test PYTEST_ARGS='--tier=smoke -k warp'
+PYTEST_ARGS ?=
+# Arguments of `make mutants`.
+N ?= 20
+SEED ?= 0
+
+# The tools of .venv first on PATH, as after `source .venv/bin/activate`.
+IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
+
+help:
+	@echo 'make env      set up .venv from the lock (about 8 GB of disk); nothing to do the second time'
+	@echo 'make test     set up, then run the whole test suite   [WORKERS=2 PYTEST_ARGS=...]'
+	@echo 'make repro    set up, then run the default pipeline; ends at results/report.html'
+	@echo 'make mutants  set up, then plant random bugs and see them caught   [N=20 SEED=0]'
+	@echo 'make lint     set up, then ruff'
+	@echo 'make lock     refresh requirements.lock and tools/build.lock'
+	@echo 'make clean    remove caches; `make distclean` removes .venv too'
+	@echo 'PYTHON=/path/to/python3.12 chooses the interpreter of .venv'
+
+env:
+	@tools/setup.sh env
+
+# Ends with the closing line of pytest, so nothing may be printed after it.
+test: env
+	@mkdir -p results
+	@echo 'Tests: pytest with $(WORKERS) processes; JUnit XML in results/junit.xml,' \
+	      'parity JSON in results/parity/'
+	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} \
+	  OMP_NUM_THREADS=$${OMP_NUM_THREADS-1} \
+	  pytest -n $(WORKERS) --dist=worksteal --benchmark-disable --junitxml=results/junit.xml \
+	  $(PYTEST_ARGS)
+
+repro: env
+	@echo 'Pipeline: dvc repro'
+	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} dvc repro
+	@test -f results/report.html || { echo 'dvc repro left no results/report.html' >&2; exit 1; }
+	@echo 'Report: results/report.html'
+
+mutants: env
+	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} \
+	  python -m parity_tests.random_mutants --n $(N) --seed $(SEED)
+
+lint: env
+	@$(IN_VENV) ruff check .
+
+lock:
+	@tools/setup.sh lock
+
+clean:
+	@echo 'Removing caches (results, data and .venv stay)'
+	@rm -rf .pytest_cache .hypothesis .ruff_cache .benchmarks build dist *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.uv/*' -prune \
+	  -exec rm -rf {} +
+
+distclean: clean
+	@echo 'Removing .venv'
+	@rm -rf .venv .uv
