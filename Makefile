@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help env test repro lock mutants lint clean distclean
 
-# Test processes; each takes about 1.5 GB.
+# Test processes, each with torch and TensorFlow loaded and one thread.
 WORKERS ?= 2
 # Further arguments for pytest, as in: make test PYTEST_ARGS='--tier=smoke -k warp'
 PYTEST_ARGS ?=
