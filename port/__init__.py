@@ -1,0 +1,12 @@
+"""Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
+
+from port import config, optim, quirks
+from port.checkpoint import load, save
+from port.config import Config, ConfigError
+from port.convert import from_tf, to_tf
+from port.noise import Noise, noise_plan
+from port.scae import ImageAutoencoder, Result
+
+__version__ = "0.1.0"
+__all__ = ["Config", "ConfigError", "ImageAutoencoder", "Noise", "Result", "config", "from_tf", "load",
+           "noise_plan", "optim", "quirks", "save", "to_tf"]

@@ -1,0 +1,134 @@
+"""Random draws of a forward pass, as arguments: the module itself never draws.
+
+`raw_j` are in the order in which the original draws them, as in the recordings. Uniform draws are
+raw (scaled inside the model), logistic, normal and Bernoulli ones are finished.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from port.config import Config
+
+
+class Draw(NamedTuple):
+    """One draw: where it is used, its kind, and its shape without the batch axis."""
+
+    use: str
+    kind: str
+    shape: tuple[int, ...]
+
+
+def noise_plan(config: Config) -> list[Draw]:
+    """The draws of one forward pass in order.
+
+    Args:
+        config: decides which there are: part presence, attention dropout (two masks a layer),
+            capsule dropout, capsule presence, vote presence.
+
+    Returns:
+        One `Draw` per `raw_j`.
+
+    Source: order of `tf.random` calls in the original's graph.
+    """
+    part, encoder, decoder = config.part_encoder, config.obj_encoder, config.obj_decoder
+    plan = []
+    if part.noise_scale > 0:
+        plan.append(Draw("part", "uniform01", (part.n_caps,)))
+    if encoder.dropout_rate > 0:
+        plan += [Draw("attention", "keep_attention", (part.n_caps, encoder.n_dims))
+                 for _ in range(2 * encoder.n_layers)]
+    if decoder.caps_dropout_rate > 0:
+        plan.append(Draw("caps_mask", "keep_caps", (decoder.n_caps, 1)))
+    if decoder.noise_type is not None:
+        plan.append(Draw("caps", decoder.noise_type, (decoder.n_caps, 1)))
+        plan.append(Draw("vote", decoder.noise_type, (decoder.n_caps, decoder.n_votes)))
+    return plan
+
+
+class Noise:
+    """The raw draws of one forward pass: `Noise(raw_0=…, raw_1=…, raw_2=…)`.
+
+    Args:
+        raw_0: part presence, uniforms `[B, K]` in [0, 1).
+        raw_1: capsule presence, uniforms `[B, O, 1]` in [-½, ½); with capsule dropout the mask.
+        raw_2, …: as `noise_plan` lists them.
+
+    Raises:
+        TypeError: an argument of another name, or one left out between two.
+    """
+
+    def __init__(self, **raw: Tensor) -> None:
+        expected = [f"raw_{j}" for j in range(len(raw))]
+        if sorted(raw) != expected:
+            raise TypeError(f"Noise takes raw_0, raw_1, … without gaps; {', '.join(sorted(raw))} given")
+        self.raw = tuple(torch.as_tensor(raw[name]) for name in expected)
+
+    @classmethod
+    def draw(cls, generator: torch.Generator, config: Config, batch_size: int,
+             device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Noise:
+        """Draw everything that one forward pass of `config` needs.
+
+        Args:
+            generator: the source of randomness, on `device`.
+            config: see `noise_plan`.
+            batch_size: B.
+            device: where the draws are made; the generator's by default.
+            dtype: of the draws.
+        """
+        device = generator.device if device is None else device
+        rates = {"keep_attention": config.obj_encoder.dropout_rate,
+                 "keep_caps": config.obj_decoder.caps_dropout_rate}
+        scale, raw = config.obj_decoder.noise_scale, {}
+        for j, (_, kind, shape) in enumerate(noise_plan(config)):
+            size = (batch_size, *shape)
+            if kind == "normal":
+                value = torch.randn(size, generator=generator, device=device, dtype=dtype) * scale
+            else:
+                u = torch.rand(size, generator=generator, device=device, dtype=dtype)
+                if kind == "uniform01":
+                    value = u
+                elif kind == "uniform":
+                    value = u - 0.5
+                elif kind == "logistic":
+                    # The smallest draw is 0; half a step of float32's grid keeps the logit finite.
+                    u = u.clamp(2.0 ** -25, 1.0 - 2.0 ** -24)
+                    value = scale * (torch.log(u) - torch.log1p(-u))
+                else:
+                    value = (u >= rates[kind]).to(dtype)
+            raw[f"raw_{j}"] = value
+        return cls(**raw)
+
+    def assign(self, config: Config, batch_size: int) -> dict[str, Tensor | list[Tensor]]:
+        """The draws by use; attention masks as a list.
+
+        Raises:
+            ValueError: their number or a shape does not fit the configuration.
+        """
+        plan = noise_plan(config)
+        if len(plan) != len(self.raw):
+            raise ValueError(f"noise: {len(self.raw)} raw tensors given, this configuration draws "
+                             f"{len(plan)}: " + ", ".join(f"raw_{j} {d.use} {['B', *d.shape]}"
+                                                          for j, d in enumerate(plan)))
+        uses: dict[str, Tensor | list[Tensor]] = {}
+        for j, (draw, raw) in enumerate(zip(plan, self.raw, strict=True)):
+            if tuple(raw.shape) != (batch_size, *draw.shape):
+                raise ValueError(f"noise raw_{j} ({draw.use}): shape {tuple(raw.shape)}, expected "
+                                 f"{(batch_size, *draw.shape)}")
+            if draw.use == "attention":
+                uses.setdefault("attention", []).append(raw)
+            else:
+                uses[draw.use] = raw
+        return uses
+
+    def to(self, *args, **kwargs) -> Noise:
+        """The draws on another device or in another dtype, as `Tensor.to`."""
+        return Noise(**{f"raw_{j}": raw.to(*args, **kwargs) for j, raw in enumerate(self.raw)})
+
+    def __repr__(self) -> str:
+        return "Noise(" + ", ".join(f"raw_{j}: {tuple(r.shape)}" for j, r in enumerate(self.raw)) + ")"
+
+

@@ -1,0 +1,6 @@
+"""The original's image model in TensorFlow 2 (CPU, float32 and float64), under its variable names."""
+
+from reference.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from reference.scae import ImageAutoencoder, Result
+
+__all__ = ["CheckpointError", "ImageAutoencoder", "Result", "read_checkpoint", "write_checkpoint"]
