@@ -146,7 +146,7 @@ class Batches:
     """An endless stream of batches whose place can be saved and restored.
 
     Examples come in a new random order each epoch, or in the stored order as in the original
-    (`shuffle=False`); a batch may span two epochs, as in `repeat().batch(B)`.
+    (`shuffle=False`, Q28); a batch may span two epochs, as in `repeat().batch(B)`.
 
     Args:
         split: images and labels, on the device where the batches are wanted.

@@ -1,7 +1,7 @@
 """What the capsules know about the classes: clustering with matching, probes, intervals.
 
 Two protocols. *Faithful* is the original's: noise on, images shifted anew, only whole batches, and
-k-means refitted on the very split it scores (Q: `cluster_classify`). *Clean* draws no noise, uses
+k-means refitted on the very split it scores (Q26). *Clean* draws no noise, uses
 every image, fits k-means and its matching on the training split and applies both to the test split.
 """
 
@@ -109,7 +109,7 @@ def eval_segmentation(pred: Int[np.ndarray, "n points"], gt: Int[np.ndarray, "n 
 
 def cluster_classify(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"],
                      n_classes: int, kmeans: KMeans) -> Clustering:
-    """Cluster accuracy after matching; **refits** the k-means it is given on these features.
+    """Cluster accuracy after matching; **refits** the k-means it is given on these features (Q26).
 
     Source: original `eval.py: cluster_classify`.
     """
@@ -187,7 +187,7 @@ def exceeds(new: Accuracy, old: Accuracy) -> float:
 
 @torch.no_grad()
 def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: int, seed: int,
-            noise: bool, whole_batches: bool = False) -> Collected:
+            noise: bool, whole_batches: bool = False, shift: bool = True) -> Collected:
     """Run a model over a split in stored order.
 
     Args:
@@ -196,14 +196,15 @@ def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: 
         canvas: side of the canvas; images are shifted by draws of `seed`, the same ones each time.
         batch_size: examples at a time.
         seed: of shifts and noise.
-        noise: draw the noise on the presence logits, as the original does in evaluation too.
-        whole_batches: leave out the last, incomplete batch, as the original does.
+        noise: draw the noise on the presence logits, as the original does in evaluation too (Q06).
+        whole_batches: leave out the last, incomplete batch, as the original does (Q27).
+        shift: move the images; False puts them in the middle of the canvas.
 
     Returns:
         Presences, labels, what the trained probes get right, and mean likelihoods per image.
     """
     device = split.images.device
-    place_generator = torch.Generator(device).manual_seed(seed)
+    place_generator = torch.Generator(device).manual_seed(seed) if shift else None
     noise_generator = torch.Generator(device).manual_seed(seed + 1)
     n = len(split) // batch_size * batch_size if whole_batches else len(split)
     if not n:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from port import config as configuration
 from port import initializers, layers, mixture, ops
 from port.layers import _parameter
+from port.taps import SILENT, Taps
 
 Array = Float[Tensor, "..."]
 
@@ -176,7 +177,7 @@ class CapsuleLayer(nn.Module):
     def forward(self, features: Array, caps_noise: Array | None = None,
                  vote_noise: Array | None = None, caps_mask: Array | None = None,
                  parent_transform: Array | None = None,
-                 parent_presence: Array | None = None) -> CapsuleVotes:
+                 parent_presence: Array | None = None, taps: Taps = SILENT) -> CapsuleVotes:
         """Vote.
 
         Args:
@@ -186,6 +187,7 @@ class CapsuleLayer(nn.Module):
             caps_mask: `[B, O, 1]`, 1 keeps a capsule (capsule dropout; not rescaled).
             parent_transform: `[B, O, 1, 3, 3]` in place of the capsules' own poses.
             parent_presence: `[B, O, 1]` in place of the capsules' own presence probability.
+            taps: watches a scale that is constant.
         """
         batch, n_caps, _ = features.shape
         n_votes, similarity = self.settings.n_votes, self.settings.similarity_transform
@@ -214,7 +216,7 @@ class CapsuleLayer(nn.Module):
         if self.settings.learn_vote_scale:
             scale = ops.softplus(scale + 0.5) + 1e-2
         else:
-            scale = torch.ones_like(scale)
+            scale = taps.watch(torch.ones_like(scale))
         l2 = torch.sum(torch.square(dynamic)) / 2.0 / batch
         return CapsuleVotes(vote, scale, vote_presence, caps_logit, vote_logit, l2, raw_caps_params,
                             features, all_params)
@@ -240,16 +242,17 @@ class ImageCapsule(nn.Module):
 
     def forward(self, features: Array, x: Array, presence: Array | None = None,
                  caps_noise: Array | None = None, vote_noise: Array | None = None,
-                 caps_mask: Array | None = None) -> tuple[CapsuleVotes, Array, Likelihood, Array]:
+                 caps_mask: Array | None = None, taps: Taps = SILENT
+                ) -> tuple[CapsuleVotes, Array, Likelihood, Array]:
         """Votes, votes as `[B, O, M, 6]`, likelihood of `x`, caps_presence_prob `[B, O]`.
 
         Args:
             features: `[B, O, F]`.
             x: `[B, M, 6]`, the parts' poses.
             presence: `[B, M]` of the parts.
-            caps_noise, vote_noise, caps_mask: see `CapsuleLayer`.
+            caps_noise, vote_noise, caps_mask, taps: see `CapsuleLayer`.
         """
-        votes = self.capsule_layer(features, caps_noise, vote_noise, caps_mask)
+        votes = self.capsule_layer(features, caps_noise, vote_noise, caps_mask, taps=taps)
         flat = votes.vote[..., :2, :].flatten(-2)
         likelihood = self.capsule_likelihood(flat, votes.scale, votes.vote_presence, x, presence)
         return votes, flat, likelihood, torch.amax(votes.vote_presence, 2)

@@ -121,19 +121,21 @@ class ImageAutoencoder(nn.Module):
         Raises:
             ValueError: an image, target or noise that does not fit the configuration.
         """
-        settings, repairs = self.config.autoencoder, self.config.repairs
+        config, settings, repairs = self.config, self.config.autoencoder, self.config.repairs
         self.check_image(image)
         if target is None:
             target = image
         else:
             self.check_image(target, "target")
-        draws = {} if noise is None else noise.assign(self.config, image.shape[0])
+        draws = {} if noise is None else noise.assign(config, image.shape[0])
         log = Taps() if taps else SILENT
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
-        # The loss uses the templates too; a gradient at this tap is that of the tokens alone.
-        token_templates = templates.view_as(templates)
-        log.record("templates/colorized", token_templates, PARTS_CHANNELS_LAST)
+        token_templates = templates
+        if config.part_decoder.colorize_templates:
+            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
+            token_templates = templates.view_as(templates)
+            log.record("templates/colorized", token_templates, PARTS_CHANNELS_LAST)
 
         presence, pose = parts.presence, parts.pose
         target_pose, target_presence = pose, presence
@@ -150,7 +152,7 @@ class ImageAutoencoder(nn.Module):
             # The original flattens channels last.
             flat = token_templates.permute(0, 1, 3, 4, 2).flatten(2)
             tokens.append(flat.expand(batch, n_parts, -1))
-        tokens = torch.cat(tokens, -1)
+        tokens = log.watch(torch.cat(tokens, -1))
         log.record("obj_enc/input", tokens)
         log.record("obj_enc/presence", presence)
         encoded, steps = self.object_encoder(tokens, presence, draws.get("attention"))
@@ -160,7 +162,7 @@ class ImageAutoencoder(nn.Module):
         log.record("obj_enc/output", encoded)
         votes, flat_votes, likelihood, caps_presence = self.object_decoder(
             encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"),
-            draws.get("caps_mask"))
+            draws.get("caps_mask"), log)
 
         dec_pose = {"enc": parts.pose, "soft": likelihood.soft_winner,
                     "hard": likelihood.winner}[settings.vote_type]

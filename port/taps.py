@@ -21,6 +21,9 @@ class _Silent:
     def record(self, name: str, tensor: Tensor, order: Sequence[int] | None = None) -> None:
         pass
 
+    def watch(self, tensor: Tensor) -> Tensor:
+        return tensor
+
     def __bool__(self) -> bool:
         return False
 
@@ -37,6 +40,11 @@ class Taps(Mapping[str, Tensor]):
     def record(self, name: str, tensor: Tensor, order: Sequence[int] | None = None) -> None:
         """Keep `tensor`; `order` is the permutation that brings it to the recordings' layout."""
         self._tensors[name] = (tensor, None if order is None else tuple(order))
+
+    def watch(self, tensor: Tensor) -> Tensor:
+        """Let a gradient be taken at a tensor that no weight reaches (a constant, cut tokens)."""
+        constant = torch.is_grad_enabled() and not tensor.requires_grad
+        return tensor.requires_grad_() if constant else tensor
 
     def __getitem__(self, name: str) -> Tensor:
         tensor, order = self._tensors[name]

@@ -5,7 +5,6 @@ Read beside `reference/warp.py`: same functions, same order; images are channels
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,21 +13,25 @@ from torch import Tensor
 Array = Float[Tensor, "..."]
 
 
-def grid_axis(size: int, template_size: int) -> np.ndarray:
+def grid_axis(size: int, template_size: int,
+              device: torch.device | str | None = None) -> Float[Tensor, " size"]:
     """Canvas coordinates of one axis in template pixels: linspace(-1, 1, S)·(T - 1)/2 (Q17).
 
     Args:
         size: S, canvas pixels along the axis.
         template_size: T, template pixels along the source axis.
+        device: where the result lies.
 
     Returns:
         float32 `[S]`, rounded to float32 after linspace and again after the product, as the original
         holds them even when everything else is float64.
 
-    Source: `snt.AffineGridWarper._create_features`.
+    Source: `snt.AffineGridWarper._create_features`; `np.linspace` step by step, so that it is device
+    code which the compiler can see.
     """
-    axis = np.linspace(-1.0, 1.0, size).astype(np.float32)
-    return (axis * np.float32((template_size - 1) / 2.0)).astype(np.float32)
+    step = 2.0 / (size - 1) if size > 1 else 0.0
+    axis = torch.arange(size, dtype=torch.float64, device=device) * step - 1.0
+    return axis.float() * ((template_size - 1) / 2.0)
 
 
 def inverse_affine(pose: Array) -> Array:
@@ -69,17 +72,12 @@ def affine_grid(inverse_pose: Array, canvas_shape: tuple[int, int],
     """
     coordinates = []
     for row, size in enumerate((template_shape[1], template_shape[0])):
-        grid_x = _constant(grid_axis(canvas_shape[1], size), inverse_pose)[None, None, :]
-        grid_y = _constant(grid_axis(canvas_shape[0], size), inverse_pose)[None, :, None]
+        grid_x = grid_axis(canvas_shape[1], size, inverse_pose.device).to(inverse_pose.dtype)
+        grid_y = grid_axis(canvas_shape[0], size, inverse_pose.device).to(inverse_pose.dtype)
         half = (size - 1) / 2.0
         a, b, t = (inverse_pose[:, 3 * row + i][:, None, None] for i in range(3))
-        coordinates.append(a * grid_x + b * grid_y + t * half + half)
+        coordinates.append(a * grid_x + b * grid_y[:, None] + t * half + half)
     return torch.stack(coordinates, -1)
-
-
-def _constant(values: np.ndarray, like: Tensor) -> Tensor:
-    """A NumPy constant as a tensor; `tolist` lets the compiler see plain numbers."""
-    return torch.tensor(values.tolist(), dtype=like.dtype, device=like.device)
 
 
 def resampler(data: Array, warp: Array) -> Array:

@@ -53,6 +53,20 @@ class NamedModule(tf.Module):
             variable.assign(tf.cast(value, self.dtype))
 
 
+class Taps(dict):
+    """Name → tensor of a forward pass; with a tape, constants can be watched for gradients too."""
+
+    def __init__(self, tape: tf.GradientTape | None = None) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def watch(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Let the tape take a gradient at a tensor that no variable reaches."""
+        if self.tape is not None:
+            self.tape.watch(tensor)
+        return tensor
+
+
 def join(scope: str, name: str) -> str:
     """`scope/name`, or `name` when the scope is empty."""
     return f"{scope}/{name}" if scope else name

@@ -14,7 +14,7 @@ import tensorflow as tf
 from jaxtyping import Float, Int
 
 from reference import initializers, layers, mixture, ops
-from reference.module import NamedModule
+from reference.module import NamedModule, Taps
 
 Array = Float[tf.Tensor, "..."]
 
@@ -182,7 +182,8 @@ class CapsuleLayer(NamedModule):
     def __call__(self, features: Array, caps_noise: Array | None = None,
                  vote_noise: Array | None = None, caps_mask: Array | None = None,
                  parent_transform: Array | None = None,
-                 parent_presence: Array | None = None) -> CapsuleVotes:
+                 parent_presence: Array | None = None,
+                 taps: Taps | None = None) -> CapsuleVotes:
         """Vote.
 
         Args:
@@ -192,6 +193,7 @@ class CapsuleLayer(NamedModule):
             caps_mask: `[B, O, 1]`, 1 keeps a capsule (capsule dropout; not rescaled).
             parent_transform: `[B, O, 1, 3, 3]` in place of the capsules' own poses.
             parent_presence: `[B, O, 1]` in place of the capsules' own presence probability.
+            taps: watches a scale that is constant.
         """
         batch, n_caps, _ = features.shape
         n_votes, similarity = self.settings["n_votes"], self.settings["similarity_transform"]
@@ -220,7 +222,7 @@ class CapsuleLayer(NamedModule):
         if self.settings["learn_vote_scale"]:
             scale = ops.softplus(scale + 0.5) + 1e-2
         else:
-            scale = tf.ones_like(scale)
+            scale = tf.ones_like(scale) if taps is None else taps.watch(tf.ones_like(scale))
         l2 = tf.reduce_sum(tf.square(dynamic)) / 2.0 / batch
         return CapsuleVotes(vote, scale, vote_presence, caps_logit, vote_logit, l2, raw_caps_params,
                             features, all_params)
@@ -250,16 +252,17 @@ class ImageCapsule(NamedModule):
 
     def __call__(self, features: Array, x: Array, presence: Array | None = None,
                  caps_noise: Array | None = None, vote_noise: Array | None = None,
-                 caps_mask: Array | None = None) -> tuple[CapsuleVotes, Array, Likelihood, Array]:
+                 caps_mask: Array | None = None, taps: Taps | None = None
+                 ) -> tuple[CapsuleVotes, Array, Likelihood, Array]:
         """Votes, votes as `[B, O, M, 6]`, likelihood of `x`, caps_presence_prob `[B, O]`.
 
         Args:
             features: `[B, O, F]`.
             x: `[B, M, 6]`, the parts' poses.
             presence: `[B, M]` of the parts.
-            caps_noise, vote_noise, caps_mask: see `CapsuleLayer`.
+            caps_noise, vote_noise, caps_mask, taps: see `CapsuleLayer`.
         """
-        votes = self.capsule_layer(features, caps_noise, vote_noise, caps_mask)
+        votes = self.capsule_layer(features, caps_noise, vote_noise, caps_mask, taps=taps)
         flat = tf.reshape(votes.vote[..., :2, :], [*votes.vote.shape[:3], N_TRANSFORM_PARAMS])
         likelihood = self.capsule_likelihood(flat, votes.scale, votes.vote_presence, x, presence)
         return votes, flat, likelihood, tf.reduce_max(votes.vote_presence, 2)

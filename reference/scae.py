@@ -16,7 +16,7 @@ from reference import attention, losses, mixture, ops, probe, warp
 from reference import object_decoder as objects
 from reference import part_decoder as decoders
 from reference import part_encoder as encoders
-from reference.module import NamedModule
+from reference.module import NamedModule, Taps
 
 Array = Float[tf.Tensor, "..."]
 
@@ -31,7 +31,7 @@ class Result(NamedTuple):
     part_presence: Array
     posterior_logits: Array | None
     prior_logits: Array | None
-    taps: dict[str, Array] | None
+    taps: Taps | None
 
 
 class ImageAutoencoder(NamedModule):
@@ -102,7 +102,7 @@ class ImageAutoencoder(NamedModule):
 
     def __call__(self, image: Array, label: tf.Tensor | None = None,
                  noise: Sequence[Array] | None = None, taps: bool = False,
-                 target: Array | None = None) -> Result:
+                 target: Array | None = None, tape: tf.GradientTape | None = None) -> Result:
         """One forward pass.
 
         Args:
@@ -111,15 +111,18 @@ class ImageAutoencoder(NamedModule):
             noise: raw draws in the original's order; None for no noise.
             taps: record every intermediate, and what is only for pictures.
             target: what is reconstructed, `[B, S, S, C]`; the image by default.
+            tape: watches taps that no variable reaches, so that gradients can be taken there.
         """
         settings, repairs = self.arguments["autoencoder"], self.arguments["repairs"]
         image = tf.cast(image, self.dtype)
         target = image if target is None else tf.cast(target, self.dtype)
-        draws, log = self.assign_noise(noise), {}
+        draws, log = self.assign_noise(noise), Taps(tape)
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
-        # The loss colours its templates anew, so a gradient at the tap is that of the tokens alone.
-        token_templates = log["templates/colorized"] = tf.identity(templates)
+        token_templates = templates
+        if self.arguments["part_decoder"]["colorize_templates"]:
+            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
+            token_templates = log["templates/colorized"] = tf.identity(templates)
 
         presence, pose = parts.presence, parts.pose
         target_pose, target_presence = pose, presence
@@ -136,7 +139,7 @@ class ImageAutoencoder(NamedModule):
             batch, n_parts = pose.shape[:2]
             flat = tf.reshape(token_templates, [token_templates.shape[0], n_parts, -1])
             tokens.append(tf.repeat(flat, batch, axis=0) if flat.shape[0] != batch else flat)
-        tokens = tf.concat(tokens, -1)
+        tokens = log.watch(tf.concat(tokens, -1))
         log["obj_enc/input"], log["obj_enc/presence"] = tokens, presence
         encoded, steps = self.object_encoder(tokens, presence, draws.get("attention"))
         for i, (before, after) in enumerate(steps):
@@ -144,7 +147,7 @@ class ImageAutoencoder(NamedModule):
         log["obj_enc/output"] = encoded
         votes, flat_votes, likelihood, caps_presence = self.object_decoder(
             encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"),
-            draws.get("caps_mask"))
+            draws.get("caps_mask"), log)
 
         dec_pose = {"enc": parts.pose, "soft": likelihood.soft_winner,
                     "hard": likelihood.winner}[settings["vote_type"]]
