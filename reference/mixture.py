@@ -103,7 +103,8 @@ def mixture_mode(mixing_logits: Array, mean: Array, scale: Array | float = 1.0,
     """
     score = mixing_log_prob(mixing_logits)
     if maximum:
-        peak = tf.broadcast_to(normal_log_prob(mean, mean, tf.convert_to_tensor(scale, mean.dtype)), mean.shape)
+        scale = tf.convert_to_tensor(scale, mean.dtype)
+        peak = tf.broadcast_to(normal_log_prob(mean, mean, scale), mean.shape)
         if presence is not None:
             peak = peak * ops.make_broadcastable(presence, peak)
         score = score + peak

@@ -1,0 +1,177 @@
+"""Run the suite's own checks against a package with a bug planted in it.
+
+A mutant is a piece of source text and its replacement. The package is imported again with that text
+in place, in this process and without touching the disk; registry and runners look functions up by
+name at call time, so they meet the mutated code exactly as they would meet it on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+
+import hypothesis
+
+from parity_tests import registry
+from parity_tests.registry import OpCase
+from parity_tests.strategies import Case, cases
+from parity_tests.verify import verify
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A planted bug.
+
+    Attributes:
+        id: short name.
+        file: `package/room.py`.
+        old: source text that stands there exactly once.
+        new: what replaces it.
+        what: the bug in words.
+        seen: where it was met: a peer of `facts/peers.md`, or "".
+    """
+
+    id: str
+    file: str
+    old: str
+    new: str
+    what: str
+    seen: str = ""
+
+    @property
+    def room(self) -> str:
+        """The mutated module's name."""
+        return Path(self.file).stem
+
+    def source(self) -> str:
+        """The mutated file's text.
+
+        Raises:
+            ValueError: the text to replace is not there exactly once; the mutant is out of date.
+        """
+        text = (REPOSITORY / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(f"mutant {self.id}: {self.old!r} stands {text.count(self.old)} times in "
+                             f"{self.file}, expected once; bring the mutant up to date")
+        return text.replace(self.old, self.new)
+
+
+class _PatchedLoader(importlib.abc.SourceLoader):
+    """Loads one module from given text; never reads or writes byte code."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+
+    def get_filename(self, fullname: str) -> str:
+        return str(self.path)
+
+    def get_data(self, path: str) -> bytes:
+        return self.text.encode()
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.text, str(self.path), "exec", dont_inherit=True)
+
+
+class _PatchedFinder(importlib.abc.MetaPathFinder):
+    def __init__(self, name: str, path: Path, text: str) -> None:
+        self.name, self.loader = name, _PatchedLoader(path, text)
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != self.name:
+            return None
+        return importlib.util.spec_from_file_location(
+            fullname, self.loader.path, loader=self.loader,
+            submodule_search_locations=[str(self.loader.path.parent)]
+            if self.loader.path.name == "__init__.py" else None)
+
+
+def _modules(package: str) -> dict[str, object]:
+    return {name: module for name, module in sys.modules.items()
+            if name == package or name.startswith(package + ".")}
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """Within the block the mutant's package is the mutated one; afterwards all is as before."""
+    package = mutant.file.split("/")[0]
+    finder = _PatchedFinder(mutant.file.removesuffix(".py").replace("/", "."),
+                            REPOSITORY / mutant.file, mutant.source())
+    saved = _modules(package)
+    for name in saved:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module(package)
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in _modules(package):
+            del sys.modules[name]
+        sys.modules.update(saved)
+
+
+def check_row(row: OpCase, examples: int) -> None:
+    """The row's special cases and so many random examples, the same ones every time.
+
+    Raises:
+        Exception: whatever the check of an example raises.
+    """
+    for _, case in row.special:
+        verify(row, case, f"mutant check of {row.op}")
+
+    @hypothesis.settings(max_examples=examples, derandomize=True, database=None, deadline=None,
+                         phases=[hypothesis.Phase.generate],
+                         suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(cases(row.draw))
+    def parity(case: Case) -> None:
+        verify(row, case, f"mutant check of {row.op}")
+
+    parity()
+
+
+@dataclass(frozen=True)
+class Caught:
+    """Which check said no: its kind (`op parity`, `model parity`, `golden`), its name, its words."""
+
+    kind: str
+    by: str
+    message: str
+
+
+def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = False
+          ) -> Caught | None:
+    """The first registry-driven check that fails on the mutant; None if none does.
+
+    The rows of the mutated room come first, then whole models under drawn configurations, then the
+    committed recordings, then, with `all_rooms`, every other row.
+
+    Args:
+        mutant: the planted bug.
+        examples: random examples a row.
+        models: drawn configurations.
+        all_rooms: go on with the rows of other rooms before giving up.
+    """
+    with planted(mutant):
+        rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
+        own = [row for row in rows if row.room == mutant.room]
+        checks = [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]
+        checks += _whole_model_checks(models)
+        if all_rooms:
+            checks += [("op parity", row.op, lambda row=row: check_row(row, examples))
+                       for row in rows if row.room != mutant.room]
+        for kind, name, check in checks:
+            try:
+                check()
+            except Exception as error:  # whatever it is, the mutant did not pass
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                return Caught(kind, name, f"{type(error).__name__}: {lines[0]}"[:200])
+    return None
