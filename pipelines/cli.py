@@ -1,0 +1,126 @@
+"""The command line `scae`. Exit codes and one-line errors: see `pipelines.console`.
+
+Commands import what they need when they run, so that `scae --help` is quick and TensorFlow is
+loaded only by commands that use the reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", no_args_is_help=True,
+                  add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Preset = Annotated[str, typer.Option(help="A preset of params.yaml.")]
+Seed = Annotated[int, typer.Option(help="Seed of the run.")]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be "
+    "repeated.")]
+ConfigFile = Annotated[str | None, typer.Option(
+    "--config", metavar="FILE", help="JSON or YAML file of model keys that overlays the preset's.")]
+Params = Annotated[str, typer.Option(metavar="FILE", help="The file of presets.")]
+Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
+Device = Annotated[str | None, typer.Option(
+    help="auto, cpu or cuda; default: as the preset says.")]
+
+
+@app.command()
+def train(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+          config: ConfigFile = None, device: Device = None, params: Params = "params.yaml",
+          results: Results = "results") -> None:
+    """Train a preset; a run that was stopped continues."""
+    from pipelines import settings
+    from pipelines import train as stage
+
+    stage.run(settings.load_preset(preset, overrides, params, config), seed, results, device)
+
+
+@app.command()
+def evaluate(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+             device: Device = None, params: Params = "params.yaml",
+             results: Results = "results") -> None:
+    """Accuracy of a trained preset at step 0 and at the end, beside raw pixels."""
+    from pipelines import evaluate as stage
+    from pipelines import settings
+
+    stage.run(settings.load_preset(preset, overrides, params), seed, results, device)
+
+
+@app.command()
+def reconstruct(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+                model: Annotated[str | None, typer.Option(
+                    metavar="DIR", help="Folder of a model; default: the trained one.")] = None,
+                images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 16,
+                device: Device = None, params: Params = "params.yaml",
+                results: Results = "results") -> None:
+    """Pictures: reconstructions, templates, parts in place."""
+    from pipelines import reconstruct as command
+    from pipelines import settings
+
+    for path in command.run(settings.load_preset(preset, overrides, params), seed, results, model,
+                            images, device):
+        print(path)
+
+
+@app.command()
+def report(params: Params = "params.yaml", results: Results = "results",
+           out: Annotated[str | None, typer.Option(
+               metavar="FILE", help="The page; default: report.html in the results.")] = None) \
+        -> None:
+    """One self-contained page of everything that was measured."""
+    from pipelines import report as stage
+    from pipelines import settings
+
+    section = settings.load_params(params).get("report") or {}
+    path = stage.run(settings.build(settings.Report, section, "report"), results, out)
+    print(f"Report: {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    from pipelines import console
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = typer.main.get_command(app)
+    outcome = {"code": 0}
+
+    def work() -> None:
+        try:
+            outcome["code"] = command.main(arguments, prog_name="scae", standalone_mode=False) or 0
+        except typer.Exit as stop:
+            outcome["code"] = stop.exit_code
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            # Usage errors are click's; which click typer carries depends on its version.
+            if not hasattr(error, "format_message"):
+                raise
+            outcome["code"] = 2
+            print(f"error: {usage(error, command, arguments)}", file=sys.stderr)
+    return console.exit_code(work) or outcome["code"]
+
+
+def usage(error, command, arguments: list[str]) -> str:
+    """One line for a usage error, with the nearest command or option."""
+    message = " ".join(error.format_message().split())
+    if not message:
+        return "give a command; see scae --help"
+    for word in arguments:
+        if word in command.commands:
+            command = command.commands[word]
+            break
+    names = [name for parameter in command.params for name in parameter.opts]
+    names += list(getattr(command, "commands", ()))
+    wrong = [word for word in arguments if word.split("=")[0] in message]
+    near = difflib.get_close_matches(wrong[0].split("=")[0], names, 1, 0.5) if wrong else []
+    if near and near[0] not in message:
+        message = f"{message.rstrip('.')}; did you mean {near[0]}?"
+    return f"{message} (scae --help lists what there is)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

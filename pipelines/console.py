@@ -1,0 +1,123 @@
+"""How stages and the command line talk: exit codes, one-line errors, progress.
+
+Exit codes: 0 done, 1 a check failed or the loss is not finite, 2 bad usage or bad input (one line
+on stderr, no traceback), 130 interrupted (143 by SIGTERM).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from pipelines.settings import BadInput, CheckFailed
+from port import data, resume, train
+
+PLAIN_LINES = 20  # lines of progress where there is no terminal
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Run `work`; turn what it raises into a line on stderr and an exit code."""
+    try:
+        work()
+        return 0
+    except (BadInput, data.DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except CheckFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except resume.NonFiniteLoss as error:
+        print(f"failed: {error}; the last checkpoint is kept", file=sys.stderr)
+        return 1
+    except train.Interrupted as error:
+        print(f"{error}; state saved, the same command continues", file=sys.stderr)
+        return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
+    """Arguments that the stages share."""
+    parser = Parser(prog=f"python -m pipelines.{stage}", description=description)
+    parser.add_argument("--preset", default="digits", help="a preset of params.yaml")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+                        dest="overrides", help="override a setting; may be repeated")
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--results", default="results", help="folder the results go to")
+    return parser
+
+
+class Progress:
+    """A bar with steps/s and time left on a terminal, a few plain lines elsewhere."""
+
+    def __init__(self, total: int, start: int = 0, what: str = "train"):
+        self.total, self.what = total, what
+        self.started, self.first, self.done = time.perf_counter(), start, start
+        self.every = max(1, total // PLAIN_LINES)
+        self.printed = start
+        self.text = ""
+        self.bar = self._rich_bar() if sys.stderr.isatty() else None
+
+    def _rich_bar(self):
+        try:
+            from rich import progress
+            from rich.console import Console
+        except ImportError:
+            return None
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"), progress.BarColumn(),
+            progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True))
+        self.task = bar.add_task(self.what, total=self.total, completed=self.done, rate="", text="")
+        bar.start()
+        return bar
+
+    @property
+    def rate(self) -> float:
+        """Steps per second since the start (or the resume)."""
+        return (self.done - self.first) / max(time.perf_counter() - self.started, 1e-9)
+
+    def step(self, done: int) -> None:
+        """Called after each step; never waits for the device."""
+        self.done = done
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s",
+                            text=self.text)
+
+    def row(self, row: dict[str, float]) -> None:
+        """Called with each new row of the history."""
+        self.text = f"loss {row['loss']:.2f}"
+        if "held_out_rec_ll" in row:
+            self.text += f"  held-out rec_ll {row['held_out_rec_ll']:.2f}"
+        if self.bar is None and (self.done - self.printed >= self.every
+                                 or self.done == self.total):
+            self.printed = self.done
+            left = (self.total - self.done) / max(self.rate, 1e-9)
+            print(f"{self.what} {self.done}/{self.total}  {self.rate:.1f} steps/s  "
+                  f"{clock(left)} left  {self.text}", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

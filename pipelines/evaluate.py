@@ -1,0 +1,214 @@
+"""Stage `evaluate`: what the capsules know about the classes, before and after training.
+
+    python -m pipelines.evaluate --preset digits --seed 0
+
+Both protocols of `port.evaluate`, at step 0 (the same weights the run started from) and at the end,
+beside k-means and a logistic probe on the raw pixels of the same shifted images. Leaves
+results/evaluate/<preset>/<seed>/ with metrics.json, confusion.csv, pictures/ and environment.json.
+Exits with 1 where the preset requires learning and the run shows none.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import port
+from pipelines import console, environment, pictures, settings
+from pipelines.prepare import dataset_for, write_json
+from port import data, evaluate
+
+KINDS = ("posterior", "prior")
+# The others are shown beside them: a logistic probe on standardised presences reads much from an
+# untrained network already, and priors learn last.
+REQUIRED = ("posterior_probe",)
+
+
+def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
+        device: str | None = None) -> Path:
+    """Evaluate a trained preset.
+
+    Raises:
+        BadInput: no model, or one that does not fit the data.
+        CheckFailed: the preset requires learning and the run shows none.
+    """
+    wanted = preset.evaluate()
+    place = environment.choose_device(device or wanted.device)
+    source = settings.folder_of("train", preset.name, seed, results)
+    final = settings.load_model(source / "model").to(place)
+    initial = port.ImageAutoencoder(final.config, seed=seed).to(place).eval()
+    dataset = dataset_for(preset, results).to(place)
+
+    folder = settings.folder_of("evaluate", preset.name, seed, results)
+    measured: dict = {"data": dataset.name, "protocols": {}}
+    confusions: dict[str, np.ndarray] = {}
+    for protocol in ("clean", "faithful"):
+        measured["protocols"][protocol] = {
+            moment: measure(model, dataset, protocol, wanted, confusions if moment == "final"
+                            else None)
+            for moment, model in (("initial", initial), ("final", final))}
+    measured["baseline"] = baseline(dataset, final.config.canvas, wanted)
+    measured["checks"] = checks(measured["protocols"]["clean"], wanted)
+    failed = [check["says"] for check in measured["checks"]
+              if check["required"] and not check["passed"]]
+    measured["learned"] = not failed
+
+    write_json(folder / "metrics.json", measured)
+    write_json(folder / "environment.json", environment.describe(place, seed=seed))
+    write_confusions(folder / "confusion.csv", confusions)
+    pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
+    say(measured)
+    if wanted.require_learning and failed:
+        raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: "
+                                   f"{'; '.join(failed)}")
+    return folder
+
+
+def measure(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
+            wanted: settings.Evaluate, confusions: dict[str, np.ndarray] | None) -> dict:
+    """All accuracies of one model under one protocol, each with its interval."""
+    faithful = protocol == "faithful"
+    canvas = model.config.canvas
+
+    def collect(split: data.Split, seed: int) -> evaluate.Collected:
+        return evaluate.collect(model, split, canvas, wanted.batch_size, seed, noise=faithful,
+                                whole_batches=faithful, shift=faithful or wanted.clean_shift)
+    test = collect(dataset.test, wanted.seed)
+    train = collect(dataset.train, wanted.seed + 100) if len(dataset.train) else None
+    found: dict = {"test_images": len(test.labels), "rec_ll": test.rec_ll,
+                   "log_prob": test.log_prob}
+    for kind in KINDS:
+        features = getattr(test, kind)
+        if faithful:
+            clusters = evaluate.cluster_classify(
+                features, test.labels, dataset.n_classes,
+                evaluate.new_kmeans(dataset.n_classes, wanted.seed))
+        elif train is not None:
+            clusters = evaluate.cluster_transfer(getattr(train, kind), train.labels, features,
+                                                 test.labels, dataset.n_classes, wanted.seed)
+        else:
+            continue
+        found[f"{kind}_kmeans"] = interval(clusters.prediction == test.labels, wanted)
+        if confusions is not None:
+            confusions[f"{protocol}_{kind}_kmeans"] = confusion(
+                test.labels, clusters.prediction, dataset.n_classes)
+        probed = getattr(test, f"{kind}_correct")
+        if probed is not None:
+            found[f"{kind}_probe"] = interval(probed, wanted)
+        if train is not None:
+            predicted = evaluate.logistic_probe(getattr(train, kind), train.labels, features)
+            found[f"{kind}_logistic"] = interval(predicted == test.labels, wanted)
+    return found
+
+
+def baseline(dataset: data.Dataset, canvas: int, wanted: settings.Evaluate) -> dict:
+    """The same clusterings and probe on raw pixels: shifted as the model sees them, and centred."""
+    if not len(dataset.train):
+        return {}
+    found = {}
+    for name, shifted in (("shifted", True), ("centred", False)):
+        def pixels(split: data.Split, seed: int, shifted: bool = shifted) -> np.ndarray:
+            generator = torch.Generator(split.images.device).manual_seed(seed) if shifted else None
+            return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
+        train, test = pixels(dataset.train, wanted.seed + 100), pixels(dataset.test, wanted.seed)
+        labels = dataset.train.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
+        clean = evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
+                                          wanted.seed)
+        refitted = evaluate.cluster_classify(
+            test, labels[1], dataset.n_classes,
+            evaluate.new_kmeans(dataset.n_classes, wanted.seed))
+        probe = evaluate.logistic_probe(train, labels[0], test)
+        found[name] = {"kmeans_clean": interval(clean.prediction == labels[1], wanted),
+                       "kmeans_refitted": interval(refitted.prediction == labels[1], wanted),
+                       "logistic": interval(probe == labels[1], wanted)}
+    return found
+
+
+def checks(clean: dict, wanted: settings.Evaluate) -> list[dict]:
+    """What a run that has learned must show, on images it was not trained on, without noise."""
+    initial, final = clean["initial"], clean["final"]
+    found = [{
+        "check": "held-out reconstruction likelihood",
+        "initial": initial["rec_ll"], "final": final["rec_ll"], "required": True,
+        "passed": bool(final["rec_ll"] > initial["rec_ll"]),
+        "says": f"held-out rec_ll {initial['rec_ll']:.2f} -> {final['rec_ll']:.2f}"}]
+    for kind in KINDS:
+        for probe, words in (("probe", "probe trained along"), ("logistic", "logistic probe")):
+            name = f"{kind}_{probe}"
+            if name not in final:
+                continue
+            gain = evaluate.exceeds(evaluate.Accuracy(**final[name]),
+                                    evaluate.Accuracy(**initial[name]))
+            found.append({
+                "check": f"{kind} {words}",
+                "initial": initial[name]["value"], "final": final[name]["value"],
+                "required": name in REQUIRED, "standard_errors": gain,
+                "passed": bool(gain >= wanted.standard_errors),
+                "says": f"{kind} {words} {initial[name]['value']:.3f} -> "
+                        f"{final[name]['value']:.3f} ({gain:+.1f} standard errors, "
+                        f"{wanted.standard_errors:g} required)"})
+    return found
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts `[true, predicted]`; the last column counts clusters without a class."""
+    table = np.zeros((n_classes, n_classes + 1), np.int64)
+    np.add.at(table, (labels, np.where(predicted < 0, n_classes, predicted)), 1)
+    return table
+
+
+def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
+    """One row per cell: which clustering, true class, class given, count."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clustering", "actual", "predicted", "count"])
+        for name, table in confusions.items():
+            for true, row in enumerate(table):
+                for predicted, count in enumerate(row):
+                    if predicted < len(table) or count:
+                        writer.writerow([name, true, predicted if predicted < len(table) else -1,
+                                         count])
+
+
+def interval(correct: np.ndarray, wanted: settings.Evaluate) -> dict:
+    """Accuracy and interval as plain values."""
+    return asdict(evaluate.bootstrap_interval(correct, wanted.seed, wanted.bootstrap_draws,
+                                              wanted.level))
+
+
+def say(measured: dict) -> None:
+    """The accuracies as a short table."""
+    for protocol, moments in measured["protocols"].items():
+        print(f"evaluate, {protocol} protocol, {moments['final']['test_images']} test images "
+              "(step 0 -> end)")
+        for name, value in moments["final"].items():
+            if isinstance(value, dict):
+                print(f"  {name:20s} {moments['initial'][name]['value']:.3f} -> "
+                      f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    for name, found in measured["baseline"].items():
+        print(f"  raw pixels, {name}: " + ", ".join(
+            f"{key} {value['value']:.3f}" for key, value in found.items()))
+    for check in measured["checks"]:
+        word = "ok    " if check["passed"] else "FAILED" if check["required"] else "below "
+        print(f"  {word} {check['says']}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.stage_parser("evaluate", __doc__.splitlines()[0])
+    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
+    given = parser.parse_args(arguments)
+
+    def work():
+        preset = settings.load_preset(given.preset, given.overrides, given.params)
+        run(preset, given.seed, given.results, given.device)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

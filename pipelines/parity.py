@@ -1,0 +1,98 @@
+"""Stage `parity`: run a tier of the parity suite and keep what it found.
+
+    python -m pipelines.parity
+
+Runs pytest in a process of its own (the suite brings TensorFlow) and leaves
+results/parity/parity.json, written by the suite, and results/parity/metrics.json, counted from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pipelines import console, environment, settings
+from pipelines.prepare import write_json
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TIERS = ("smoke", "default", "deep")
+
+
+def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) -> Path:
+    """Run the suite.
+
+    Raises:
+        BadInput: an unknown tier.
+        CheckFailed: a test failed, or the suite left no parity.json.
+    """
+    if wanted.tier not in TIERS:
+        raise settings.BadInput("parity: " + settings.unknown("tier", wanted.tier, TIERS))
+    folder = Path(results) / "parity"
+    table = folder / "parity.json"
+    table.unlink(missing_ok=True)
+    started = time.perf_counter()
+    code = subprocess.run(command(wanted), cwd=REPOSITORY, env=quiet_environment(),
+                          check=False).returncode
+    seconds = time.perf_counter() - started
+    if code:
+        raise settings.CheckFailed(f"the {wanted.tier} tier of parity_tests ended with {code}; the "
+                                   "lines above name op, tap and values")
+    if not table.exists():
+        raise settings.CheckFailed(f"the suite passed but left no {table}")
+    found = count(json.loads(table.read_text()))
+    write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
+    write_json(folder / "environment.json", environment.describe())
+    print(f"parity: {found['ops']} ops and {found['goldens']} goldens agree, {seconds:.0f} s")
+    return folder
+
+
+def command(wanted: settings.Parity) -> list[str]:
+    """The pytest call."""
+    words = [sys.executable, "-m", "pytest", "parity_tests", f"--tier={wanted.tier}", "-q",
+             "--no-header"]
+    if wanted.workers:
+        words += ["-n", str(wanted.workers), "--dist=worksteal"]
+    return words
+
+
+def quiet_environment() -> dict[str, str]:
+    """TensorFlow's start-up lines off; one thread per worker is left to the suite."""
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+
+
+def count(table: dict) -> dict:
+    """Number of rows and the worst margins of a parity table (a margin is error / bound)."""
+    def worst(rows: list[dict], key: str) -> dict[str, float]:
+        margins: dict[str, float] = {}
+        for row in rows:
+            for dtype, value in (row.get(key) or {}).items():
+                if isinstance(value, int | float):
+                    margins[dtype] = max(margins.get(dtype, 0.0), value)
+        return margins
+    ops, goldens = table.get("ops") or [], table.get("goldens") or []
+    return {"ops": len(ops), "goldens": len(goldens),
+            "examples": sum(row.get("examples") or 0 for row in ops),
+            "worst_forward_margin": worst(ops, "worst_forward_margin"),
+            "worst_gradient_margin": worst(ops, "worst_gradient_margin"),
+            "worst_golden_margin": max((row["worst_margin"] for row in goldens if isinstance(
+                row.get("worst_margin"), int | float)), default=None)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--results", default="results", help="folder the results go to")
+    given = parser.parse_args(arguments)
+
+    def work():
+        section = settings.load_params(given.params).get("parity") or {}
+        run(settings.build(settings.Parity, section, "parity"), given.results)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,217 @@
+"""Stage `report`: one self-contained page of what was measured.
+
+    python -m pipelines.report
+
+Reads the results of the other stages and writes results/report.html with every picture inside. It
+shows nothing that no file holds: a part whose file is missing says so and names the command.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+from pipelines import console, plots, settings
+
+TEMPLATES = Path(__file__).parent / "templates"
+PICTURES = (
+    ("reconstructions", "Reconstructions", "Held-out digits; below them the bottom-up "
+     "reconstruction (mixture mean, poses of the part encoder), and the top-down one, whose poses "
+     "are the winning votes of the object capsules."),
+    ("templates", "Templates", "What each part capsule has learned to draw, coloured for the "
+     "first of these digits."),
+    ("parts", "Parts in place", "Each digit, then its most present parts where their poses put "
+     "them, weighted by presence."),
+)
+ROWS = (
+    ("posterior_kmeans", "k-means, posterior presences", "shifted"),
+    ("prior_kmeans", "k-means, prior presences", "shifted"),
+    ("posterior_logistic", "logistic probe, posterior presences", "shifted"),
+    ("prior_logistic", "logistic probe, prior presences", "shifted"),
+    ("posterior_probe", "probe trained along, posterior presences", None),
+    ("prior_probe", "probe trained along, prior presences", None),
+)
+CONFUSIONS = (("clean_posterior_kmeans", "posterior presences"),
+              ("clean_prior_kmeans", "prior presences"))
+
+
+def run(wanted: settings.Report, results: str | os.PathLike = settings.RESULTS,
+        out: str | os.PathLike | None = None) -> Path:
+    """Write the page.
+
+    Raises:
+        BadInput: a template engine is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise settings.BadInput("the report needs jinja2; install it") from None
+    out = Path(out or Path(results) / "report.html")
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,
+                                lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    engine.filters |= {"share": share, "number": number, "clock": console.clock,
+                       "thousands": lambda value: f"{value:,}"}
+    page = engine.get_template("report.html").render(gather(wanted, Path(results)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, out)
+    return out
+
+
+def gather(wanted: settings.Report, results: Path) -> dict:
+    """Everything the template shows, from the files of the stages."""
+    train = settings.folder_of("train", wanted.preset, wanted.seed, results)
+    evaluated = settings.folder_of("evaluate", wanted.preset, wanted.seed, results)
+    metrics = read(evaluated / "metrics.json")
+    history = train / "history.csv"
+    parity = read(results / "parity" / "parity.json")
+    return {
+        "title": wanted.title, "preset": wanted.preset, "seed": wanted.seed,
+        "data": read(settings.folder_of("prepare", wanted.preset, results=results)
+                     / "metrics.json"),
+        "train": read(train / "metrics.json"), "config": read(train / "config.json"),
+        "environment": read(train / "environment.json"),
+        "evaluated": metrics, "accuracies": accuracies(metrics),
+        "curves": plots.learning_curves(plots.read_history(history)) if history.exists() else [],
+        "pictures": pictures(evaluated / "pictures"),
+        "confusions": confusions(evaluated / "confusion.csv"),
+        "parity": parity_rows(parity),
+        "parity_metrics": read(results / "parity" / "metrics.json"),
+        "parity_environment": read(results / "parity" / "environment.json"),
+        "mutants": mutants(read(results / "mutants.json")),
+    }
+
+
+def read(path: Path) -> dict:
+    """A JSON file, or an empty mapping where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise settings.BadInput(f"{path} is no JSON file: {error}") from None
+
+
+def accuracies(metrics: dict) -> list[dict]:
+    """Rows of the accuracy table: a baseline, then before and after for each measure."""
+    if not metrics:
+        return []
+    baseline = metrics.get("baseline") or {}
+    tables = []
+    for protocol, moments in metrics["protocols"].items():
+        clustering = "kmeans_clean" if protocol == "clean" else "kmeans_refitted"
+        rows = []
+        for name, words, beside in ROWS:
+            if name not in moments["final"]:
+                continue
+            key = "logistic" if name.endswith("logistic") else clustering
+            rows.append({"name": words, "initial": moments["initial"].get(name),
+                         "final": moments["final"][name],
+                         "baseline": (baseline.get(beside) or {}).get(key) if beside else None})
+        tables.append({"protocol": protocol, "rows": rows,
+                       "images": moments["final"]["test_images"],
+                       "rec_ll": (moments["initial"]["rec_ll"], moments["final"]["rec_ll"])})
+    return tables
+
+
+def parity_rows(parity: dict) -> dict:
+    """Ops (worst first) and goldens of the parity table, with what is missing filled in."""
+    def margins(row: dict, key: str) -> dict:
+        found = row.get(key)
+        return found if isinstance(found, dict) else {}
+
+    ops = [{"op": row.get("op", "?"), "room": row.get("room", ""),
+            "examples": row.get("examples"), "discarded": row.get("discarded_share"),
+            "forward": margins(row, "worst_forward_margin"),
+            "gradient": margins(row, "worst_gradient_margin"),
+            "range": span(row.get("range")), "verdict": str(row.get("verdict", "?"))}
+           for row in parity.get("ops") or []]
+    goldens: dict[str, dict] = {}
+    for row in parity.get("goldens") or []:
+        entry = goldens.setdefault(str(row.get("golden", "?")), {
+            "golden": str(row.get("golden", "?")), "kinds": [], "verdicts": set()})
+        entry["kinds"].append({"kind": row.get("kind", ""), "margin": row.get("worst_margin"),
+                               "verdict": str(row.get("verdict", "?")),
+                               "reason": row.get("reason", "")})
+        entry["verdicts"].add(str(row.get("verdict", "?")))
+    return {"ops": ops, "goldens": list(goldens.values()),
+            "passed": sum(row["verdict"] in ("pass", "ok") for row in ops),
+            "examples": sum(row["examples"] or 0 for row in ops),
+            "summary": parity.get("summary") or {},
+            "failures_in_original": parity.get("failures_in_original") or []}
+
+
+def span(drawn) -> str:
+    """The range drawn, in words."""
+    if isinstance(drawn, dict):
+        parts = []
+        if len(drawn.get("sizes") or []) == 2:
+            parts.append("sizes {}-{}".format(*drawn["sizes"]))
+        if len(drawn.get("abs") or []) == 2:
+            parts.append("values {:.0e}-{:.0e}".format(*drawn["abs"]))
+        return ", ".join(parts) or "; ".join(f"{k}: {v}" for k, v in drawn.items())
+    return "" if drawn is None else str(drawn)
+
+
+def mutants(table: dict) -> dict:
+    """The table of planted bugs, with its counts."""
+    rows = table.get("mutants") or []
+    return {"rows": rows, "revision": table.get("revision"),
+            "caught": table.get("caught", sum(bool(row.get("caught_by")) for row in rows)),
+            "total": table.get("total", len(rows))}
+
+
+def pictures(folder: Path) -> list[dict]:
+    """The PNG files as data addresses."""
+    found = []
+    for name, title, words in PICTURES:
+        path = folder / f"{name}.png"
+        if path.exists():
+            content = base64.b64encode(path.read_bytes()).decode()
+            found.append({"title": title, "words": words, "name": name,
+                          "source": f"data:image/png;base64,{content}"})
+    return found
+
+
+def confusions(path: Path) -> list[tuple[str, str]]:
+    """(title, SVG) of the clusterings shown."""
+    if not path.exists():
+        return []
+    tables = plots.read_confusions(path)
+    return [(words, plots.confusion(tables[name])) for name, words in CONFUSIONS
+            if name in tables]
+
+
+def share(value) -> str:
+    """0.123 as 12.3 %."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def number(value) -> str:
+    """A margin or likelihood, short."""
+    if value is None:
+        return "\N{EN DASH}"
+    if not isinstance(value, int | float):
+        return str(value)
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--results", default="results", help="folder the results lie in")
+    given = parser.parse_args(arguments)
+
+    def work():
+        section = settings.load_params(given.params).get("report") or {}
+        path = run(settings.build(settings.Report, section, "report"), given.results)
+        print(f"Report: {path}")
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
