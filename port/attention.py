@@ -18,8 +18,10 @@ from port.layers import _parameter
 Array = Float[Tensor, "..."]
 
 
-def qkv_attention(queries: Array, keys: Array, values: Array, presence: Array | None = None,
-                  mask: str = "faithful") -> Array:
+def qkv_attention(queries: Float[Tensor, "batch m d"], keys: Float[Tensor, "batch n d"],
+                  values: Float[Tensor, "batch n e"],
+                  presence: Float[Tensor, "batch n"] | None = None, mask: str = "faithful"
+                  ) -> Float[Tensor, "batch m e"]:
     """softmax((Q Kᵀ - (1 - presence)·1e32) / sqrt(d)) V (Q01).
 
     Args:

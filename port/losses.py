@@ -17,11 +17,11 @@ from port import ops
 Array = Float[Tensor, "..."]
 
 
-def _entropy(p: Array) -> Array:
+def _entropy(p: Float[Tensor, "*batch caps"]) -> Float[Tensor, "*batch"]:
     return -torch.sum(p * ops.safe_log(p), -1)
 
 
-def capsule_entropy(p: Array) -> tuple[Array, Array]:
+def capsule_entropy(p: Float[Tensor, "batch caps"]) -> tuple[Array, Array]:
     """Entropy over the capsules, per example and of the batch's sum.
 
     within = mean_B H(p / (Σ_O p + 1e-8)); between = H(Σ_B p, normalised); H by safe_log.
@@ -39,7 +39,7 @@ def capsule_entropy(p: Array) -> tuple[Array, Array]:
     return within, between
 
 
-def neg_capsule_kl(p: Array) -> tuple[Array, Array]:
+def neg_capsule_kl(p: Float[Tensor, "batch caps"]) -> tuple[Array, Array]:
     """-Σ p log(n p): entropy relative to the uniform distribution over n capsules.
 
     Args:
@@ -60,8 +60,8 @@ def neg_capsule_kl(p: Array) -> tuple[Array, Array]:
     return within, between
 
 
-def capsule_presence_l2(p: Array, num_classes: float, within_example_constant: float = 0.0
-                        ) -> tuple[Array, Array]:
+def capsule_presence_l2(p: Float[Tensor, "batch caps"], num_classes: float,
+                        within_example_constant: float = 0.0) -> tuple[Array, Array]:
     """Squared distance of the presences' sums to their targets.
 
     within = Σ_B (Σ_O p - c)² / B, c = O / num_classes unless a constant is given (Q09);
@@ -84,7 +84,7 @@ def capsule_presence_l2(p: Array, num_classes: float, within_example_constant: f
     return within, -between
 
 
-def sparsity_loss(loss_type: str, p: Array, num_classes: float | None = None,
+def sparsity_loss(loss_type: str, p: Float[Tensor, "batch caps"], num_classes: float | None = None,
                   within_example_constant: float = 0.0) -> tuple[Array, Array]:
     """Sparsity of the given type: (within, between).
 

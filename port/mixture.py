@@ -52,7 +52,10 @@ def mixing_log_prob(mixing_logits: Array) -> Array:
     return mixing_logits - ops.log_sum_exp(mixing_logits, 1, keepdims=True)
 
 
-def mixture_log_prob(x: Array, mixing_logits: Array, mean: Array, scale: Array) -> Array:
+def mixture_log_prob(x: Float[Tensor, "batch channels h w"],
+                     mixing_logits: Float[Tensor, "batch parts #channels h w"],
+                     mean: Float[Tensor, "batch parts channels h w"], scale: Array
+                     ) -> Float[Tensor, "batch channels h w"]:
     """Σ over components inside the logarithm: lse_k(log N(x; mean_k, scale) + log π_k).
 
     Args:
@@ -70,7 +73,9 @@ def mixture_log_prob(x: Array, mixing_logits: Array, mean: Array, scale: Array) 
     return ops.log_sum_exp(component + mixing_log_prob(mixing_logits), 1)
 
 
-def mixture_mean(mixing_logits: Array, mean: Array) -> Array:
+def mixture_mean(mixing_logits: Float[Tensor, "batch parts #channels h w"],
+                 mean: Float[Tensor, "batch parts channels h w"]
+                 ) -> Float[Tensor, "batch channels h w"]:
     """Σ_k softmax(logits)_k · mean_k.
 
     Args:

@@ -64,9 +64,13 @@ class CapsuleVotes(NamedTuple):
     all_params: Array
 
 
-def capsule_likelihood(votes: Array, scales: Array, vote_presence_prob: Array, x: Array,
-                       presence: Array | None, dummy_vote: Array,
-                       mixing: str = "faithful") -> Likelihood:
+def capsule_likelihood(votes: Float[Tensor, "batch caps points dims"],
+                       scales: Float[Tensor, "batch caps points"],
+                       vote_presence_prob: Float[Tensor, "batch caps points"],
+                       x: Float[Tensor, "batch points dims"],
+                       presence: Float[Tensor, "batch points"] | None,
+                       dummy_vote: Float[Tensor, "1 1 points dims"], mixing: str = "faithful"
+                       ) -> Likelihood:
     """Mixture of all capsules' votes plus a dummy, per point; Σ points, mean over the batch.
 
     log p(x_m) = lse over O + 1 of (mixing_logits + Σ_D log N(x_m; vote, scale)).

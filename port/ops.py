@@ -62,7 +62,8 @@ def safe_log(tensor: Array, eps: float = 1e-16) -> Array:
     return torch.where(is_zero, -1e8, torch.log(tensor))
 
 
-def safe_ce(labels: Array, probs: Array, axis: int = -1) -> Array:
+def safe_ce(labels: Float[Tensor, "*shape"], probs: Float[Tensor, "*shape"], axis: int = -1
+            ) -> Array:
     """Mean cross-entropy: mean(-Σ_axis labels · safe_log(probs)).
 
     Args:
@@ -78,7 +79,8 @@ def safe_ce(labels: Array, probs: Array, axis: int = -1) -> Array:
     return torch.mean(-torch.sum(labels * safe_log(probs), dim=axis))
 
 
-def flat_reduce(tensor: Array, reduce_type: str = "sum", final_reduce: str | None = "mean") -> Array:
+def flat_reduce(tensor: Float[Tensor, "batch *shape"], reduce_type: str = "sum",
+                final_reduce: str | None = "mean") -> Array:
     """Reduce each example over all its entries, then the batch.
 
     Args:
@@ -167,7 +169,7 @@ def expand_dims(tensor: Array, axis: int = -1, n_dims: int = 1) -> Array:
     return tensor
 
 
-def to_homogeneous(tensor: Array) -> Array:
+def to_homogeneous(tensor: Float[Tensor, "*batch d"]) -> Array:
     """Append a coordinate 1 on the last axis.
 
     Args:
@@ -181,7 +183,7 @@ def to_homogeneous(tensor: Array) -> Array:
     return torch.cat([tensor, torch.ones_like(tensor[..., :1])], -1)
 
 
-def from_homogeneous(tensor: Array) -> Array:
+def from_homogeneous(tensor: Float[Tensor, "*batch d"]) -> Array:
     """Divide by the last coordinate: x[:-1] / (x[-1] + 1e-8).
 
     Args:
@@ -195,7 +197,8 @@ def from_homogeneous(tensor: Array) -> Array:
     return tensor[..., :-1] / (tensor[..., -1:] + 1e-8)
 
 
-def apply_transform(transform: Array, tensor: Array | None = None, affine: bool = True) -> Array:
+def apply_transform(transform: Float[Tensor, "*batch d1 d1"], tensor: Array | None = None,
+                    affine: bool = True) -> Array:
     """Move points by a matrix: x Aᵀ + t, or the projective x Mᵀ.
 
     Args:
@@ -218,8 +221,8 @@ def apply_transform(transform: Array, tensor: Array | None = None, affine: bool 
     return from_homogeneous(moved)
 
 
-def geometric_transform(pose_tensor: Array, similarity: bool = False, nonlinear: bool = True,
-                        as_matrix: bool = False) -> Array:
+def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool = False,
+                        nonlinear: bool = True, as_matrix: bool = False) -> Array:
     """Six raw parameters to an affine or similarity transform of the plane.
 
     Affine: [sx c + h sy s, -sx s + h sy c, tx, sy s, sy c, ty]; similarity: [s c, -s s, tx, s s,

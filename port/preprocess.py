@@ -30,7 +30,7 @@ def shift_offset(shift: Int[Tensor, "..."], padding: int) -> Int[Tensor, "..."]:
 
 
 def pad_and_shift(image: Image, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"],
-                  output_size: int) -> Image:
+                  output_size: int) -> Num[Tensor, "batch channels size size"]:
     """Place each image on a larger black canvas, shifted by its own drawn integers.
 
     Args:

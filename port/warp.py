@@ -34,7 +34,7 @@ def grid_axis(size: int, template_size: int,
     return axis.float() * ((template_size - 1) / 2.0)
 
 
-def inverse_affine(pose: Array) -> Array:
+def inverse_affine(pose: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 6"]:
     """Inverse of the affine map [a b tx; c d ty]: M⁻¹ = [d -b; -c a] / det, t' = -M⁻¹ t.
 
     Args:
@@ -53,8 +53,8 @@ def inverse_affine(pose: Array) -> Array:
     return torch.stack([inv_a, inv_b, inv_tx, inv_c, inv_d, inv_ty], -1)
 
 
-def affine_grid(inverse_pose: Array, canvas_shape: tuple[int, int],
-                template_shape: tuple[int, int]) -> Array:
+def affine_grid(inverse_pose: Float[Tensor, "n 6"], canvas_shape: tuple[int, int],
+                template_shape: tuple[int, int]) -> Float[Tensor, "n height width 2"]:
     """Template coordinates that each canvas pixel samples: M'·(u, v) + t', in template pixels.
 
     Both grid terms of x are scaled by (w - 1)/2 and those of y by (h - 1)/2, with linspace(-1, 1)
@@ -80,7 +80,8 @@ def affine_grid(inverse_pose: Array, canvas_shape: tuple[int, int],
     return torch.stack(coordinates, -1)
 
 
-def resampler(data: Array, warp: Array) -> Array:
+def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *points 2"]
+              ) -> Float[Tensor, "n channels *points"]:
     """Bilinear samples with zeros around the image; nothing at or beyond one pixel outside.
 
     A point counts only if -1 < x < w and -1 < y < h; its missing neighbours are 0, so the image
@@ -119,7 +120,9 @@ def resampler(data: Array, warp: Array) -> Array:
     return out.reshape(n, channels, *warp.shape[1:-1])
 
 
-def warp_templates(templates: Array, pose: Array, canvas_shape: tuple[int, int]) -> Array:
+def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
+                   pose: Float[Tensor, "batch parts 6"], canvas_shape: tuple[int, int]
+                   ) -> Float[Tensor, "batch parts channels height width"]:
     """Draw every template on the canvas under its part's pose.
 
     The pose maps the template to the canvas, so the canvas samples at the inverse (paper 2.1).

@@ -17,8 +17,10 @@ from reference.module import NamedModule, join
 Array = Float[tf.Tensor, "..."]
 
 
-def qkv_attention(queries: Array, keys: Array, values: Array, presence: Array | None = None,
-                  mask: str = "faithful") -> Array:
+def qkv_attention(queries: Float[tf.Tensor, "batch m d"], keys: Float[tf.Tensor, "batch n d"],
+                  values: Float[tf.Tensor, "batch n e"],
+                  presence: Float[tf.Tensor, "batch n"] | None = None, mask: str = "faithful"
+                  ) -> Float[tf.Tensor, "batch m e"]:
     """softmax((Q Kᵀ - (1 - presence)·1e32) / sqrt(d)) V (Q01).
 
     Args:

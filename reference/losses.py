@@ -15,11 +15,11 @@ from reference import ops
 Array = Float[tf.Tensor, "..."]
 
 
-def _entropy(p: Array) -> Array:
+def _entropy(p: Float[tf.Tensor, "*batch caps"]) -> Float[tf.Tensor, "*batch"]:
     return -tf.reduce_sum(p * ops.safe_log(p), -1)
 
 
-def capsule_entropy(p: Array) -> tuple[Array, Array]:
+def capsule_entropy(p: Float[tf.Tensor, "batch caps"]) -> tuple[Array, Array]:
     """Entropy over the capsules, per example and of the batch's sum.
 
     within = mean_B H(p / (Σ_O p + 1e-8)); between = H(Σ_B p, normalised); H by safe_log.
@@ -37,7 +37,7 @@ def capsule_entropy(p: Array) -> tuple[Array, Array]:
     return within, between
 
 
-def neg_capsule_kl(p: Array) -> tuple[Array, Array]:
+def neg_capsule_kl(p: Float[tf.Tensor, "batch caps"]) -> tuple[Array, Array]:
     """-Σ p log(n p): entropy relative to the uniform distribution over n capsules.
 
     Args:
@@ -58,8 +58,8 @@ def neg_capsule_kl(p: Array) -> tuple[Array, Array]:
     return within, between
 
 
-def capsule_presence_l2(p: Array, num_classes: float, within_example_constant: float = 0.0
-                        ) -> tuple[Array, Array]:
+def capsule_presence_l2(p: Float[tf.Tensor, "batch caps"], num_classes: float,
+                        within_example_constant: float = 0.0) -> tuple[Array, Array]:
     """Squared distance of the presences' sums to their targets.
 
     within = Σ_B (Σ_O p - c)² / B, c = O / num_classes unless a constant is given (Q09);
@@ -82,8 +82,9 @@ def capsule_presence_l2(p: Array, num_classes: float, within_example_constant: f
     return within, -between
 
 
-def sparsity_loss(loss_type: str, p: Array, num_classes: float | None = None,
-                  within_example_constant: float = 0.0) -> tuple[Array, Array]:
+def sparsity_loss(loss_type: str, p: Float[tf.Tensor, "batch caps"],
+                  num_classes: float | None = None, within_example_constant: float = 0.0
+                  ) -> tuple[Array, Array]:
     """Sparsity of the given type: (within, between).
 
     Args:

@@ -50,7 +50,10 @@ def mixing_log_prob(mixing_logits: Array) -> Array:
     return mixing_logits - ops.log_sum_exp(mixing_logits, 1, keepdims=True)
 
 
-def mixture_log_prob(x: Array, mixing_logits: Array, mean: Array, scale: Array) -> Array:
+def mixture_log_prob(x: Float[tf.Tensor, "batch h w channels"],
+                     mixing_logits: Float[tf.Tensor, "batch parts h w #channels"],
+                     mean: Float[tf.Tensor, "batch parts h w channels"], scale: Array
+                     ) -> Float[tf.Tensor, "batch h w channels"]:
     """Σ over components inside the logarithm: lse_k(log N(x; mean_k, scale) + log π_k).
 
     Args:
@@ -68,7 +71,9 @@ def mixture_log_prob(x: Array, mixing_logits: Array, mean: Array, scale: Array) 
     return ops.log_sum_exp(component + mixing_log_prob(mixing_logits), 1)
 
 
-def mixture_mean(mixing_logits: Array, mean: Array) -> Array:
+def mixture_mean(mixing_logits: Float[tf.Tensor, "batch parts h w #channels"],
+                 mean: Float[tf.Tensor, "batch parts h w channels"]
+                 ) -> Float[tf.Tensor, "batch h w channels"]:
     """Σ_k softmax(logits)_k · mean_k.
 
     Args:

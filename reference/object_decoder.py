@@ -61,9 +61,13 @@ class CapsuleVotes(NamedTuple):
     all_params: Array
 
 
-def capsule_likelihood(votes: Array, scales: Array, vote_presence_prob: Array, x: Array,
-                       presence: Array | None, dummy_vote: Array,
-                       mixing: str = "faithful") -> Likelihood:
+def capsule_likelihood(votes: Float[tf.Tensor, "batch caps points dims"],
+                       scales: Float[tf.Tensor, "batch caps points"],
+                       vote_presence_prob: Float[tf.Tensor, "batch caps points"],
+                       x: Float[tf.Tensor, "batch points dims"],
+                       presence: Float[tf.Tensor, "batch points"] | None,
+                       dummy_vote: Float[tf.Tensor, "1 1 points dims"], mixing: str = "faithful"
+                       ) -> Likelihood:
     """Mixture of all capsules' votes plus a dummy, per point; Σ points, mean over the batch.
 
     log p(x_m) = lse over O + 1 of (mixing_logits + Σ_D log N(x_m; vote, scale)).

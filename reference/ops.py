@@ -59,7 +59,8 @@ def safe_log(tensor: Array, eps: float = 1e-16) -> Array:
     return tf.where(is_zero, tf.constant(-1e8, tensor.dtype), tf.math.log(tensor))
 
 
-def safe_ce(labels: Array, probs: Array, axis: int = -1) -> Array:
+def safe_ce(labels: Float[tf.Tensor, "*shape"], probs: Float[tf.Tensor, "*shape"], axis: int = -1
+            ) -> Array:
     """Mean cross-entropy: mean(-Σ_axis labels · safe_log(probs)).
 
     Args:
@@ -75,7 +76,8 @@ def safe_ce(labels: Array, probs: Array, axis: int = -1) -> Array:
     return tf.reduce_mean(-tf.reduce_sum(labels * safe_log(probs), axis=axis))
 
 
-def flat_reduce(tensor: Array, reduce_type: str = "sum", final_reduce: str | None = "mean") -> Array:
+def flat_reduce(tensor: Float[tf.Tensor, "batch *shape"], reduce_type: str = "sum",
+                final_reduce: str | None = "mean") -> Array:
     """Reduce each example over all its entries, then the batch.
 
     Args:
@@ -163,7 +165,7 @@ def expand_dims(tensor: Array, axis: int = -1, n_dims: int = 1) -> Array:
     return tensor
 
 
-def to_homogeneous(tensor: Array) -> Array:
+def to_homogeneous(tensor: Float[tf.Tensor, "*batch d"]) -> Array:
     """Append a coordinate 1 on the last axis.
 
     Args:
@@ -177,7 +179,7 @@ def to_homogeneous(tensor: Array) -> Array:
     return tf.concat([tensor, tf.ones_like(tensor[..., :1])], -1)
 
 
-def from_homogeneous(tensor: Array) -> Array:
+def from_homogeneous(tensor: Float[tf.Tensor, "*batch d"]) -> Array:
     """Divide by the last coordinate: x[:-1] / (x[-1] + 1e-8).
 
     Args:
@@ -191,7 +193,8 @@ def from_homogeneous(tensor: Array) -> Array:
     return tensor[..., :-1] / (tensor[..., -1:] + 1e-8)
 
 
-def apply_transform(transform: Array, tensor: Array | None = None, affine: bool = True) -> Array:
+def apply_transform(transform: Float[tf.Tensor, "*batch d1 d1"], tensor: Array | None = None,
+                    affine: bool = True) -> Array:
     """Move points by a matrix: x Aᵀ + t, or the projective x Mᵀ.
 
     Args:
@@ -214,8 +217,8 @@ def apply_transform(transform: Array, tensor: Array | None = None, affine: bool 
     return from_homogeneous(moved)
 
 
-def geometric_transform(pose_tensor: Array, similarity: bool = False, nonlinear: bool = True,
-                        as_matrix: bool = False) -> Array:
+def geometric_transform(pose_tensor: Float[tf.Tensor, "*batch 6"], similarity: bool = False,
+                        nonlinear: bool = True, as_matrix: bool = False) -> Array:
     """Six raw parameters to an affine or similarity transform of the plane.
 
     Affine: [sx c + h sy s, -sx s + h sy c, tx, sy s, sy c, ty]; similarity: [s c, -s s, tx, s s,

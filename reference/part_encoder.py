@@ -27,8 +27,8 @@ class PartCapsules(NamedTuple):
     feature: Array | None
 
 
-def attention_pool(feature_map: Array, n_caps: int, n_dims: int, pooling: str = "faithful"
-                   ) -> tuple[Array, Array, Array, Array]:
+def attention_pool(feature_map: Float[tf.Tensor, "batch h w maps"], n_caps: int, n_dims: int,
+                   pooling: str = "faithful") -> tuple[Array, Array, Array, Array]:
     """Weighted mean over the positions, one attention map per column of the pooled array.
 
     Args:

@@ -27,7 +27,7 @@ def shift_offset(shift: Int[tf.Tensor, "..."], padding: int) -> Int[tf.Tensor, "
 
 
 def pad_and_shift(image: Image, x: Int[tf.Tensor, " batch"], y: Int[tf.Tensor, " batch"],
-                  output_size: int) -> Image:
+                  output_size: int) -> Float[tf.Tensor, "batch size size channels"]:
     """Place each image on a larger black canvas, shifted by its own drawn integers.
 
     Args:

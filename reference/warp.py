@@ -29,7 +29,7 @@ def grid_axis(size: int, template_size: int) -> np.ndarray:
     return (axis * np.float32((template_size - 1) / 2.0)).astype(np.float32)
 
 
-def inverse_affine(pose: Array) -> Array:
+def inverse_affine(pose: Float[tf.Tensor, "*batch 6"]) -> Float[tf.Tensor, "*batch 6"]:
     """Inverse of the affine map [a b tx; c d ty]: M⁻¹ = [d -b; -c a] / det, t' = -M⁻¹ t.
 
     Args:
@@ -48,8 +48,8 @@ def inverse_affine(pose: Array) -> Array:
     return tf.stack([inv_a, inv_b, inv_tx, inv_c, inv_d, inv_ty], -1)
 
 
-def affine_grid(inverse_pose: Array, canvas_shape: tuple[int, int],
-                template_shape: tuple[int, int]) -> Array:
+def affine_grid(inverse_pose: Float[tf.Tensor, "n 6"], canvas_shape: tuple[int, int],
+                template_shape: tuple[int, int]) -> Float[tf.Tensor, "n height width 2"]:
     """Template coordinates that each canvas pixel samples: M'·(u, v) + t', in template pixels.
 
     Both grid terms of x are scaled by (w - 1)/2 and those of y by (h - 1)/2, with linspace(-1, 1)
@@ -75,7 +75,8 @@ def affine_grid(inverse_pose: Array, canvas_shape: tuple[int, int],
     return tf.stack(coordinates, -1)
 
 
-def resampler(data: Array, warp: Array) -> Array:
+def resampler(data: Float[tf.Tensor, "n h w channels"], warp: Float[tf.Tensor, "n *points 2"]
+              ) -> Float[tf.Tensor, "n *points channels"]:
     """Bilinear samples with zeros around the image; nothing at or beyond one pixel outside.
 
     A point counts only if -1 < x < w and -1 < y < h; its missing neighbours are 0, so the image
@@ -112,7 +113,9 @@ def resampler(data: Array, warp: Array) -> Array:
     return tf.reshape(out, [*warp.shape[:-1], channels])
 
 
-def warp_templates(templates: Array, pose: Array, canvas_shape: tuple[int, int]) -> Array:
+def warp_templates(templates: Float[tf.Tensor, "batch parts h w channels"],
+                   pose: Float[tf.Tensor, "batch parts 6"], canvas_shape: tuple[int, int]
+                   ) -> Float[tf.Tensor, "batch parts height width channels"]:
     """Draw every template on the canvas under its part's pose.
 
     The pose maps the template to the canvas, so the canvas samples at the inverse (paper 2.1).
