@@ -1,0 +1,1 @@
+"""Port verification: goldens, property tests, oracles and mutants."""

@@ -1,0 +1,165 @@
+"""Session of the parity suite: threads, tiers, header, dead expected failures, parity.json."""
+
+from __future__ import annotations
+
+import os
+
+# One thread each: workers of pytest-xdist share the cores. Set before torch and TensorFlow load.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+              "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import sys  # noqa: E402
+
+# TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
+# when it is there. Eager torch does without.
+sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+
+import json  # noqa: E402
+import random  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from parity_tests import recorder  # noqa: E402
+from parity_tests.goldens import REPOSITORY  # noqa: E402
+from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
+
+# Examples an op, examples of whole-model configurations.
+TIERS = {"smoke": (6, 4), "default": (50, 24), "deep": (400, 200)}
+XFAILS = Path(__file__).with_name("xfails.txt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--tier` and `--parity-json`."""
+    group = parser.getgroup("parity")
+    group.addoption("--tier", choices=sorted(TIERS), default="default",
+                    help="smoke (under 90 s), default, or deep (many examples, random seed)")
+    group.addoption("--parity-json", default=None,
+                    help="where the report goes (default results/parity/parity.json)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis profile of the tier; one thread for torch and TensorFlow."""
+    tier = config.getoption("--tier")
+    # Arrays come from a seed, so shrinking finds little; sizes are small as they are drawn.
+    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+    common = {"deadline": None, "print_blob": True, "database": None, "phases": phases,
+              "report_multiple_bugs": False,
+              "suppress_health_check": list(hypothesis.HealthCheck)}
+    hypothesis.settings.register_profile(
+        "parity", derandomize=tier != "deep", max_examples=TIERS[tier][0], **common)
+    hypothesis.settings.load_profile("parity")
+    if tier == "deep" and config.getoption("--hypothesis-seed", None) is None:
+        # Workers get the controller's seed, so that they collect the same tests.
+        inherited = getattr(config, "workerinput", {}).get("parity_seed")
+        seed = random.SystemRandom().randrange(2**32) if inherited is None else inherited
+        config.parity_seed = seed
+        from hypothesis import core
+        core.global_force_seed = seed
+    config.xfail_lines = read_xfails()
+    config.xfail_used = set()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Hand the deep tier's seed to a worker."""
+    node.workerinput["parity_seed"] = getattr(node.config, "parity_seed", None)
+
+
+def read_xfails() -> dict[str, str]:
+    """Test id → reason, from xfails.txt (`id  # reason`)."""
+    found = {}
+    for line in XFAILS.read_text().splitlines() if XFAILS.is_file() else []:
+        test, _, reason = line.partition("#")
+        if test.strip():
+            found[test.strip()] = reason.strip()
+    return found
+
+
+def n_examples(config: pytest.Config) -> int:
+    """Examples an op in this tier."""
+    return TIERS[config.getoption("--tier")][0]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Versions, device, threads, TF32 state, tier."""
+    found = environment()
+    tier = config.getoption("--tier")
+    seed = getattr(config, "parity_seed", None)
+    return [" ".join(f"{key} {found[key]}" for key in ("torch", "tensorflow", "numpy", "hypothesis")),
+            f"device {found['device']}, threads {found['threads']}, TF32 {found['tf32']}",
+            f"tier {tier}: {TIERS[tier][0]} examples an op, {TIERS[tier][1]} models"
+            + (f"; reproduce with --tier=deep --hypothesis-seed={seed}" if seed is not None else "")]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark expected failures; a line that matches nothing fails the run."""
+    for item in items:
+        name = item.nodeid.split("/")[-1]
+        if name in config.xfail_lines:
+            config.xfail_used.add(name)
+            item.add_marker(pytest.mark.xfail(reason=config.xfail_lines[name], strict=True))
+    collected = {item.nodeid.split("/")[-1].split("::")[0] for item in items}
+    dead = [line for line in config.xfail_lines if line not in config.xfail_used
+            and line.split("::")[0] in collected]
+    if dead and not config.getoption("keyword") and not any("::" in a for a in config.args):
+        raise pytest.UsageError(f"xfails.txt: no such test: {', '.join(dead)}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> None:
+    """One thread for each library, TF32 off; prints nothing."""
+    import torch
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session")
+def tier(request: pytest.FixtureRequest) -> str:
+    """smoke, default or deep."""
+    return request.config.getoption("--tier")
+
+
+@pytest.fixture(scope="session")
+def model_examples(request: pytest.FixtureRequest) -> int:
+    """Number of whole-model configurations in this tier."""
+    return TIERS[request.config.getoption("--tier")][1]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands over what it saw; the controller writes the report."""
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["parity"] = json.dumps(recorder.STATE)
+        return
+    if not recorder.STATE["ops"] and not recorder.STATE["goldens"]:
+        return
+    given = config.getoption("--parity-json")
+    path = Path(given) if given else REPOSITORY / "results" / "parity" / "parity.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(parity_json(config.getoption("--tier"),
+                                           getattr(config, "parity_seed", None)), indent=1) + "\n")
+    config.parity_path = path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    """Take in what a worker saw."""
+    if "parity" in getattr(node, "workeroutput", {}):
+        recorder.merge(json.loads(node.workeroutput["parity"]))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The worst margins, and where the whole report is."""
+    if recorder.STATE["ops"] or recorder.STATE["goldens"]:
+        terminalreporter.section("parity: error / bound (1 or less passes)")
+        for line in summary_lines():
+            terminalreporter.write_line(line)
+        path = getattr(terminalreporter.config, "parity_path", None)
+        if path:
+            terminalreporter.write_line(f"report: {path}")

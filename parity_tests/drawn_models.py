@@ -1,0 +1,276 @@
+"""Whole-model configurations drawn by hypothesis, and port against reference on one of them.
+
+`verify_model(case)` needs no pytest: the mutation tests call it too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity_tests import models, recorder, tolerances
+from parity_tests.compare import ParityError, Where, check
+from parity_tests.models import ModelOutcome
+from parity_tests.sides import Arrays
+from parity_tests.strategies import Maker
+
+OP = "scae.ImageAutoencoder"
+# Taps whose gradients the recordings hold, and the token templates (decoded anew in the loss).
+INTER = ("part_enc/img_embedding", "part_enc/caps_params", "part_enc/pose", "part_enc/presence",
+         "part_enc/pres_logit", "part_enc/feature", "templates/colorized", "obj_enc/output",
+         "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params", "res/scale",
+         "res/raw_caps_params", "res/vote")
+N_STEPS = 3
+LR = 1e-3
+RMSPROP = {"decay": 0.9, "momentum": 0.9, "epsilon": 6.25e-4}
+
+
+@dataclass(repr=False)
+class ModelCase:
+    """One configuration with its data.
+
+    Attributes:
+        arguments: nested class arguments.
+        images: `[N_STEPS, B, S, S, C]`.
+        labels: `[N_STEPS, B]`, or None.
+        noise: one list of raw draws a step, or None.
+        seed: of the weights.
+    """
+
+    arguments: dict[str, Any]
+    images: np.ndarray
+    labels: np.ndarray | None
+    noise: list[list[np.ndarray]] | None
+    seed: int
+
+    def __repr__(self) -> str:
+        return (f"ModelCase(images {list(self.images.shape)}, labels {self.labels is not None}, noise "
+                f"{self.noise is not None}, seed {self.seed}, {json.dumps(self.arguments)})")
+
+
+def draw_model(m: Maker) -> ModelCase:
+    """A small model with every setting drawn."""
+    parts, objects, batch, features = m.sizes(4, 2, 5)
+    channels, canvas = m.choice([1, 3]), m.size(10, 14)
+    features = m.choice([features, features, 0])
+    repairs = sorted(importlib.import_module("port.quirks").MODEL_REPAIRS)
+    chosen = [repair for repair in repairs if m.flag(3)] if m.flag(3) else []
+    arguments = {
+        "canvas": canvas, "channels": channels, "repairs": chosen,
+        "cnn": {"output_channels": m.sizes(2, 3, 6), "kernel_shapes": m.choice([[3], [3, 2]]),
+                "strides": [2, 1], "paddings": "VALID", "activate_final": not m.flag(4)},
+        "part_encoder": {"n_caps": parts, "n_caps_dims": 6, "n_features": features,
+                         "noise_scale": m.choice([4.0, 4.0, 1.5, 0.0]),
+                         "similarity_transform": m.flag(3),
+                         "encoder_type": m.choice(["conv_att", "conv_att", "conv", "linear"])},
+        "part_decoder": {"template_size": m.sizes(2, 3, 6), "n_channels": channels,
+                         "learn_output_scale": m.flag(3),
+                         "colorize_templates": bool(features) and not m.flag(3),
+                         "template_nonlin": m.choice(["relu1", "sigmoid"]),
+                         "color_nonlin": m.choice(["relu1", "sigmoid"]),
+                         "use_alpha_channel": m.flag()},
+        "obj_encoder": {"n_layers": m.size(1, 3), "n_heads": m.choice([1, 1, 2]),
+                        "n_dims": m.size(4, 7), "n_output_dims": m.size(3, 8), "n_outputs": objects,
+                        "layer_norm": not m.flag(3), "dropout_rate": m.choice([0.0, 0.0, 0.3]),
+                        "n_inducing_points": m.choice([0, 0, 0, 3])},
+        "obj_decoder": {"n_caps": objects, "n_caps_dims": 2, "n_votes": parts,
+                        "n_caps_params": m.size(2, 6), "n_hiddens": m.choice([7, 5, [6, 4]]),
+                        "learn_vote_scale": not m.flag(3), "deformations": not m.flag(3),
+                        "noise_type": m.choice(["uniform", "uniform", "logistic", "normal", None]),
+                        "noise_scale": m.choice([4.0, 2.0]), "similarity_transform": m.flag(3),
+                        "caps_dropout_rate": m.choice([0.0, 0.0, 0.3])},
+        "autoencoder": _autoencoder(m)}
+    images = m.uniform(N_STEPS, batch, canvas, canvas, channels)
+    labels = None if m.flag(5) else m.rng.integers(
+        0, arguments["autoencoder"]["n_classes"], (N_STEPS, batch))
+    noise = None if m.flag(4) else [draw_noise(m, arguments, batch) for _ in range(N_STEPS)]
+    return ModelCase(arguments, images, labels, noise, m.seed)
+
+
+def _autoencoder(m: Maker) -> dict[str, Any]:
+    kinds = ["l2", "entropy", "kl"]
+    weights = {f"{kind}_{place}_example_sparsity_weight": m.choice([0.3, 1.0, 2.0])
+               for kind in ("prior", "posterior") for place in ("within", "between")}
+    return weights | {
+        "n_classes": m.choice([10, 3]), "dynamic_l2_weight": m.choice([10.0, 0.5]),
+        "caps_ll_weight": m.choice([1.0, 0.7]), "vote_type": m.choice(["enc", "soft", "hard"]),
+        "pres_type": m.choice(["enc", "soft", "hard"]), "stop_grad_caps_inpt": not m.flag(3),
+        "stop_grad_caps_target": not m.flag(3), "prior_sparsity_loss_type": m.choice(kinds),
+        "prior_within_example_constant": m.choice([0.0, 0.0, 1.3]),
+        "posterior_sparsity_loss_type": m.choice(kinds),
+        "primary_caps_sparsity_weight": m.choice([0.0, 0.4]),
+        "weight_decay": m.choice([0.0, 0.05]), "feed_templates": not m.flag(3),
+        "probe": not m.flag(5)}
+
+
+def draw_noise(m: Maker, arguments: dict[str, Any], batch: int) -> list[np.ndarray]:
+    """Raw draws in the original's order; at least one capsule of an example is kept."""
+    port = importlib.import_module("port")
+    plan = port.noise_plan(importlib.import_module("port.config").from_arguments(arguments))
+    raw = []
+    for draw in plan:
+        shape = (batch, *draw.shape)
+        if draw.kind == "uniform01":
+            value = m.uniform(*shape)
+        elif draw.kind == "uniform":
+            value = m.uniform(*shape, low=-0.5, high=0.5)
+        elif draw.kind.startswith("keep"):
+            value = (m.rng.random(shape) > 0.3).astype(np.float64)
+            if draw.kind == "keep_caps":
+                value[:, 0] = 1.0
+        else:
+            value = m.normal(*shape, scale=2.0)
+        raw.append(value.astype(np.float32))
+    return raw
+
+
+def draw_weights(case: ModelCase) -> Arrays:
+    """The initial weights, moved away from zeros and ones (biases, alpha, layer norms)."""
+    rng = np.random.default_rng(case.seed + 1)
+    model = models.build("reference", case.arguments, "float32", case.seed)
+    return {name: (value + 0.15 * rng.standard_normal(value.shape)).astype(np.float32)
+            for name, value in models.variables_of("reference", model).items()}
+
+
+def verify_model(case: ModelCase, reproduce: str = "verify_model(case)") -> None:
+    """Initial weights, every tap, all gradients, optimizer steps; float64, then float32.
+
+    Raises:
+        ParityError: with the first tap, gradient or variable that differs.
+    """
+    recorder.example(OP, {"images": case.images})
+    verify_initial(case, reproduce)
+    weights = draw_weights(case)
+    built = {side: models.build(side, case.arguments, "float64", case.seed)
+             for side in ("reference", "port")}
+    for side, model in built.items():
+        models.load(side, model, weights)
+    truth = verify64(case, built, reproduce)
+    verify_steps(case, built, reproduce)
+    verify32(case, weights, truth, reproduce)
+
+
+def verify_initial(case: ModelCase, reproduce: str) -> None:
+    """From the same seed both sides start from bit-equal weights under the same names."""
+    found = {side: models.variables_of(side, models.build(side, case.arguments, "float32", case.seed))
+             for side in ("reference", "port")}
+    _same_keys(found["port"], found["reference"], "variables", reproduce)
+    for name, expected in found["reference"].items():
+        check(_where(f"initial {name}", "float32", reproduce), found["port"][name], expected, 0.0)
+
+
+def run(case: ModelCase, side: str, model: Any, dtype: str, step: int = 0) -> ModelOutcome:
+    """One forward and backward pass on the data of one step."""
+    inter = [name for name in INTER
+             if name != "part_enc/feature" or case.arguments["part_encoder"]["n_features"]]
+    return models.forward(side, model, case.images[step],
+                          None if case.labels is None else case.labels[step],
+                          None if case.noise is None else case.noise[step], dtype, inter)
+
+
+def verify64(case: ModelCase, built: dict[str, Any], reproduce: str) -> ModelOutcome:
+    """Every tap and gradient in float64; the same variables have none."""
+    truth, ours = (run(case, side, built[side], "float64") for side in ("reference", "port"))
+    _same_keys(ours.taps, truth.taps, "taps", reproduce)
+    for name, expected in truth.taps.items():
+        place = _where(name, "float64", reproduce)
+        exact = not np.issubdtype(expected.dtype, np.floating)
+        actual = ours.taps[name].astype(expected.dtype) if exact else ours.taps[name]
+        bound = 0.0 if exact else tolerances.forward64(expected)
+        recorder.margin(OP, "forward", "float64", check(place, actual, expected, bound))
+    compare_gradients(ours, truth, reproduce)
+    return truth
+
+
+def compare_gradients(ours: ModelOutcome, truth: ModelOutcome, reproduce: str) -> None:
+    """All gradients in float64; where the reference has none the port must have none."""
+    for name, expected in truth.gradients.items():
+        actual = ours.gradients.get(name)
+        if name.startswith("var/") and (actual is None) != (expected is None):
+            raise ParityError(f"{_where(name, 'float64', reproduce).head()}\n  one side has no "
+                              f"gradient at all\n  reproduce: {reproduce}")
+        if actual is None and expected is None:
+            continue
+        expected = np.zeros_like(actual) if expected is None else expected
+        actual = np.zeros_like(expected) if actual is None else actual
+        margin = check(_where(f"grad {name}", "float64", reproduce), actual, expected,
+                       tolerances.gradient64(expected, truth.largest))
+        recorder.margin(OP, "gradient", "float64", margin)
+
+
+def verify_steps(case: ModelCase, built: dict[str, Any], reproduce: str) -> None:
+    """A few RMSProp steps in float64: losses before each update and the variables after it."""
+    steps = {side: models.optimizer_step(side, model, LR, RMSPROP, {}) for side, model in built.items()}
+    allowed = 0.0
+    for i in range(N_STEPS):
+        outcomes = {side: run(case, side, model, "float64", i) for side, model in built.items()}
+        loss = {side: outcome.taps["loss/total"] for side, outcome in outcomes.items()}
+        truth = outcomes["reference"]
+        check(_where(f"loss before update {i}", "float64", reproduce), loss["port"], loss["reference"],
+              tolerances.forward64(loss["reference"]) * 10)
+        for side, step in steps.items():
+            step(outcomes[side])
+        after = {side: models.variables_of(side, model) for side, model in built.items()}
+        largest = truth.largest
+        allowed += tolerances.step64(LR, largest)
+        for name, expected in after["reference"].items():
+            check(_where(f"{name} after update {i}", "float64", reproduce), after["port"][name],
+                  expected, tolerances.forward64(expected) + allowed)
+
+
+def verify32(case: ModelCase, weights: Arrays, truth: ModelOutcome, reproduce: str) -> None:
+    """float32 on the same float32 weights, images and draws."""
+    # The float64 run above had float64 images: rounded ones make both precisions see the same.
+    rounded = ModelCase(case.arguments, case.images.astype(np.float32), case.labels, case.noise,
+                        case.seed)
+    rng = np.random.default_rng(case.seed + 2)
+    moved_weights = {name: value.astype(np.float64) * (1 + tolerances.ULP32 * rng.uniform(
+        -1, 1, value.shape)) for name, value in weights.items()}
+    runs = {}
+    for key, side, dtype, values in (("truth", "reference", "float64", weights),
+                                     ("moved", "reference", "float64", moved_weights),
+                                     ("reference", "reference", "float32", weights),
+                                     ("port", "port", "float32", weights)):
+        model = models.build(side, case.arguments, dtype, case.seed)
+        models.load(side, model, values)
+        runs[key] = run(rounded, side, model, dtype)
+    truth, parted = runs["truth"], ""
+    for key in ("reference", "port", "moved"):
+        parted = parted or models.same_pieces(runs[key], truth, case.arguments)
+    if parted:  # a discontinuity, named: float32 is on its other side
+        recorder.note(OP, f"float32 not compared, other side of: {parted}")
+        return
+    for name, expected in truth.taps.items():
+        actual, own = runs["port"].taps[name], runs["reference"].taps[name]
+        if not np.issubdtype(expected.dtype, np.floating):
+            check(_where(name, "float32", reproduce), actual.astype(own.dtype), own, 0.0)
+            continue
+        bound = tolerances.forward32(expected, own, tolerances.error(runs["moved"].taps[name], expected),
+                                     tolerances.tap_terms(name, truth.taps),
+                                     tolerances.tap_magnitude(name))
+        margin = check(_where(name, "float32", reproduce), actual,
+                       np.where(np.isfinite(own), expected, own), bound, "float32")
+        recorder.margin(OP, "forward", "float32", margin)
+    for name, expected in truth.gradients.items():
+        values = [runs[key].gradients.get(name) for key in ("port", "reference", "moved")]
+        if expected is None:
+            continue
+        actual, own, moved = (np.zeros(expected.shape, np.float32) if v is None else v for v in values)
+        bound = tolerances.gradient32(expected, own, truth.largest, tolerances.error(moved, expected))
+        margin = check(_where(f"grad {name}", "float32", reproduce), actual,
+                       np.where(np.isfinite(own), expected, own), bound, "float32")
+        recorder.margin(OP, "gradient", "float32", margin)
+
+
+def _where(tap: str, dtype: str, reproduce: str) -> Where:
+    return Where(OP, tap, f"port {dtype}", "reference float64", reproduce)
+
+
+def _same_keys(ours: dict, theirs: dict, what: str, reproduce: str) -> None:
+    if set(ours) != set(theirs):
+        raise ParityError(f"{OP}: {what} only in port {sorted(set(ours) - set(theirs))}, only in "
+                          f"reference {sorted(set(theirs) - set(ours))}\n  reproduce: {reproduce}")

@@ -1,0 +1,194 @@
+"""Run the whole image model on either side: every tap, scalar and gradient as NumPy arrays."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parity_tests.sides import Arrays
+
+
+@dataclass
+class ModelOutcome:
+    """Taps and scalars by golden name, gradients by `var/<variable>` and `inter/<tap>`."""
+
+    taps: Arrays
+    gradients: dict[str, np.ndarray | None]
+
+    @property
+    def largest(self) -> float:
+        """G: the largest entry of any variable gradient."""
+        return max((float(np.abs(g).max()) for name, g in self.gradients.items()
+                    if g is not None and g.size and name.startswith("var/")), default=0.0)
+
+
+def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) -> Any:
+    """The whole model of one side in one dtype, with its initial weights."""
+    if side == "reference":
+        import tensorflow as tf
+        reference = importlib.import_module("reference")
+        return reference.ImageAutoencoder(arguments, seed=seed, dtype=getattr(tf, dtype))
+    port = importlib.import_module("port")
+    model = port.ImageAutoencoder(importlib.import_module("port.config").from_arguments(arguments),
+                                  seed=seed)
+    return model.double() if dtype == "float64" else model
+
+
+def load(side: str, model: Any, variables: Arrays) -> None:
+    """Fill every variable from arrays under the original's names."""
+    if side == "reference":
+        model.load_variables(variables)
+    else:
+        importlib.import_module("port.convert").load_module(model, variables)
+
+
+def variables_of(side: str, model: Any) -> Arrays:
+    """Every variable under the original's name and layout."""
+    if side == "reference":
+        return {name: v.numpy() for name, v in model.variables_by_name.items()}
+    return importlib.import_module("port.convert").to_tf(model)
+
+
+def forward(side: str, model: Any, image: np.ndarray, label: np.ndarray | None,
+            noise: Sequence[np.ndarray] | None, dtype: str, inter: Sequence[str] = (),
+            taps: bool = True, gradients: bool = True) -> ModelOutcome:
+    """One forward and backward pass.
+
+    Args:
+        side: `reference` or `port`.
+        model: from `build`.
+        image: `[B, S, S, C]`.
+        label: `[B]` or None.
+        noise: raw draws in the original's order, or None.
+        dtype: of the model.
+        inter: taps with respect to which the loss is differentiated too.
+        taps: record every tap.
+        gradients: differentiate at all.
+    """
+    run = _forward_reference if side == "reference" else _forward_port
+    return run(model, image, label, noise, dtype, list(inter), taps, gradients)
+
+
+def _forward_reference(model: Any, image: np.ndarray, label: np.ndarray | None,
+                       noise: Sequence[np.ndarray] | None, dtype: str, inter: list[str], taps: bool,
+                       gradients: bool) -> ModelOutcome:
+    import tensorflow as tf
+    variables = model.variables_by_name
+    with tf.GradientTape() as tape:
+        result = model(tf.constant(image.astype(dtype)),
+                       None if label is None else tf.constant(label),
+                       None if noise is None else [tf.constant(raw) for raw in noise],
+                       taps=taps or bool(inter), tape=tape)
+    found: dict[str, np.ndarray | None] = {}
+    if gradients:
+        sources = list(variables.values()) + [result.taps[name] for name in inter]
+        grads = tape.gradient(result.loss, sources)
+        names = [f"var/{name}" for name in variables] + [f"inter/{name}" for name in inter]
+        found = {name: None if grad is None else np.asarray(tf.convert_to_tensor(grad))
+                 for name, grad in zip(names, grads)}
+    return ModelOutcome(_taps(result, lambda value: np.asarray(value)), found)
+
+
+def _forward_port(model: Any, image: np.ndarray, label: np.ndarray | None,
+                  noise: Sequence[np.ndarray] | None, dtype: str, inter: list[str], taps: bool,
+                  gradients: bool) -> ModelOutcome:
+    import torch
+    port = importlib.import_module("port")
+    model.zero_grad(set_to_none=True)
+    draws = None if noise is None else port.Noise(
+        **{f"raw_{i}": torch.tensor(raw) for i, raw in enumerate(noise)})
+    channels_first = np.ascontiguousarray(np.moveaxis(image.astype(dtype), -1, 1))
+    result = model(torch.tensor(channels_first), None if label is None else torch.tensor(label),
+                   draws, taps=taps)
+    found: dict[str, np.ndarray | None] = {}
+    if gradients:
+        if inter:
+            found = {f"inter/{name}": None if grad is None else grad.numpy()
+                     for name, grad in result.taps.gradients(result.loss, inter).items()}
+        result.loss.backward()
+        induced = model.config.obj_encoder.n_inducing_points > 0
+        convert = importlib.import_module("port.convert")
+        found |= {f"var/{name}": grad for name, grad in
+                  convert.module_gradients(model, induced=induced).items()}
+    return ModelOutcome(_taps(result, lambda value: value.detach().numpy()), found)
+
+
+def _taps(result: Any, array: Any) -> Arrays:
+    found = {} if result.taps is None else {name: array(value) for name, value in result.taps.items()}
+    found |= {f"res/{name}": array(value) for name, value in result.scalars.items()}
+    return found | {"loss/total": array(result.loss)}
+
+
+def sampler_cells(outcome: ModelOutcome, canvas: int, template: Sequence[int]) -> np.ndarray | None:
+    """Cell of the bilinear sampler for every (part, pixel) of the loss decoder, from its taps."""
+    inverse = outcome.taps.get("part_dec/inverse_pose")
+    if inverse is None:
+        return None
+    warp = importlib.import_module("reference.warp")
+    import tensorflow as tf
+    grid = warp.affine_grid(tf.constant(inverse), (canvas, canvas), tuple(template))
+    with np.errstate(invalid="ignore"):
+        return np.floor(np.asarray(grid))
+
+
+def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, Any]) -> str:
+    """Name of the first discontinuity that parts two runs, or an empty string.
+
+    Sampler cells, signs before each ReLU of the encoder, capsule winners and object presences: where
+    float32 rounds to the other side of one, gradients jump and are not comparable.
+    """
+    canvas, size = arguments["canvas"], arguments["part_decoder"]["template_size"]
+    cells = [sampler_cells(outcome, canvas, size) for outcome in (one, other)]
+    if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
+        return "sampler cell"
+    for name in one.taps:
+        if name.startswith("part_enc/conv") and name.endswith("_preact") and name in other.taps:
+            if not np.array_equal(one.taps[name] > 0, other.taps[name] > 0):
+                return "ReLU of the encoder"
+    for name in ("res/is_from_capsule", "res/vote_presence"):
+        if name in one.taps and not np.array_equal(one.taps[name], other.taps[name]):
+            return "winning capsule"
+    return ""
+
+
+def optimizer_step(side: str, model: Any, lr: float, rmsprop: Mapping[str, Any], slots: Arrays
+                   ) -> Callable[[ModelOutcome], None]:
+    """A function that applies one RMSProp step with the gradients of the last `forward`.
+
+    Args:
+        side: `reference` or `port`.
+        model: from `build`.
+        lr: learning rate.
+        rmsprop: decay, momentum and epsilon, as in a manifest.
+        slots: `<variable>/RMSProp{,_1}`; empty starts from ones and zeros.
+    """
+    constants = {key: rmsprop[key] for key in ("decay", "momentum", "epsilon")}
+    if side == "reference":
+        import tensorflow as tf
+        optimizer = importlib.import_module("reference.optim").RMSProp(
+            model.variables_by_name, lr, **constants)
+        optimizer.load_slots(slots)
+
+        def step(outcome: ModelOutcome) -> None:
+            optimizer.step({name: None if outcome.gradients[f"var/{name}"] is None
+                            else tf.constant(outcome.gradients[f"var/{name}"])
+                            for name in model.variables_by_name})
+        return step
+    named = dict(model.named_parameters())
+    port_optimizer = importlib.import_module("port.optim").RMSProp(named.items(), lr=lr, **constants)
+    for name, values in importlib.import_module("port.convert").slots_from_tf(model, slots_with_owner(
+            slots, variables_of(side, model))).items():
+        port_optimizer.state[named[name]].update(values)
+
+    def port_step(outcome: ModelOutcome) -> None:
+        port_optimizer.step()
+    return port_step
+
+
+def slots_with_owner(slots: Arrays, variables: Arrays) -> Arrays:
+    """Slots beside their variables, as they stand in a checkpoint."""
+    return {**variables, **slots} if slots else {}

@@ -1,0 +1,108 @@
+"""What the session saw, for results/parity/parity.json: margins, examples, ranges, verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+STATE: dict[str, dict[str, Any]] = {"ops": {}, "goldens": {}, "failures_in_original": {}}
+DTYPES = ("float32", "float64")
+
+
+def reset() -> None:
+    """Forget everything (for tests of the harness itself)."""
+    for part in STATE.values():
+        part.clear()
+
+
+def op_entry(op: str) -> dict[str, Any]:
+    """The running entry of one op."""
+    return STATE["ops"].setdefault(op, {
+        "op": op, "room": op.split(".")[0], "examples": 0, "discarded": 0,
+        "worst_forward_margin": dict.fromkeys(DTYPES, 0.0),
+        "worst_gradient_margin": dict.fromkeys(DTYPES, 0.0),
+        "verdict": "fail", "range": {"sizes": [], "abs": []}})
+
+
+def example(op: str, inputs: dict[str, np.ndarray]) -> None:
+    """Count one example and widen the range drawn."""
+    entry = op_entry(op)
+    entry["examples"] += 1
+    for value in inputs.values():
+        value = np.asarray(value)
+        _widen(entry["range"], "sizes", value.shape)
+        if np.issubdtype(value.dtype, np.floating):
+            finite = np.abs(value[np.isfinite(value)])
+            _widen(entry["range"], "abs", [float(v) for v in (finite.min(), finite.max())]
+                   if finite.size else [])
+
+
+def _widen(entry: dict[str, list], key: str, values: Any) -> None:
+    values = [*entry[key], *values]
+    if values:
+        entry[key] = [min(values), max(values)]
+
+
+def discard(op: str) -> None:
+    """Count one example that was given up."""
+    op_entry(op)["discarded"] += 1
+
+
+def margin(op: str, kind: str, dtype: str, value: float) -> None:
+    """Keep the worst margin; kind is `forward` or `gradient`."""
+    worst = op_entry(op)[f"worst_{kind}_margin"]
+    worst[dtype] = max(worst[dtype], float(value))
+
+
+def note(op: str, text: str) -> None:
+    """Count something worth knowing about an op's examples."""
+    notes = op_entry(op).setdefault("notes", {})
+    notes[text] = notes.get(text, 0) + 1
+
+
+def passed(op: str) -> None:
+    """The op's test ended well."""
+    op_entry(op)["verdict"] = "pass"
+
+
+def golden(name: str, kind: str, value: float | None, verdict: str, reason: str = "") -> None:
+    """One golden comparison; value is its worst margin."""
+    key = f"{name} {kind}"
+    entry = STATE["goldens"].setdefault(key, {
+        "golden": name, "kind": kind, "worst_margin": 0.0, "verdict": verdict})
+    if value is not None:
+        entry["worst_margin"] = max(entry["worst_margin"], float(value))
+    entry["verdict"] = verdict
+    if reason:
+        entry["reason"] = reason
+
+
+def failure_in_original(record: str, original: str, ours: str) -> None:
+    """What ours does where the original failed."""
+    STATE["failures_in_original"][record] = {"record": record, "original": original, "ours": ours}
+
+
+def merge(other: dict[str, dict[str, Any]]) -> None:
+    """Take in what another worker saw."""
+    for op, theirs in other["ops"].items():
+        mine = op_entry(op)
+        if mine["examples"] == 0 and mine["verdict"] == "fail":
+            STATE["ops"][op] = theirs
+            continue
+        mine["examples"] += theirs["examples"]
+        mine["discarded"] += theirs["discarded"]
+        for key in ("worst_forward_margin", "worst_gradient_margin"):
+            for dtype in DTYPES:
+                mine[key][dtype] = max(mine[key][dtype], theirs[key][dtype])
+        for key in ("sizes", "abs"):
+            _widen(mine["range"], key, theirs["range"][key])
+        mine["verdict"] = "pass" if {mine["verdict"], theirs["verdict"]} == {"pass"} else "fail"
+    STATE["goldens"].update(other["goldens"])
+    STATE["failures_in_original"].update(other["failures_in_original"])
+
+
+def discarded_share(entry: dict[str, Any]) -> float:
+    """Discarded / (discarded + examples)."""
+    total = entry["discarded"] + entry["examples"]
+    return entry["discarded"] / total if total else 0.0

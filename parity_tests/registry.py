@@ -1,0 +1,82 @@
+"""One row per public name of the rooms that both sides have.
+
+A row says how to call the op, what to draw, which cases at discontinuities to add, and which oracle
+answers for it. Functions are named, never held: they are looked up at call time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity_tests.sides import Recipe
+from parity_tests.strategies import Case, Maker
+
+# Rooms that both packages have, in reading order.
+ROOMS = ("ops", "preprocess", "initializers", "warp", "layers", "attention", "mixture",
+         "part_encoder", "part_decoder", "object_decoder", "losses", "probe", "scae", "optim")
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One op.
+
+    Attributes:
+        op: `room.name`.
+        recipe: how to run it on either side.
+        draw: builds one example from a maker.
+        special: named cases at ties, singularities and non-finite values.
+        oracle: whether `parity_tests/oracles/<room>.py` has a function of this name.
+        exact: bit-equal on both sides (NumPy on both, or no arithmetic).
+        cells: `(lib, x, a) -> integer tensor` that names the pieces of a piecewise op; where float32
+            lands in other pieces than float64, float32 gradients are not compared.
+        magnitude: scale of the terms where they are larger than the result, for float32.
+        tested_by: the test file of a row that `test_ops.py` does not run itself.
+        note: what to know.
+    """
+
+    op: str
+    recipe: Recipe | None = None
+    draw: Callable[[Maker], Case] | None = None
+    special: Sequence[tuple[str, Case]] = ()
+    oracle: bool = False
+    exact: bool = False
+    cells: Callable[[Any, dict[str, Any], dict[str, Any]], Any] | None = None
+    magnitude: float = 0.0
+    tested_by: str = "test_ops.py"
+    note: str = ""
+
+    @property
+    def room(self) -> str:
+        """The room's name."""
+        return self.op.split(".")[0]
+
+
+def rows() -> dict[str, OpCase]:
+    """Every row by op, in the order of the rooms."""
+    found: dict[str, OpCase] = {}
+    for part in ("ops", "images", "layers", "parts", "objects", "training"):
+        module = importlib.import_module(f"parity_tests.registry_{part}")
+        for row in module.ROWS:
+            if row.op in found:
+                raise ValueError(f"two rows for {row.op}")
+            found[row.op] = row
+    return dict(sorted(found.items(), key=lambda item: ROOMS.index(item[1].room)))
+
+
+def public_names(package: str, room: str) -> set[str]:
+    """Functions and classes a room defines, without NamedTuples, exceptions and imports."""
+    module = importlib.import_module(f"{package}.{room}")
+    names = set()
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            names.add(name)
+        elif inspect.isclass(value) and not issubclass(value, (tuple, Exception)):
+            if not hasattr(value, "__dataclass_fields__"):
+                names.add(name)
+    return names

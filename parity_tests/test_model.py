@@ -1,0 +1,43 @@
+"""End to end: whole models under drawn configurations, every tap, gradient and optimizer step."""
+
+from __future__ import annotations
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from parity_tests import recorder
+from parity_tests.drawn_models import OP, ModelCase, draw_model, verify_model
+from parity_tests.strategies import Maker
+
+# Settings that hypothesis rarely draws together are spread over parts, one test each, so that
+# workers share them.
+PARTS = 4
+
+
+@st.composite
+def model_cases(draw) -> ModelCase:
+    """A strategy of whole models."""
+    return draw_model(Maker(draw))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_model(part: int, model_examples: int, request: pytest.FixtureRequest) -> None:
+    """A share of the drawn configurations."""
+    tier = request.config.getoption("--tier")
+    reproduce = f'python -m pytest "parity_tests/test_model.py::test_model[{part}]" --tier={tier}'
+
+    @hypothesis.settings(max_examples=max(model_examples // PARTS, 1))
+    @hypothesis.seed(part)
+    @hypothesis.given(model_cases())
+    def parity(case: ModelCase) -> None:
+        verify_model(case, reproduce)
+
+    @hypothesis.settings(max_examples=max(model_examples // PARTS, 1))
+    @hypothesis.given(model_cases())
+    def random_parity(case: ModelCase) -> None:
+        verify_model(case, reproduce)
+
+    recorder.op_entry(OP)
+    (random_parity if tier == "deep" else parity)()
+    recorder.passed(OP)

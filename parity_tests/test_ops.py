@@ -1,0 +1,41 @@
+"""Hypothesis parity of every public op and module: forward and gradient, float64 and float32."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+
+from parity_tests import recorder, registry
+from parity_tests.registry import OpCase
+from parity_tests.strategies import Case, cases
+from parity_tests.verify import verify
+
+ROWS = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
+SPECIAL = [(row, name, case) for row in ROWS for name, case in row.special]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.op for row in ROWS])
+def test_op(row: OpCase, request: pytest.FixtureRequest) -> None:
+    """Random examples of one op."""
+    tier = request.config.getoption("--tier")
+    reproduce = f'python -m pytest "parity_tests/test_ops.py::test_op[{row.op}]" --tier={tier}'
+    seed = getattr(request.config, "parity_seed", None)
+    reproduce += f" --hypothesis-seed={seed}" if seed is not None else ""
+
+    @hypothesis.given(cases(row.draw))
+    def parity(case: Case) -> None:
+        recorder.example(row.op, case.inputs)
+        verify(row, case, reproduce)
+
+    recorder.op_entry(row.op)
+    parity()
+    entry = recorder.op_entry(row.op)
+    assert recorder.discarded_share(entry) <= 0.1, f"{row.op}: more than 10 % discarded"
+    recorder.passed(row.op)
+
+
+@pytest.mark.parametrize(("row", "name", "case"), SPECIAL,
+                         ids=[f"{row.op}-{name}" for row, name, _ in SPECIAL])
+def test_special(row: OpCase, name: str, case: Case) -> None:
+    """Ties, singularities, infinities and not-a-number, one named case each."""
+    verify(row, case, f'python -m pytest "parity_tests/test_ops.py::test_special[{row.op}-{name}]"')

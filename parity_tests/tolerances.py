@@ -1,0 +1,167 @@
+"""Every bound of the parity suite, in one place, each with its derivation.
+
+|              | values                                | gradients                              |
+|--------------|---------------------------------------|----------------------------------------|
+| float64      | 1e-12 max|v|                          | 1e-11 max|g| + 1e-14 G                 |
+| float32      | 4 E + 8 ulp(max|v|) sqrt(terms)       | the same + 45 ulp(G)                   |
+| optimizer    | `STEP_BOUNDS`, float64 port against float32 recordings                         |
+
+Maxima run over the whole tap. G is the largest entry of any gradient or cotangent that belongs to
+the comparison (whole models: of any variable gradient). A bound is never fitted to a failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# float64, values. Both sides run the same operations in the same order; what differs is the
+# libraries' transcendental functions (1 ulp) and the order inside sums. 1e-12 is 4,500 ulp: room
+# for the deepest chain of the model; two independent trials met 4e-14 on every recording.
+FORWARD64 = 1e-12
+# float64, gradients. Longer chains and sums over pixels and batch: ten times the forward bound.
+GRADIENT64 = 1e-11
+# Gradients that vanish by cancellation (key biases: softmax does not see a shift; presence before
+# a layer norm) keep the rounding of terms of size G, whatever their own size: 45 ulp of G.
+GRADIENT64_FLOOR = 1e-14
+# float32, values. ref64 is the truth, E the larger of what the reference itself loses in float32
+# and of what one ulp of change in the inputs does to the truth (no algorithm can be asked for more
+# than the exact result of inputs moved by an ulp: backward stability). A right port orders its sums
+# differently, so its error is another draw of the same size: 4 E covers the spread of a maximum.
+FLOAT32_FACTOR = 4.0
+# Taps so small that E happens to be 0 (a scalar that rounds luckily): 8 ulp at the tap's scale,
+# times the root of the number of terms where a tap is a long sum (errors of a sum walk randomly).
+FLOAT32_ULPS = 8.0
+# The gradient floor of float64 in ulp (1e-14 / 2^-52 = 45), carried over to float32.
+GRADIENT32_FLOOR_ULPS = 45.0
+ULP32 = 2.0**-23
+
+
+def scale(*arrays: np.ndarray | None) -> float:
+    """Largest finite absolute value of all arrays; 0 for none."""
+    largest = 0.0
+    for array in arrays:
+        if array is None or np.size(array) == 0 or not np.issubdtype(np.asarray(array).dtype, np.floating):
+            continue
+        magnitude = np.abs(np.asarray(array, np.float64))
+        finite = magnitude[np.isfinite(magnitude)]
+        largest = max(largest, float(finite.max(initial=0.0)))
+    return largest
+
+
+def error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest |actual - expected| where both are finite."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(np.asarray(actual, np.float64) - np.asarray(expected, np.float64))
+    finite = np.isfinite(actual) & np.isfinite(expected)
+    return float(difference[finite].max(initial=0.0))
+
+
+def forward64(expected: np.ndarray) -> float:
+    """Bound on a float64 value."""
+    return FORWARD64 * scale(expected)
+
+
+def gradient64(expected: np.ndarray, largest: float) -> float:
+    """Bound on a float64 gradient; `largest` is G."""
+    return GRADIENT64 * scale(expected) + GRADIENT64_FLOOR * largest
+
+
+# A tap that is a sum of terms larger than itself keeps the rounding of the terms. Entropies and
+# divergences of a distribution q: each term q·log(n q) has the rounding of a logarithm near 1, which
+# is an ulp of 1 and not of the logarithm, times q, and Σ q = 1: their scale is 1 however small the
+# sum.
+DISTRIBUTION_MAGNITUDE = 1.0
+
+
+def forward32(truth: np.ndarray, reference32: np.ndarray, moved: float = 0.0, terms: float = 1.0,
+              magnitude: float = 0.0) -> float:
+    """Bound on a float32 value.
+
+    Args:
+        truth: the value in float64 for the same float32 inputs.
+        reference32: what the reference gets in float32.
+        moved: largest effect on the truth of one ulp in the inputs.
+        terms: number of terms of a long sum.
+        magnitude: scale of the terms where they are larger than their sum.
+    """
+    own = max(error(reference32, truth), moved)
+    return FLOAT32_FACTOR * own + FLOAT32_ULPS * ULP32 * max(scale(truth), magnitude) * terms**0.5
+
+
+def gradient32(truth: np.ndarray, reference32: np.ndarray, largest: float, moved: float = 0.0,
+               terms: float = 1.0) -> float:
+    """Bound on a float32 gradient; `largest` is G, the rest as for values."""
+    floor = GRADIENT32_FLOOR_ULPS * ULP32 * largest
+    return forward32(truth, reference32, moved, terms) + floor
+
+
+@dataclass(frozen=True)
+class StepBounds:
+    """Bounds on optimizer steps of a float64 port against a float32 recording.
+
+    The recording is float32, so what remains is its rounding, carried through RMSProp (whose first
+    steps are about lr·g/sqrt(ms), insensitive to g's scale). Facts, section 15: seen 1e-7 to 7e-7
+    in the losses, 1e-7 to 3e-7 in the variables; one sample that crosses a cell edge of the
+    bilinear sampler makes trajectories part, so only the first steps decide.
+    """
+
+    loss: tuple[float, ...]      # relative, per step; the last holds for all later steps
+    scalar: tuple[float, ...]    # times max(1, |v|)
+    variable_max: float          # after 5 steps, absolute
+    variable_rms: float
+
+
+_LATER = 1e-1
+STEP_BOUNDS = {
+    "default": StepBounds((2e-6,) * 5 + (_LATER,), (4e-6,) * 5 + (_LATER,), 1e-6, 1e-6),
+    # lr is 10 times (tiny_alpha) larger: scalars move faster.
+    "tiny_alpha": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
+    "constellation": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
+    # A cell edge is crossed at step 3.
+    "rgb_tiny": StepBounds((2e-6,) * 3 + (1e-4,) * 2 + (_LATER,), (1e-2,) * 5 + (_LATER,), 3e-3, 1e-5),
+}
+# Variables after 20 steps: (largest, root mean square), absolute.
+AFTER20 = {"tiny_alpha": (3e-2, 2e-4)}
+# A float32 port from the same checkpoint: loss relative, variables absolute.
+STEP_FLOAT32 = {"loss": 1e-4, "variable": 1e-3}
+
+
+def step_bounds(golden: str) -> StepBounds:
+    """Bounds of a golden folder, by its last name; unseen folders get the default."""
+    return STEP_BOUNDS.get(golden.rsplit("/", 1)[-1], STEP_BOUNDS["default"])
+
+
+def at_step(bounds: tuple[float, ...], step: int) -> float:
+    """The bound for one step."""
+    return bounds[min(step, len(bounds) - 1)]
+
+
+def tap_terms(name: str, taps: dict[str, np.ndarray]) -> float:
+    """Number of terms of the long sums among the taps (everything else: 1).
+
+    The reconstruction likelihood and the squared error sum over all pixels and channels; the total
+    inherits the first; the object likelihood sums over parts, their six numbers and the capsules.
+    """
+    image, pose = taps.get("input/image"), taps.get("part_enc/pose")
+    if name in ("res/rec_ll", "res/mse", "loss/total", "per_caps_rec/mean_per_image"):
+        return float(np.prod(image.shape[1:])) if image is not None else 1.0
+    if name == "res/log_prob":
+        return float(np.prod(pose.shape[1:])) if pose is not None else 1.0
+    return 1.0
+
+
+def tap_magnitude(name: str) -> float:
+    """Scale of the terms of taps that cancel: the sparsity losses are those of distributions."""
+    return DISTRIBUTION_MAGNITUDE if name.endswith("_sparsity_loss") else 0.0
+
+
+def step64(lr: float, largest: float) -> float:
+    """What one more optimizer step in float64 may add to the difference of a variable.
+
+    The gradients differ by at most their own bound; ms starts at ones and keeps at least 0.7 of them
+    over the few steps run here, so a step moves by lr·g/sqrt(.7); momentum .9 repeats it at most
+    10 times. Two for the second order (the next gradient is taken at the moved variables).
+    """
+    return 2.0 * 10.0 * lr * (GRADIENT64 + GRADIENT64_FLOOR) * largest / 0.7**0.5

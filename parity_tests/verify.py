@@ -1,0 +1,186 @@
+"""Port against reference on one example: float64, then float32, values and gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from parity_tests import recorder, tolerances
+from parity_tests.compare import ParityError, Where, check
+from parity_tests.registry import OpCase
+from parity_tests.sides import Arrays, Lib, Outcome, draw_cotangents, draw_variables, run, to_port
+from parity_tests.strategies import Case
+
+# Draws of the inputs moved by one ulp, from which the float32 bound takes their largest effect.
+N_MOVES = 2
+
+
+def verify(row: OpCase, case: Case, reproduce: str) -> None:
+    """Compare both sides on one example.
+
+    Raises:
+        ParityError: a value or a gradient differs by more than its bound.
+    """
+    verify_initial(row, case, reproduce)
+    variables = draw_variables(row.recipe, case.attributes, case.seed + 1)
+    verify64(row, case, variables, reproduce)
+    if not row.exact:
+        verify32(row, case, variables, reproduce)
+
+
+def verify_initial(row: OpCase, case: Case, reproduce: str) -> None:
+    """A module's initial weights from the same seed are bit-equal under the original's names."""
+    if row.recipe.build is None:
+        return
+    reference, port = Lib("reference", "float32"), Lib("port", "float32")
+    expected = {name: variable.numpy() for name, variable in
+                row.recipe.build(reference, case.attributes).variables_by_name.items()}
+    module = row.recipe.build(port, case.attributes)
+    found = port.convert.module_arrays(module, "", row.recipe.torch_scope,
+                                       any("induced" in name for name in expected))
+    place = Where(row.op, "initial weights", "port float32", "reference float32", reproduce)
+    if set(found) != set(expected):
+        raise ParityError(f"{place.head()}\n  variables {sorted(set(found) ^ set(expected))} on one "
+                          f"side only\n{place.foot()}")
+    for name, (parameter, transform) in found.items():
+        actual = port.convert.to_original(parameter.detach().numpy(), transform)
+        check(Where(row.op, f"initial {name}", "port float32", "reference float32", reproduce), actual,
+              expected[name], 0.0)
+
+
+def verify64(row: OpCase, case: Case, variables: Arrays | None, reproduce: str) -> None:
+    """float64 decides correctness."""
+    truth, ours, cotangents = both(row, case, variables, "float64", "float64")
+    largest = tolerances.scale(*cotangents.values(), *truth.gradients.values())
+    for name, expected in truth.outputs.items():
+        bound = 0.0 if row.exact else tolerances.forward64(expected)
+        margin = check(where(row, name, "float64", reproduce), ours.outputs[name], expected, bound)
+        recorder.margin(row.op, "forward", "float64", margin)
+    for name in gradient_names(truth, ours):
+        expected, actual = gradient_pair(truth, ours, name)
+        margin = check(where(row, name, "float64", reproduce), actual, expected,
+                       tolerances.gradient64(expected, largest))
+        recorder.margin(row.op, "gradient", "float64", margin)
+
+
+def verify32(row: OpCase, case: Case, variables: Arrays | None, reproduce: str) -> None:
+    """float32 measures precision, against the reference in float64 on the same float32 inputs."""
+    rounded = Case({name: _round(value) for name, value in case.inputs.items()}, case.attributes,
+                   case.seed, case.terms)
+    if variables is not None:
+        variables = {name: _round(value) for name, value in variables.items()}
+    truth, ours, cotangents = both(row, rounded, variables, "float64", "float32")
+    own = run("reference", row.recipe, rounded.inputs, case.attributes, "float32", cotangents, variables)
+    moved = [moved_by_an_ulp(row, rounded, variables, cotangents, i) for i in range(N_MOVES)]
+    largest = tolerances.scale(*cotangents.values(), *truth.gradients.values())
+    for name, expected in truth.outputs.items():
+        if not np.issubdtype(expected.dtype, np.floating):
+            check(where(row, name, "float32", reproduce), ours.outputs[name], own.outputs[name], 0.0)
+            continue
+        effect = max(tolerances.error(m.outputs[name], expected) for m in moved)
+        bound = tolerances.forward32(expected, own.outputs[name], effect, case.terms,
+                                     row.magnitude)
+        margin = check(where(row, name, "float32", reproduce), ours.outputs[name],
+                       _special_as(expected, own.outputs[name]), bound, "float32")
+        recorder.margin(row.op, "forward", "float32", margin)
+    if other_cells(row, rounded, truth):
+        return
+    for name in gradient_names(truth, ours):
+        expected, actual = gradient_pair(truth, ours, name)
+        reference32 = _zeros_for_none(own.gradients.get(name), expected)
+        effect = max(tolerances.error(_zeros_for_none(m.gradients.get(name), expected), expected)
+                     for m in moved)
+        bound = tolerances.gradient32(expected, reference32, largest, effect, case.terms)
+        margin = check(where(row, name, "float32", reproduce), actual,
+                       _special_as(expected, reference32), bound, "float32")
+        recorder.margin(row.op, "gradient", "float32", margin)
+
+
+def both(row: OpCase, case: Case, variables: Arrays | None, reference_dtype: str, port_dtype: str
+         ) -> tuple[Outcome, Outcome, Arrays]:
+    """Reference and port on the same inputs, with the same random cotangents."""
+    shapes = run("reference", row.recipe, case.inputs, case.attributes, reference_dtype,
+                 variables=variables, gradients=False)
+    cotangents = {} if row.exact else draw_cotangents(shapes.outputs, case.seed + 2)
+    cotangents = {name: _round(value) for name, value in cotangents.items()}
+    truth = run("reference", row.recipe, case.inputs, case.attributes, reference_dtype, cotangents,
+                variables) if cotangents else shapes
+    ours = run("port", row.recipe, case.inputs, case.attributes, port_dtype, cotangents, variables)
+    return truth, ours, cotangents
+
+
+def moved_by_an_ulp(row: OpCase, case: Case, variables: Arrays | None, cotangents: Arrays,
+                    draw: int) -> Outcome:
+    """The truth for inputs and variables that are each up to one float32 ulp away."""
+    rng = np.random.default_rng(case.seed + 3 + draw)
+
+    def move(arrays: Arrays) -> Arrays:
+        return {name: value if name in row.recipe.constants
+                or not np.issubdtype(np.asarray(value).dtype, np.floating)
+                else value * (1.0 + tolerances.ULP32 * rng.uniform(-1, 1, np.shape(value)))
+                for name, value in arrays.items()}
+
+    with np.errstate(invalid="ignore"):
+        inputs = move(case.inputs)
+    return run("reference", row.recipe, inputs, case.attributes, "float64", cotangents,
+               None if variables is None else move(variables))
+
+
+def other_cells(row: OpCase, case: Case, truth: Outcome) -> bool:
+    """Whether float32 falls into another piece of a piecewise op than float64 on either side."""
+    if row.cells is None:
+        return False
+    import tensorflow as tf
+    import torch
+    found = []
+    for side, dtype in (("reference", "float64"), ("reference", "float32"), ("port", "float32")):
+        lib = Lib(side, dtype)
+        x: dict[str, Any] = {}
+        for name, value in case.inputs.items():
+            value = np.asarray(value)
+            value = value.astype(dtype) if np.issubdtype(value.dtype, np.floating) else value
+            x[name] = (tf.constant(value) if side == "reference"
+                       else torch.tensor(to_port(value, row.recipe.layouts.get(name))))
+        with np.errstate(invalid="ignore"):
+            found.append(np.floor(np.asarray(row.cells(lib, x, case.attributes))))
+    return any(not np.array_equal(found[0], other, equal_nan=True) for other in found[1:])
+
+
+def gradient_names(*outcomes: Outcome) -> list[str]:
+    """Names for which any side has a gradient."""
+    return sorted({name for outcome in outcomes for name, value in outcome.gradients.items()
+                   if value is not None})
+
+
+def gradient_pair(truth: Outcome, ours: Outcome, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Expected and actual; where one side has no path, its gradient counts as zeros."""
+    expected, actual = truth.gradients.get(name), ours.gradients.get(name)
+    if expected is None:
+        return np.zeros(actual.shape, np.float64), actual
+    return expected, _zeros_for_none(actual, expected)
+
+
+def _zeros_for_none(value: np.ndarray | None, like: np.ndarray) -> np.ndarray:
+    return np.zeros(like.shape, like.dtype) if value is None else value
+
+
+def _special_as(truth: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """The truth, with nan and inf where the reference itself has them in float32."""
+    with contextlib.suppress(ValueError):
+        return np.where(np.isfinite(own), truth, own)
+    return truth
+
+
+def _round(value: np.ndarray) -> np.ndarray:
+    value = np.asarray(value)
+    if not np.issubdtype(value.dtype, np.floating):
+        return value
+    with np.errstate(over="ignore"):
+        return value.astype(np.float32).astype(np.float64)
+
+
+def where(row: OpCase, tap: str, dtype: str, reproduce: str) -> Where:
+    """Names for a failure message."""
+    return Where(row.op, tap, f"port {dtype}", "reference float64", reproduce)
