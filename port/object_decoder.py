@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from port import config as configuration
 from port import initializers, layers, mixture, ops
 from port.layers import _parameter
-from port.taps import SILENT, Taps
+from port.taps import SILENT, Recorder
 
 Array = Float[Tensor, "..."]
 
@@ -181,7 +181,7 @@ class CapsuleLayer(nn.Module):
     def forward(self, features: Array, caps_noise: Array | None = None,
                  vote_noise: Array | None = None, caps_mask: Array | None = None,
                  parent_transform: Array | None = None,
-                 parent_presence: Array | None = None, taps: Taps = SILENT) -> CapsuleVotes:
+                 parent_presence: Array | None = None, taps: Recorder = SILENT) -> CapsuleVotes:
         """Vote.
 
         Args:
@@ -246,7 +246,7 @@ class ImageCapsule(nn.Module):
 
     def forward(self, features: Array, x: Array, presence: Array | None = None,
                  caps_noise: Array | None = None, vote_noise: Array | None = None,
-                 caps_mask: Array | None = None, taps: Taps = SILENT
+                 caps_mask: Array | None = None, taps: Recorder = SILENT
                 ) -> tuple[CapsuleVotes, Array, Likelihood, Array]:
         """Votes, votes as `[B, O, M, 6]`, likelihood of `x`, caps_presence_prob `[B, O]`.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from port import config as configuration
 from port import initializers, layers, ops, warp
 from port.layers import _parameter
-from port.taps import PARTS_CHANNELS_LAST, SILENT, Taps
+from port.taps import PARTS_CHANNELS_LAST, SILENT, Recorder
 
 Array = Float[Tensor, "..."]
 
@@ -74,7 +74,7 @@ class PartDecoder(nn.Module):
         self.scale = _parameter(
             initializers.glorot_uniform(rng, (1,))) if settings.learn_output_scale else None
 
-    def make_templates(self, feature: Array | None = None, taps: Taps = SILENT) -> Array:
+    def make_templates(self, feature: Array | None = None, taps: Recorder = SILENT) -> Array:
         """Templates after their nonlinearity, times the colour of each part.
 
         Args:

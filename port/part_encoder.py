@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from port import config as configuration
 from port import layers, ops
 from port.layers import _parameter
-from port.taps import CHANNELS_LAST, SILENT, Taps
+from port.taps import CHANNELS_LAST, SILENT, Recorder
 
 Array = Float[Tensor, "..."]
 
@@ -92,7 +92,7 @@ class PartEncoder(nn.Module):
             n_outputs += self.n_caps * (self.encoder_type == "conv_att")
             self.conv = layers.Conv2D(width, n_outputs, 1, 1, rng)
 
-    def forward(self, image: Array, noise: Array | None = None, taps: Taps = SILENT) -> PartCapsules:
+    def forward(self, image: Array, noise: Array | None = None, taps: Recorder = SILENT) -> PartCapsules:
         """Encode.
 
         Args:

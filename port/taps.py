@@ -78,3 +78,6 @@ class Taps(Mapping[str, Tensor]):
             order = wanted[name][1]
             result[name] = grad if grad is None or order is None else grad.permute(order)
         return result
+
+
+Recorder = Taps | _Silent
