@@ -12,14 +12,14 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
 import hypothesis
 
-from parity_tests import registry
+from parity_tests import drawn_models, goldens, registry
 from parity_tests.registry import OpCase
 from parity_tests.strategies import Case, cases
 from parity_tests.verify import verify
@@ -128,14 +128,41 @@ def check_row(row: OpCase, examples: int) -> None:
     for _, case in row.special:
         verify(row, case, f"mutant check of {row.op}")
 
-    @hypothesis.settings(max_examples=examples, derandomize=True, database=None, deadline=None,
-                         phases=[hypothesis.Phase.generate],
-                         suppress_health_check=list(hypothesis.HealthCheck))
+    @_examples(examples)
     @hypothesis.given(cases(row.draw))
     def parity(case: Case) -> None:
         verify(row, case, f"mutant check of {row.op}")
 
     parity()
+
+
+def check_models(examples: int) -> None:
+    """Whole models under so many drawn configurations, the same ones every time.
+
+    Raises:
+        Exception: whatever the check of an example raises.
+    """
+    @_examples(examples)
+    @hypothesis.given(cases(drawn_models.draw_model))
+    def parity(case: drawn_models.ModelCase) -> None:
+        drawn_models.verify_model(case, "mutant check of the whole model")
+
+    parity()
+
+
+def _examples(n: int) -> hypothesis.settings:
+    return hypothesis.settings(max_examples=n, derandomize=True, database=None, deadline=None,
+                               phases=[hypothesis.Phase.generate],
+                               suppress_health_check=list(hypothesis.HealthCheck))
+
+
+def _goldens(side: str) -> list[tuple[str, str, Callable[[], object]]]:
+    """One check per committed recording of a whole model."""
+    from parity_tests import test_goldens_models as golden_models
+    golden_models.forget()
+    return [("golden", golden.name,
+             lambda golden=golden: golden_models.verify_golden(golden, "noise", "float64", side))
+            for golden in goldens.models() if golden.folder.is_relative_to(goldens.HERE)]
 
 
 @dataclass(frozen=True)
@@ -164,7 +191,8 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
         rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
         own = [row for row in rows if row.room == mutant.room]
         checks = [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]
-        checks += _whole_model_checks(models)
+        checks.append(("model parity", "whole model", lambda: check_models(models)))
+        checks += _goldens(mutant.file.split("/")[0])
         if all_rooms:
             checks += [("op parity", row.op, lambda row=row: check_row(row, examples))
                        for row in rows if row.room != mutant.room]

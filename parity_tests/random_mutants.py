@@ -29,11 +29,11 @@ from parity_tests.mutation import REPOSITORY, Mutant, catch
 from parity_tests.registry import ROOMS
 
 _BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
-           ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Add}
+           ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Add,
+           ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
 _COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
             ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In}
 _BOOLEAN = {ast.And: ast.Or, ast.Or: ast.And}
-_BITS = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
 TIME_LIMIT_S = 240
 
 
@@ -50,15 +50,14 @@ class SourceMutant(Mutant):
 
 def variants(node: ast.AST) -> list[ast.AST]:
     """What may stand in place of one node."""
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return [ast.BinOp(node.left, _BINARY[type(node.op)](), node.right)]
-    if isinstance(node, ast.BinOp) and type(node.op) in _BITS:
-        return [ast.BinOp(node.left, _BITS[type(node.op)](), node.right)]
+    kind = type(getattr(node, "op", None))
+    if isinstance(node, ast.BinOp) and kind in _BINARY:
+        return [ast.BinOp(node.left, _BINARY[kind](), node.right)]
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
         return [ast.Compare(node.left, [_COMPARE[type(node.ops[0])]()], node.comparators)]
     if isinstance(node, ast.BoolOp):
-        return [ast.BoolOp(_BOOLEAN[type(node.op)](), node.values)]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
+        return [ast.BoolOp(_BOOLEAN[kind](), node.values)]
+    if isinstance(node, ast.UnaryOp) and kind in (ast.USub, ast.Not):
         return [node.operand]
     if isinstance(node, ast.Constant):
         if isinstance(node.value, bool):
@@ -85,9 +84,7 @@ def _ignored(tree: ast.Module) -> set[int]:
             parts += [a.annotation for a in arguments if a.annotation] + [node.returns or ast.Pass()]
         elif isinstance(node, ast.AnnAssign):
             parts.append(node.annotation)
-        elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
-            parts.append(node)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             parts.append(node)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
             parts.append(node)  # `Array = Float[…]`
@@ -167,7 +164,8 @@ def smoke_on_disk(mutant: SourceMutant) -> str:
     return (failed[0] if failed else f"exit {run.returncode}")[:200] if run.returncode else ""
 
 
-def _prepare_worker() -> None:
+def prepare_worker() -> None:
+    """What conftest.py does for a pytest worker: quiet, one thread, TensorFlow beside torch."""
     sys.modules.setdefault("triton", None)  # type: ignore[arg-type]  # see conftest.py
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -186,7 +184,7 @@ def main() -> int:
     arguments = parser.parse_args()
     drawn = sample(arguments.n, arguments.seed)
     rows = []
-    with multiprocessing.get_context("spawn").Pool(arguments.workers, _prepare_worker,
+    with multiprocessing.get_context("spawn").Pool(arguments.workers, prepare_worker,
                                                    maxtasksperchild=25) as pool:
         for i, row in enumerate(pool.imap(judge, drawn), 1):
             rows.append(row)

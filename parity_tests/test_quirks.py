@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-import port
 import pytest
 import torch
+
+import port
+from parity_tests import oracles
 from port import attention, data, evaluate, ops, part_encoder, preprocess, quirks, train
 from port import object_decoder as objects
-
-from parity_tests import oracles
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(20190528)
