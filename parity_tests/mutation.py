@@ -21,6 +21,7 @@ import hypothesis
 
 from parity_tests import drawn_models, goldens, registry
 from parity_tests.registry import OpCase
+from parity_tests.signatures import check_signature
 from parity_tests.strategies import Case, cases
 from parity_tests.verify import verify
 
@@ -125,6 +126,7 @@ def check_row(row: OpCase, examples: int) -> None:
     Raises:
         Exception: whatever the check of an example raises.
     """
+    check_signature(row.op)
     for _, case in row.special:
         verify(row, case, f"mutant check of {row.op}")
 
@@ -190,7 +192,9 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
     with planted(mutant):
         rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
         own = [row for row in rows if row.room == mutant.room]
-        checks = [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]
+        checks = [("op parity", op, lambda op=op: check_signature(op))
+                  for op in registry.rows() if op.startswith(f"{mutant.room}.")]
+        checks += [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]
         checks.append(("model parity", "whole model", lambda: check_models(models)))
         checks += _goldens(mutant.file.split("/")[0])
         if all_rooms:

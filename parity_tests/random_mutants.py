@@ -84,7 +84,8 @@ def _ignored(tree: ast.Module) -> set[int]:
             parts += [a.annotation for a in arguments if a.annotation] + [node.returns or ast.Pass()]
         elif isinstance(node, ast.AnnAssign):
             parts.append(node.annotation)
-        elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        elif isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom) or (
+                isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
             parts.append(node)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
             parts.append(node)  # `Array = Float[…]`

@@ -119,8 +119,8 @@ class Preset:
     def train(self, seed: int) -> tuple[train.Settings, str]:
         """Settings of the training loop, and the device."""
         section = dict(self.sections["train"])
-        device = section.pop("device", "auto")
         where = f"train of preset {self.name}"
+        device = _typed(section.pop("device", "auto"), "str", f"{where}: device")
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
         return build(train.Settings, section | {"seed": seed}, where, extra=("device",)), device
@@ -200,7 +200,7 @@ def load_model_keys(path: str | os.PathLike) -> dict:
     given = load_params(path)
     try:
         if "arguments" in given or "flags" in given or "cnn" in given:
-            return port.config.read(given).to_flat()
+            return port.config.to_flat(port.config.read(given))
     except port.config.ConfigError as error:
         raise BadInput(f"{path}: {error}") from None
     return given

@@ -1,0 +1,193 @@
+"""The sections of a configuration: frozen dataclasses with the original's argument names.
+
+`port.config` reads them from flags, arguments and manifests, and re-exports them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from port.quirks import MODEL_REPAIRS
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key, what was given, what fits."""
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "encoder_type": ("linear", "conv", "conv_att"),
+    "template_nonlin": ("relu1", "sigmoid"),
+    "color_nonlin": ("relu1", "sigmoid"),
+    "noise_type": ("uniform", "logistic", "normal"),
+    "vote_type": ("enc", "soft", "hard"),
+    "pres_type": ("enc", "soft", "hard"),
+    "prior_sparsity_loss_type": ("l2", "entropy", "kl"),
+    "posterior_sparsity_loss_type": ("l2", "entropy", "kl"),
+    "paddings": ("VALID",),
+}
+
+
+@dataclass(frozen=True)
+class CNN:
+    """The part encoder's convolutions; a single kernel or stride serves all layers."""
+
+    output_channels: tuple[int, ...] = (128, 128, 128, 128)
+    kernel_shapes: tuple[int, ...] = (3,)
+    strides: tuple[int, ...] = (2, 2, 1, 1)
+    paddings: str = "VALID"
+    activate_final: bool = True
+
+    def output_side(self, canvas: int) -> int:
+        """Side of the embedding grid for a square canvas; 0 or less when the canvas is too small."""
+        n_layers = len(self.output_channels)
+        kernels = self.kernel_shapes * (n_layers if len(self.kernel_shapes) == 1 else 1)
+        strides = self.strides * (n_layers if len(self.strides) == 1 else 1)
+        for kernel, stride in zip(kernels, strides, strict=True):
+            canvas = (canvas - kernel) // stride + 1
+        return canvas
+
+
+@dataclass(frozen=True)
+class PartEncoder:
+    """Part capsules; `n_features` special features each."""
+
+    n_caps: int = 16
+    n_caps_dims: int = 6
+    n_features: int = 16
+    noise_scale: float = 4.0
+    similarity_transform: bool = False
+    encoder_type: str = "conv_att"
+
+
+@dataclass(frozen=True)
+class PartDecoder:
+    """Templates and the pixel mixture."""
+
+    template_size: tuple[int, ...] = (11, 11)
+    n_channels: int = 1
+    learn_output_scale: bool = False
+    colorize_templates: bool = False
+    template_nonlin: str = "relu1"
+    color_nonlin: str = "relu1"
+    use_alpha_channel: bool = False
+
+
+@dataclass(frozen=True)
+class ObjEncoder:
+    """The set transformer."""
+
+    n_layers: int = 3
+    n_heads: int = 1
+    n_dims: int = 16
+    n_output_dims: int = 256
+    n_outputs: int = 10
+    layer_norm: bool = True
+    dropout_rate: float = 0.0
+    n_inducing_points: int = 0
+
+
+@dataclass(frozen=True)
+class ObjDecoder:
+    """Object capsules: `n_hiddens` is one size or a list; `noise_type` None draws no noise."""
+
+    n_caps: int = 10
+    n_caps_dims: int = 2
+    n_votes: int = 16
+    n_caps_params: int = 32
+    n_hiddens: int | tuple[int, ...] = 128
+    learn_vote_scale: bool = True
+    deformations: bool = True
+    noise_type: str | None = "uniform"
+    noise_scale: float = 4.0
+    similarity_transform: bool = False
+    caps_dropout_rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Loss weights, gradient stops and what feeds the loss decoder."""
+
+    n_classes: int = 10
+    dynamic_l2_weight: float = 10.0
+    caps_ll_weight: float = 1.0
+    vote_type: str = "enc"
+    pres_type: str = "enc"
+    stop_grad_caps_inpt: bool = True
+    stop_grad_caps_target: bool = True
+    prior_sparsity_loss_type: str = "l2"
+    prior_within_example_sparsity_weight: float = 1.0
+    prior_between_example_sparsity_weight: float = 1.0
+    prior_within_example_constant: float = 0.0
+    posterior_sparsity_loss_type: str = "entropy"
+    posterior_within_example_sparsity_weight: float = 10.0
+    posterior_between_example_sparsity_weight: float = 10.0
+    primary_caps_sparsity_weight: float = 0.0
+    weight_decay: float = 0.0
+    feed_templates: bool = True
+    probe: bool = True
+
+
+SECTIONS = {"cnn": CNN, "part_encoder": PartEncoder, "part_decoder": PartDecoder,
+            "obj_encoder": ObjEncoder, "obj_decoder": ObjDecoder, "autoencoder": Autoencoder}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The image model: `canvas` pixels a side, `channels` colours, six sections, chosen repairs."""
+
+    canvas: int = 28
+    channels: int = 1
+    cnn: CNN = field(default_factory=CNN)
+    part_encoder: PartEncoder = field(default_factory=PartEncoder)
+    part_decoder: PartDecoder = field(default_factory=PartDecoder)
+    obj_encoder: ObjEncoder = field(default_factory=ObjEncoder)
+    obj_decoder: ObjDecoder = field(default_factory=ObjDecoder)
+    autoencoder: Autoencoder = field(default_factory=Autoencoder)
+    repairs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for repair in self.repairs:
+            if repair not in MODEL_REPAIRS:
+                raise ConfigError(unknown("repair", repair, MODEL_REPAIRS))
+        for name, left, right in (
+                ("obj_decoder.n_votes and part_encoder.n_caps", self.obj_decoder.n_votes,
+                 self.part_encoder.n_caps),
+                ("obj_encoder.n_outputs and obj_decoder.n_caps", self.obj_encoder.n_outputs,
+                 self.obj_decoder.n_caps),
+                ("part_decoder.n_channels and channels", self.part_decoder.n_channels,
+                 self.channels)):
+            if left != right:
+                raise ConfigError(f"{name} must agree: {left} and {right} given")
+        if self.part_encoder.n_caps_dims != 6 or self.obj_decoder.n_caps_dims != 2:
+            raise ConfigError("a part pose has 6 numbers and an object capsule 2 dimensions: "
+                              f"n_caps_dims {self.part_encoder.n_caps_dims} and "
+                              f"{self.obj_decoder.n_caps_dims} given")
+        if self.part_decoder.colorize_templates and not self.part_encoder.n_features:
+            raise ConfigError("colorize_templates takes the colour from the special features: set "
+                              "n_part_special_features above 0 or colorize_templates to false")
+        if self.cnn.output_side(self.canvas) < 1:
+            raise ConfigError(f"canvas_size {self.canvas} is too small for the convolutions "
+                              f"(strides {self.cnn.strides})")
+
+    def to_arguments(self) -> dict[str, Any]:
+        """Nested plain dictionary in the original's argument names, as `reference` takes it."""
+        arguments = json.loads(self.to_json())
+        arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
+        return arguments
+
+    def to_json(self) -> str:
+        """The configuration as JSON; `from_arguments(json.loads(…))` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+
+def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:
+    """The message for a name that does not exist: the nearest one and all that do."""
+    allowed = [str(a) for a in allowed]
+    nearest = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.0)
+    return (f"unknown {what} {given!r}: did you mean {nearest[0]!r}? "
+            f"Allowed: {', '.join(sorted(allowed))}")
