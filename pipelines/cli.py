@@ -106,9 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def usage(error, command, arguments: list[str]) -> str:
     """One line for a usage error, with the nearest command or option."""
+    if not arguments:
+        return f"give a command: {', '.join(command.commands)} (scae --help)"
     message = " ".join(error.format_message().split())
-    if not message:
-        return "give a command; see scae --help"
     for word in arguments:
         if word in command.commands:
             command = command.commands[word]
