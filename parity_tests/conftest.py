@@ -112,8 +112,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def threads() -> None:
-    """One thread for each library, TF32 off; prints nothing."""
+    """One thread for each library, TF32 off."""
+    import tensorflow as tf
     import torch
+    tf.debugging.disable_traceback_filtering()  # wraps every op of the eager reference
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -50,6 +50,7 @@ class Outcome:
 
     outputs: Arrays
     gradients: dict[str, np.ndarray | None]
+    cotangents: Arrays = field(default_factory=dict)
 
 
 class Lib:
@@ -89,8 +90,8 @@ class Lib:
 
 
 def run(side: str, recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dtype: str,
-        cotangents: Arrays | None = None, variables: Arrays | None = None,
-        gradients: bool = True) -> Outcome:
+        cotangents: Arrays | Callable[[Arrays], Arrays] | None = None,
+        variables: Arrays | None = None) -> Outcome:
     """Outputs and gradients of Σ output·cotangent on one side.
 
     Args:
@@ -99,12 +100,12 @@ def run(side: str, recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any]
         inputs: arrays in the reference's layout; floating ones are cast to `dtype`.
         attributes: plain arguments.
         dtype: `float32` or `float64`.
-        cotangents: one array per floating output that counts; others get no gradient.
+        cotangents: one array per floating output that counts, or a function that makes them from
+            the outputs; None differentiates nothing.
         variables: values by original name, for modules; None keeps the initial ones.
-        gradients: also differentiate.
     """
     runner = _run_reference if side == "reference" else _run_port
-    return runner(recipe, inputs, attributes, dtype, cotangents or {}, variables, gradients)
+    return runner(recipe, inputs, attributes, dtype, cotangents or {}, variables)
 
 
 def draw_variables(recipe: Recipe, attributes: Mapping[str, Any], seed: int) -> Arrays | None:
@@ -146,7 +147,8 @@ def _differentiable(name: str, value: np.ndarray, recipe: Recipe) -> bool:
 
 
 def _run_reference(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dtype: str,
-                   cotangents: Arrays, variables: Arrays | None, gradients: bool) -> Outcome:
+                   cotangents: Arrays | Callable[[Arrays], Arrays], variables: Arrays | None
+                   ) -> Outcome:
     tf = importlib.import_module("tensorflow")
     lib = Lib("reference", dtype)
     module = recipe.build(lib, attributes) if recipe.build else None
@@ -159,21 +161,23 @@ def _run_reference(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any]
         tape.watch([x[name] for name in wanted])
         tape.watch(list(trained.values()))
         results = _named(recipe, recipe.call(lib, x, attributes, module))
+        outputs = {name: np.asarray(value) for name, value in results.items()}
+        if callable(cotangents):
+            cotangents = cotangents(outputs)
         terms = [tf.reduce_sum(results[name] * tf.constant(_cast(cotangent, dtype)))
-                 for name, cotangent in cotangents.items() if gradients and tf.is_tensor(results[name])]
+                 for name, cotangent in cotangents.items() if tf.is_tensor(results[name])]
         total = tf.add_n(terms) if terms else None
-    outputs = {name: np.asarray(value) for name, value in results.items()}
     found: dict[str, np.ndarray | None] = {}
     if total is not None:
         grads = tape.gradient(total, [x[name] for name in wanted] + list(trained.values()))
         keys = [f"grad/{name}" for name in wanted] + [f"vargrad/{name}" for name in trained]
         found = {key: None if grad is None else np.asarray(tf.convert_to_tensor(grad))
                  for key, grad in zip(keys, grads)}
-    return Outcome(outputs, found)
+    return Outcome(outputs, found, cotangents)
 
 
 def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dtype: str,
-              cotangents: Arrays, variables: Arrays | None, gradients: bool) -> Outcome:
+              cotangents: Arrays | Callable[[Arrays], Arrays], variables: Arrays | None) -> Outcome:
     torch = importlib.import_module("torch")
     lib = Lib("port", dtype)
     module = recipe.build(lib, attributes) if recipe.build else None
@@ -184,17 +188,19 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
         value = to_port(_cast(value, dtype), recipe.layouts.get(name))
         x[name] = torch.tensor(value, requires_grad=_differentiable(name, value, recipe))
     results = _named(recipe, recipe.call(lib, x, attributes, module))
-    terms = []
-    for name, cotangent in cotangents.items():
-        if gradients and torch.is_tensor(results[name]) and results[name].requires_grad:
-            moved = to_port(_cast(cotangent, dtype), recipe.layouts.get(name))
-            terms.append((results[name] * torch.tensor(moved)).sum())
-    if terms:
-        sum(terms).backward()
     outputs = {}
     for name, value in results.items():
         value = value.detach().numpy() if torch.is_tensor(value) else np.asarray(value)
         outputs[name] = from_port(value, recipe.layouts.get(name))
+    if callable(cotangents):
+        cotangents = cotangents(outputs)
+    terms = []
+    for name, cotangent in cotangents.items():
+        if torch.is_tensor(results[name]) and results[name].requires_grad:
+            moved = to_port(_cast(cotangent, dtype), recipe.layouts.get(name))
+            terms.append((results[name] * torch.tensor(moved)).sum())
+    if terms:
+        sum(terms).backward()
     found: dict[str, np.ndarray | None] = {}
     for name, value in x.items():
         if value.requires_grad:
@@ -204,7 +210,7 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
         induced = any("induced" in name for name in variables or ())
         found |= {f"vargrad/{name}": grad for name, grad in lib.convert.module_gradients(
             module, "", recipe.torch_scope, induced).items()}
-    return Outcome(outputs, found)
+    return Outcome(outputs, found, cotangents)
 
 
 def load_port(lib: Lib, module: Any, recipe: Recipe, variables: Arrays) -> None:

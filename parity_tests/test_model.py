@@ -6,8 +6,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from parity_tests import recorder
-from parity_tests.drawn_models import OP, ModelCase, draw_model, verify_model
+from parity_tests import covering, recorder
+from parity_tests.drawn_models import OP, SPECIAL, ModelCase, draw_model, verify_model
 from parity_tests.strategies import Maker
 
 # Settings that hypothesis rarely draws together are spread over parts, one test each, so that
@@ -41,3 +41,20 @@ def test_model(part: int, model_examples: int, request: pytest.FixtureRequest) -
     recorder.op_entry(OP)
     (random_parity if tier == "deep" else parity)()
     recorder.passed(OP)
+
+
+@pytest.mark.parametrize("index", range(len(SPECIAL)))
+def test_covering(index: int, tier: str) -> None:
+    """The fixed configurations that hold every value of every option; float64 in the smoke tier."""
+    recorder.op_entry(OP)
+    verify_model(SPECIAL[index], f'python -m pytest "parity_tests/test_model.py::test_covering[{index}]"',
+                 float32=tier != "smoke", n_steps=1 if tier == "smoke" else 3)
+
+
+def test_covering_is_complete() -> None:
+    """Every value stands in a row, and nearly every pair of values."""
+    rows = covering.rows()
+    for name, values in covering.FACTORS.items():
+        missing = [value for value in values if value not in [row[name] for row in rows]]
+        assert not missing, f"{name}: no row with {missing}"
+    assert covering.pair_coverage(rows) > 0.9

@@ -25,6 +25,13 @@ GRADIENT64 = 1e-11
 # Gradients that vanish by cancellation (key biases: softmax does not see a shift; presence before
 # a layer norm) keep the rounding of terms of size G, whatever their own size: 45 ulp of G.
 GRADIENT64_FLOOR = 1e-14
+# Where a problem is so ill-conditioned that one float64 ulp in the inputs moves the truth by more than
+# that (the inverse of a nearly singular soft vote: a condition of 1e4 and more), no two right programs
+# can agree better: four times that movement is allowed on top (4 as for float32, below). It is
+# measured only where the plain bound does not hold.
+CONDITION_FACTOR = 4.0
+ULP64 = 2.0**-52
+
 # float32, values. ref64 is the truth, E the larger of what the reference itself loses in float32
 # and of what one ulp of change in the inputs does to the truth (no algorithm can be asked for more
 # than the exact result of inputs moved by an ulp: backward stability). A right port orders its sums
