@@ -110,20 +110,23 @@ def baseline(dataset: data.Dataset, canvas: int, wanted: settings.Evaluate) -> d
     """The same clusterings and probe on raw pixels: shifted as the model sees them, and centred."""
     if not len(dataset.train):
         return {}
+    kept = data.Split(dataset.train.images[:wanted.baseline_images],
+                      dataset.train.labels[:wanted.baseline_images])
     found = {}
     for name, shifted in (("shifted", True), ("centred", False)):
         def pixels(split: data.Split, seed: int, shifted: bool = shifted) -> np.ndarray:
             generator = torch.Generator(split.images.device).manual_seed(seed) if shifted else None
             return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
-        train, test = pixels(dataset.train, wanted.seed + 100), pixels(dataset.test, wanted.seed)
-        labels = dataset.train.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
+        train, test = pixels(kept, wanted.seed + 100), pixels(dataset.test, wanted.seed)
+        labels = kept.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
         clean = evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
                                           wanted.seed)
         refitted = evaluate.cluster_classify(
             test, labels[1], dataset.n_classes,
             evaluate.new_kmeans(dataset.n_classes, wanted.seed))
         probe = evaluate.logistic_probe(train, labels[0], test)
-        found[name] = {"kmeans_clean": interval(clean.prediction == labels[1], wanted),
+        found[name] = {"fitted_on": len(kept),
+                       "kmeans_clean": interval(clean.prediction == labels[1], wanted),
                        "kmeans_refitted": interval(refitted.prediction == labels[1], wanted),
                        "logistic": interval(probe == labels[1], wanted)}
     return found
@@ -193,7 +196,7 @@ def say(measured: dict) -> None:
                       f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
     for name, found in measured["baseline"].items():
         print(f"  raw pixels, {name}: " + ", ".join(
-            f"{key} {value['value']:.3f}" for key, value in found.items()))
+            f"{key} {value['value']:.3f}" for key, value in found.items() if key != "fitted_on"))
     for check in measured["checks"]:
         word = "ok    " if check["passed"] else "FAILED" if check["required"] else "below "
         print(f"  {word} {check['says']}")

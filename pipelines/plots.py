@@ -50,12 +50,12 @@ def learning_curves(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[t
 
 
 def _chart(unit: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    figure, axes = _figure(4.6, 2.7)
+    figure, axes = _figure(4.4, 2.9)
     for colour, (name, (steps, values)) in zip((FIRST, SECOND), series.items()):
         axes.plot(steps, values, color=colour, linewidth=1.8, label=name,
                   marker="o" if len(steps) <= 12 else None, markersize=3.5)
-    axes.set_xlabel("step", color=INK)
-    axes.set_ylabel(unit, color=INK)
+    axes.set_xlabel("step", color=INK, fontsize=9)
+    axes.set_ylabel(unit, color=INK, fontsize=9)
     values = np.concatenate([pair[1] for pair in series.values()])
     # The first logged steps can be far off; the axis shows where the run spends its time.
     low, high = np.quantile(values, [0.03, 1.0])
@@ -86,7 +86,7 @@ def read_confusions(path: Path) -> dict[str, np.ndarray]:
 def confusion(table: np.ndarray) -> str:
     """A confusion matrix; the shade is the share of its row."""
     n = len(table)
-    figure, axes = _figure(3.4, 3.4)
+    figure, axes = _figure(5.0, 5.0)
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     for true in range(n):
         for predicted in range(n):
@@ -94,7 +94,7 @@ def confusion(table: np.ndarray) -> str:
                                       share[true, predicted]))
             if table[true, predicted]:
                 axes.text(predicted, true, str(table[true, predicted]), ha="center", va="center",
-                          fontsize=7, color="#ffffff" if share[true, predicted] > 0.55 else INK)
+                          fontsize=8, color="#ffffff" if share[true, predicted] > 0.55 else INK)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_xticks(range(n))
@@ -103,8 +103,8 @@ def confusion(table: np.ndarray) -> str:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel("class of the cluster", color=INK)
-    axes.set_ylabel("digit", color=INK)
+    axes.set_xlabel("class of the cluster", color=INK, fontsize=9)
+    axes.set_ylabel("digit", color=INK, fontsize=9)
     return _svg(figure)
 
 

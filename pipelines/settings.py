@@ -53,6 +53,7 @@ class Evaluate:
         seed: of shifts, noise, k-means and bootstrap.
         bootstrap_draws: samples behind an interval.
         level: share of the draws inside it.
+        baseline_images: training images at most that the fits on raw pixels use.
         n_pictures: images shown with their reconstruction.
         require_learning: fail unless the run has learned.
         standard_errors: by how many the probes must beat their values at step 0.
@@ -64,6 +65,7 @@ class Evaluate:
     seed: int = 0
     bootstrap_draws: int = 2000
     level: float = 0.95
+    baseline_images: int = 10_000
     n_pictures: int = 16
     require_learning: bool = False
     standard_errors: float = 3.0
