@@ -92,8 +92,8 @@ def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *poi
     Args:
         data: `[N, C, h, w]`.
         warp: `[N, ..., 2]`, (x, y) in pixels.
-        path: `sample` (one fused kernel, the faster on a CPU) or `gather` (four taps, which the
-            compiler fuses on a GPU); by default whichever suits the device.
+        path: `sample` (one fused kernel, the faster in eager mode on a CPU) or `gather` (four taps,
+            which the compiler fuses); by default whichever suits.
 
     Returns:
         `[N, C, ...]`; 0 where a coordinate is not a number.
@@ -104,7 +104,9 @@ def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *poi
     points = warp.reshape(n, -1, 2)
     x, y = points.unbind(-1)
     inside = (x > -1.0) & (y > -1.0) & (x < width) & (y < height)
-    path = path or ("sample" if data.device.type == "cpu" else "gather")
+    if path is None:
+        fuses = torch.compiler.is_compiling() or data.device.type != "cpu"
+        path = "gather" if fuses else "sample"
     sampler = _sample if path == "sample" else _gather
     return sampler(data, points, inside).reshape(n, channels, *warp.shape[1:-1])
 
@@ -127,7 +129,7 @@ def _sample(data: Tensor, points: Tensor, inside: Tensor) -> Tensor:
 def _gather(data: Tensor, points: Tensor, inside: Tensor) -> Tensor:
     """The samples by four gathers from an image with a border of zeros for missing neighbours."""
     channels, width = data.shape[1], data.shape[3]
-    x, y = torch.where(inside[..., None], points, 0.0).unbind(-1)
+    x, y = (torch.where(inside, v, 0.0) for v in points.unbind(-1))
     floor_x, floor_y = torch.floor(x.detach()), torch.floor(y.detach())
     far_x, far_y = x - floor_x, y - floor_y
     near_x, near_y = floor_x + 1.0 - x, floor_y + 1.0 - y
