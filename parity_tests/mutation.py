@@ -139,11 +139,14 @@ def check_row(row: OpCase, examples: int) -> None:
 
 
 def check_models(examples: int) -> None:
-    """Whole models under so many drawn configurations, the same ones every time.
+    """The fixed whole models, then so many drawn ones, the same every time.
 
     Raises:
         Exception: whatever the check of an example raises.
     """
+    for case in drawn_models.SPECIAL:
+        drawn_models.verify_model(case, "mutant check of a fixed whole model", float32=False, n_steps=1)
+
     @_examples(examples)
     @hypothesis.given(cases(drawn_models.draw_model))
     def parity(case: drawn_models.ModelCase) -> None:

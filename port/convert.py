@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -218,7 +219,7 @@ def split_checkpoint(arrays: Mapping[str, np.ndarray]
     return model, slots, skipped
 
 
-def from_tf(arrays: Mapping[str, np.ndarray], config: Config | Mapping | str | None = None
+def from_tf(arrays: Mapping[str, np.ndarray], config: Config | Mapping | str | Path | None = None
             ) -> ImageAutoencoder:
     """A model with the weights of an original checkpoint.
 
