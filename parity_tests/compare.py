@@ -78,7 +78,7 @@ def check_values(where: Where, actual: np.ndarray, expected: np.ndarray, bound: 
         difference = np.abs(a - e)
     same_special = (np.isnan(a) & np.isnan(e)) | (np.isinf(a) & np.isinf(e) & (a == e))
     difference = np.where(same_special, 0.0, difference)
-    difference = np.where(np.isnan(difference) | ((np.isfinite(a) != np.isfinite(e))), np.inf, difference)
+    difference = np.where(np.isnan(difference) | (np.isfinite(a) != np.isfinite(e)), np.inf, difference)
     worst = float(difference.max())
     if worst == 0.0:
         return 0.0

@@ -16,8 +16,7 @@ from parity_tests.sides import Arrays, Recipe
 
 CONSTELLATION = ("OrderInvariantCapsuleLikelihood", "constellation_create_numpy",
                  "CapsuleLikelihood_student", "OrderInvariantCapsuleLikelihood_student")
-ELSEWHERE = {name: "test_evaluate.py" for name in (
-    "bipartite_match", "bipartite_match_auto", "eval_segmentation", "cluster_classify")}
+ELSEWHERE = dict.fromkeys(("bipartite_match", "bipartite_match_auto", "eval_segmentation", "cluster_classify"), "test_evaluate.py")
 
 # Scopes of modules: (in an original checkpoint, in port.ImageAutoencoder).
 SCOPES = {

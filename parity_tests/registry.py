@@ -76,7 +76,7 @@ def public_names(package: str, room: str) -> set[str]:
             continue
         if inspect.isfunction(value):
             names.add(name)
-        elif inspect.isclass(value) and not issubclass(value, (tuple, Exception)):
-            if not hasattr(value, "__dataclass_fields__"):
-                names.add(name)
+        elif (inspect.isclass(value) and not issubclass(value, (tuple, Exception))
+              and not hasattr(value, "__dataclass_fields__")):
+            names.add(name)
     return names

@@ -1,0 +1,37 @@
+"""Port and reference start from bit-equal weights when given the same seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import port
+from parity_tests import goldens, models
+from parity_tests.drawn_models import SPECIAL
+
+PRESETS = {
+    "defaults": port.Config().to_arguments(),
+    **{golden.name: port.config.from_manifest(golden.manifest).to_arguments()
+       for golden in goldens.models()},
+    **{f"covering {i}": case.arguments for i, case in enumerate(SPECIAL[:4])},
+}
+
+
+@pytest.mark.parametrize("seed", [0, 12345])
+@pytest.mark.parametrize("name", PRESETS)
+def test_same_seed_same_weights(name: str, seed: int) -> None:
+    """Names, shapes and every bit."""
+    reference, ours = (models.variables_of(side, models.build(side, PRESETS[name], "float32", seed))
+                       for side in ("reference", "port"))
+    assert sorted(reference) == sorted(ours)
+    for variable, expected in reference.items():
+        assert ours[variable].dtype == expected.dtype and ours[variable].shape == expected.shape
+        assert np.array_equal(ours[variable], expected), f"{variable} differs for seed {seed}"
+
+
+def test_other_seed_other_weights() -> None:
+    """A seed that has no effect would pass the test above."""
+    first, second = (models.variables_of("port", models.build("port", PRESETS["defaults"], "float32", s))
+                     for s in (0, 1))
+    drawn = [name for name, value in first.items() if np.ptp(value) > 0]
+    assert drawn and all(not np.array_equal(first[name], second[name]) for name in drawn)

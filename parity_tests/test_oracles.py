@@ -1,0 +1,236 @@
+"""Reference and port against plain-loop NumPy oracles, so that the two cannot be wrong together.
+
+`ORACLES` says for each op which oracle call answers for it; the examples are those of the op's row,
+with repairs switched off (an oracle knows the original's formula only). Values in float64: the
+gradients hang on the recordings and on port = reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+
+from parity_tests import oracles, recorder, registry, tolerances
+from parity_tests.compare import Where, check
+from parity_tests.oracles import sub_scope
+from parity_tests.registry import OpCase
+from parity_tests.sides import Arrays, draw_variables, run
+from parity_tests.strategies import Case, cases
+
+SIDES = ("reference", "port")
+EXAMPLES = {"smoke": 2, "default": 10, "deep": 60}
+Oracle = Callable[[Arrays, dict[str, Any], Arrays], Any]
+
+
+def by_name(room: str, name: str) -> Oracle:
+    """An oracle function that takes inputs and attributes by name."""
+    return lambda x, a, v: getattr(getattr(oracles, room), name)(**x, **a)
+
+
+def _masks(x: Arrays) -> list[np.ndarray] | None:
+    return [x[name] for name in sorted(x) if name.startswith("mask_")] or None
+
+
+def _presence(x: Arrays) -> np.ndarray | None:
+    return x.get("presence", x.get("tied_presence"))
+
+
+def _self_attention(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    return oracles.attention.self_attention(
+        x["x"], _presence(x), v, a["n_heads"], a["layer_norm"], _masks(x), a.get("dropout_rate", 0.0),
+        a.get("n_inducing_points", 0))
+
+
+def _set_transformer(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    return oracles.attention.set_transformer(
+        x["x"], _presence(x), v, a["n_layers"], a["n_heads"], a["layer_norm"],
+        n_inducing_points=a["n_inducing_points"], dropout_masks=_masks(x),
+        dropout_rate=a.get("dropout_rate", 0.0))
+
+
+def _attention_pool(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    part, sizes = oracles.part_encoder, (a["n_caps"], a["n_dims"])
+    return {"weights": part.pooling_weights(x["feature_map"], a["n_caps"]),
+            "features": part.attention_features(x["feature_map"], *sizes),
+            "pooled": part.attention_pooled(x["feature_map"], *sizes),
+            "params": part.attention_pool(x["feature_map"], *sizes)}
+
+
+def _part_encoder(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    taps = oracles.part_encoder.part_encoder(
+        x["image"], v, a["cnn"]["strides"], noise=x.get("noise"), **a["settings"])
+    return {"pose": taps["part_enc/pose"], "presence": taps["part_enc/presence"],
+            "presence_logit": taps["part_enc/pres_logit"]}
+
+
+def _part_decoder(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    presence = x.get("presence", np.ones(x["pose"].shape[:2]))  # log 1 = 0, as if not given
+    found = oracles.part_decoder.part_decoder(x["pose"], presence, v, feature=x["feature"],
+                                              bg_image=x.get("bg_image"), **a["settings"])
+    return {"templates": found["templates"], "means": found["means"],
+            "transformed_templates": found["transformed_templates"], "mixing_logits": found["logits"],
+            "scale": found["scale"]}
+
+
+_NAMES = {"caps_noise": "noise_caps", "vote_noise": "noise_vote", "caps_mask": "mask"}
+
+
+def _capsule_layer(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    inputs = {_NAMES.get(name, name): value for name, value in x.items()}
+    return oracles.object_decoder.capsule_layer(inputs.pop("features"), v, **a["settings"], **inputs)
+
+
+def _image_capsule(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    inputs = {_NAMES.get(name, name): value for name, value in x.items()}
+    layer = oracles.object_decoder.capsule_layer(
+        inputs.pop("features"), sub_scope(v, "capsule_layer"), **a["settings"],
+        **{k: value for k, value in inputs.items() if k not in ("x", "presence")})
+    flat = layer["vote"][..., :2, :].reshape(*layer["vote"].shape[:3], 6)
+    likelihood = oracles.object_decoder.capsule_likelihood(
+        flat, layer["scale"], layer["vote_presence"], x["x"], x["presence"],
+        v["capsule_likelihood/dummy_vote"])
+    return likelihood | {"vote": layer["vote"], "scale": layer["scale"], "vote6": flat,
+                         "dynamic_weights_l2": layer["dynamic_weights_l2"],
+                         "caps_presence": layer["vote_presence"].max(2)}
+
+
+def _likelihood(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    return oracles.object_decoder.capsule_likelihood(**{"dummy_vote": v.get("dummy_vote"), **x})
+
+
+def _probe(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    xe, acc = oracles.probe.classification_probe(x["features"], x["labels"], v, x.get("labeled"))
+    return {"logits": oracles.probe.probe_logits(x["features"], v), "xe": xe, "acc": acc}
+
+
+def _clip(x: Arrays, a: dict[str, Any], v: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    found = oracles.optim.clip_gradients([x["first"], None, x["second"]], a["value_clip"],
+                                         a["norm_clip"])
+    return found[0], found[2]
+
+
+def _rmsprop(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    steps = [{"var": grad, "still": None} for grad in x["grads"]]
+    return oracles.optim.rmsprop({"var": x["var"], "still": x["still"]}, steps, a["lr"], a["epsilon"])
+
+
+def _shift_offset(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    found = [oracles.preprocess.shift_offset(int(s), a["padding"]) for s in x["shift"].ravel()]
+    return np.reshape(found, x["shift"].shape)
+
+
+_PAIR = ("within", "between")
+
+
+def _pair(name: str) -> Oracle:
+    return lambda x, a, v: dict(zip(_PAIR, getattr(oracles.losses, name)(p=x["p"], **a)))
+
+
+OPS = ("relu1", "softplus", "safe_log", "safe_ce", "flat_reduce", "log_sum_exp", "normalize",
+       "make_broadcastable", "expand_dims", "to_homogeneous", "from_homogeneous", "apply_transform",
+       "geometric_transform")
+ORACLES: dict[str, Oracle] = {
+    **{f"ops.{name}": by_name("ops", name) for name in OPS},
+    "preprocess.shift_offset": _shift_offset,
+    "preprocess.pad_and_shift": by_name("preprocess", "pad_and_shift"),
+    "preprocess.sobel_edges": lambda x, a, v: oracles.preprocess.sobel_edges(x["image"]).sum(-1),
+    "preprocess.normalized_sobel_edges": by_name("preprocess", "normalized_sobel_edges"),
+    "warp.grid_axis": lambda x, a, v: oracles.warp.grid_axis(**a),
+    **{f"warp.{name}": by_name("warp", name) for name in ("inverse_affine", "affine_grid")},
+    # The sampler's attribute names the path through the port, not another formula.
+    "warp.resampler": lambda x, a, v: oracles.warp.resampler(x["data"], x["warp"]),
+    "warp.warp_templates": lambda x, a, v: oracles.warp.warp_templates(
+        x["templates"], x["pose"], a["canvas_shape"]),
+    "layers.Linear": lambda x, a, v: oracles.layers.linear(x["x"], v),
+    "layers.Conv2D": lambda x, a, v: oracles.layers.conv_2d(x["image"], v, a["stride"]),
+    "layers.LayerNorm": lambda x, a, v: oracles.layers.layer_norm(x["x"], v),
+    "layers.MLP": lambda x, a, v: oracles.layers.mlp(x["x"], v),
+    "layers.ConvEncoder": lambda x, a, v: oracles.layers.conv_encoder(
+        x["image"], v, a["strides"] * (len(a["output_channels"]) if len(a["strides"]) == 1 else 1)),
+    "layers.BatchLinear": lambda x, a, v: oracles.layers.batch_linear(x["x"], v),
+    "layers.BatchMLP": lambda x, a, v: oracles.layers.batch_mlp(x["x"], v),
+    "attention.qkv_attention": lambda x, a, v: oracles.attention.qkv_attention(**x),
+    "attention.MultiHeadQKVAttention": lambda x, a, v: oracles.attention.multi_head_qkv_attention(
+        x["queries"], x["keys"], x["values"], _presence(x), v, a["n_heads"]),
+    "attention.SelfAttention": _self_attention,
+    "attention.InducedSelfAttention": _self_attention,
+    "attention.SetTransformer": _set_transformer,
+    **{f"mixture.{name}": by_name("mixture", name) for name in (
+        "normal_log_prob", "mixing_log_prob", "mixture_log_prob", "mixture_mean")},
+    "mixture.mixture_mode": lambda x, a, v: oracles.mixture.mixture_mode(**x, **a),
+    "part_encoder.attention_pool": _attention_pool,
+    "part_encoder.PartEncoder": _part_encoder,
+    "part_decoder.PartDecoder": _part_decoder,
+    "object_decoder.capsule_likelihood": _likelihood,
+    "object_decoder.CapsuleLikelihood": _likelihood,
+    "object_decoder.CapsuleLayer": _capsule_layer,
+    "object_decoder.ImageCapsule": _image_capsule,
+    **{f"losses.{name}": _pair(name) for name in (
+        "capsule_entropy", "neg_capsule_kl", "capsule_presence_l2", "sparsity_loss")},
+    "losses.l2_loss": by_name("losses", "l2_loss"),
+    "losses.weight_decay_loss": lambda x, a, v: oracles.losses.weight_decay_loss(list(x.values())),
+    "losses.total_loss": lambda x, a, v: oracles.losses.total_loss(x, a["weights"]),
+    "probe.ClassificationProbe": _probe,
+    "optim.rmsprop_epsilon": lambda x, a, v: oracles.optim.rmsprop_epsilon(**a),
+    "optim.rmsprop_update": lambda x, a, v: dict(zip(
+        ("var", "ms", "mom"), oracles.optim.rmsprop_update(**x, **a))),
+    "optim.clip_gradients": _clip,
+    "optim.RMSProp": _rmsprop,
+}
+# Options that repair the original: an oracle has its formula without them.
+FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True}
+ROWS = [row for row in registry.rows().values() if row.op in ORACLES]
+
+
+def faithful(case: Case) -> Case:
+    """The example with every repair off."""
+    attributes = {name: FAITHFUL.get(name, value) for name, value in case.attributes.items()}
+    if "cnn" in attributes:
+        attributes["cnn"] = attributes["cnn"] | {"activate_final": True}
+    return Case(case.inputs, attributes, case.seed, case.terms)
+
+
+def verify_oracle(row: OpCase, case: Case, reproduce: str) -> None:
+    """Both sides against the oracle on one example, float64 values."""
+    case = faithful(case)
+    variables = draw_variables(row.recipe, case.attributes, case.seed + 1)
+    inner = {} if variables is None else variables
+    if variables is not None and row.op != "part_encoder.PartEncoder":  # which spans two scopes
+        inner = sub_scope(variables, row.recipe.scope)
+    found = ORACLES[row.op](dict(case.inputs), dict(case.attributes), inner)
+    outputs = row.recipe.outputs
+    if isinstance(found, tuple):
+        found = dict(zip(outputs, found))
+    found = found if isinstance(found, dict) else {outputs[0]: found}
+    for side in SIDES:
+        ours = run(side, row.recipe, case.inputs, case.attributes, "float64", variables=variables)
+        for name in (name for name in outputs if name in found):
+            expected, actual = (np.asarray(v, np.float64) for v in (found[name], ours.outputs[name]))
+            if actual.size == expected.size == 1:  # an oracle's scalar may be a plain number
+                actual = actual.reshape(expected.shape)
+            place = Where(row.op, name, f"{side} float64", "the oracle", reproduce)
+            margin = check(place, actual, expected, tolerances.forward64(expected))
+            recorder.golden(row.op, f"oracle {side}", margin, "pass")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.op for row in ROWS])
+def test_oracle(row: OpCase, tier: str) -> None:
+    """Random examples of one op."""
+    reproduce = f'python -m pytest "parity_tests/test_oracles.py::test_oracle[{row.op}]" --tier={tier}'
+
+    @hypothesis.settings(max_examples=EXAMPLES[tier])
+    @hypothesis.given(cases(row.draw))
+    def compare(case: Case) -> None:
+        verify_oracle(row, case, reproduce)
+
+    compare()
+
+
+def test_every_row_has_an_oracle_or_says_why_not() -> None:
+    """Rows marked with an oracle are exactly those of the table."""
+    marked = {row.op for row in registry.rows().values() if row.oracle}
+    assert marked == set(ORACLES), sorted(marked ^ set(ORACLES))
