@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,10 @@ def reset() -> None:
 def op_entry(op: str) -> dict[str, Any]:
     """The running entry of one op."""
     return STATE["ops"].setdefault(op, {
-        "op": op, "room": op.split(".")[0], "examples": 0, "discarded": 0,
+        "op": op, "room": op.split(".")[0], "examples": 0, "drawn": 0, "tests": 0, "passed": 0,
         "worst_forward_margin": dict.fromkeys(DTYPES, 0.0),
         "worst_gradient_margin": dict.fromkeys(DTYPES, 0.0),
-        "verdict": "fail", "range": {"sizes": [], "abs": []}})
+        "range": {"sizes": [], "abs": []}})
 
 
 def example(op: str, inputs: dict[str, np.ndarray]) -> None:
@@ -44,9 +47,9 @@ def _widen(entry: dict[str, list], key: str, values: Any) -> None:
         entry[key] = [min(values), max(values)]
 
 
-def discard(op: str) -> None:
-    """Count one example that was given up."""
-    op_entry(op)["discarded"] += 1
+def drawn(op: str) -> None:
+    """Count one example that hypothesis begins to draw, whether or not it comes to be run."""
+    op_entry(op)["drawn"] += 1
 
 
 def margin(op: str, kind: str, dtype: str, value: float) -> None:
@@ -61,9 +64,30 @@ def note(op: str, text: str) -> None:
     notes[text] = notes.get(text, 0) + 1
 
 
-def passed(op: str) -> None:
-    """The op's test ended well."""
-    op_entry(op)["verdict"] = "pass"
+@contextlib.contextmanager
+def test_of(op: str) -> Iterator[None]:
+    """Count a test of this op, and whether it ends well."""
+    entry = op_entry(op)
+    entry["tests"] += 1
+    yield
+    entry["passed"] += 1
+
+
+def verdict(entry: dict[str, Any]) -> str:
+    """`pass` when every test of the op that began ended well."""
+    return "pass" if entry["tests"] == entry["passed"] > 0 else "fail"
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Record nothing that lasts (for code that is wrong on purpose)."""
+    kept = copy.deepcopy(STATE)
+    try:
+        yield
+    finally:
+        for part, entries in kept.items():
+            STATE[part].clear()
+            STATE[part].update(entries)
 
 
 def golden(name: str, kind: str, value: float | None, verdict: str, reason: str = "") -> None:
@@ -87,22 +111,20 @@ def merge(other: dict[str, dict[str, Any]]) -> None:
     """Take in what another worker saw."""
     for op, theirs in other["ops"].items():
         mine = op_entry(op)
-        if mine["examples"] == 0 and mine["verdict"] == "fail":
-            STATE["ops"][op] = theirs
-            continue
-        mine["examples"] += theirs["examples"]
-        mine["discarded"] += theirs["discarded"]
+        for key in ("examples", "drawn", "tests", "passed"):
+            mine[key] += theirs[key]
         for key in ("worst_forward_margin", "worst_gradient_margin"):
             for dtype in DTYPES:
                 mine[key][dtype] = max(mine[key][dtype], theirs[key][dtype])
         for key in ("sizes", "abs"):
             _widen(mine["range"], key, theirs["range"][key])
-        mine["verdict"] = "pass" if {mine["verdict"], theirs["verdict"]} == {"pass"} else "fail"
+        for text, count in theirs.get("notes", {}).items():
+            notes = mine.setdefault("notes", {})
+            notes[text] = notes.get(text, 0) + count
     STATE["goldens"].update(other["goldens"])
     STATE["failures_in_original"].update(other["failures_in_original"])
 
 
 def discarded_share(entry: dict[str, Any]) -> float:
-    """Discarded / (discarded + examples)."""
-    total = entry["discarded"] + entry["examples"]
-    return entry["discarded"] / total if total else 0.0
+    """Share of the examples begun that were not run."""
+    return max(0.0, 1.0 - entry["examples"] / entry["drawn"]) if entry["drawn"] else 0.0

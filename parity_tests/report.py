@@ -35,8 +35,9 @@ def parity_json(tier: str, seed: int | None) -> dict[str, Any]:
     """Everything the session saw."""
     ops = []
     for entry in STATE["ops"].values():
-        row = {key: value for key, value in entry.items() if key != "discarded"}
-        ops.append(row | {"discarded_share": recorder.discarded_share(entry)})
+        row = {key: value for key, value in entry.items() if key not in ("drawn", "tests", "passed")}
+        ops.append(row | {"discarded_share": recorder.discarded_share(entry),
+                          "verdict": recorder.verdict(entry)})
     goldens = list(STATE["goldens"].values())
     worst = {kind: {dtype: max((entry[f"worst_{kind}_margin"][dtype] for entry in ops), default=0.0)
                     for dtype in DTYPES} for kind in ("forward", "gradient")}
@@ -62,7 +63,7 @@ def summary_lines() -> list[str]:
         columns = [max(e[f"worst_{kind}_margin"][dtype] for e in entries)
                    for kind in ("forward", "gradient") for dtype in ("float64", "float32")]
         worst = max(entries, key=_largest)
-        lines.append(f"{room:16} {len(entries):4} {sum(e['verdict'] == 'pass' for e in entries):4} "
+        lines.append(f"{room:16} {len(entries):4} {sum(recorder.verdict(e) == 'pass' for e in entries):4} "
                      f"{sum(e['examples'] for e in entries):8} "
                      + " ".join(f"{value:9.2g}" for value in columns) + f"  {worst['op']}")
     kinds: dict[str, list[dict[str, Any]]] = {}

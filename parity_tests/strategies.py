@@ -15,6 +15,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 
+from parity_tests import recorder
 from parity_tests.sides import Arrays
 
 # exp(88) is the largest float32 exponential; logits stay below it so that both dtypes are finite.
@@ -136,11 +137,13 @@ class Maker:
         return Case(inputs, attributes or {}, self.seed, terms)
 
 
-def cases(build: Callable[[Maker], Case]) -> st.SearchStrategy[Case]:
-    """A strategy from a function of a maker."""
+def cases(build: Callable[[Maker], Any], op: str | None = None) -> st.SearchStrategy[Any]:
+    """A strategy from a function of a maker; `op` counts the examples begun."""
 
     @st.composite
-    def strategy(draw: Callable[[st.SearchStrategy], Any]) -> Case:
+    def strategy(draw: Callable[[st.SearchStrategy], Any]) -> Any:
+        if op is not None:
+            recorder.drawn(op)
         return build(Maker(draw))
 
     return strategy()

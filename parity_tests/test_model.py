@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hypothesis
-import hypothesis.strategies as st
 import pytest
 
 from parity_tests import covering, recorder
 from parity_tests.drawn_models import OP, SPECIAL, ModelCase, draw_model, verify_model
-from parity_tests.strategies import Maker
+from parity_tests.strategies import cases
 
 # Settings that hypothesis rarely draws together are spread over parts, one test each, so that
 # workers share them.
 PARTS = 4
 
 
-@st.composite
-def model_cases(draw) -> ModelCase:
+def model_cases() -> hypothesis.strategies.SearchStrategy[ModelCase]:
     """A strategy of whole models."""
-    return draw_model(Maker(draw))
+    return cases(draw_model, OP)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -38,17 +36,18 @@ def test_model(part: int, model_examples: int, request: pytest.FixtureRequest) -
     def random_parity(case: ModelCase) -> None:
         verify_model(case, reproduce)
 
-    recorder.op_entry(OP)
-    (random_parity if tier == "deep" else parity)()
-    recorder.passed(OP)
+    with recorder.test_of(OP):
+        (random_parity if tier == "deep" else parity)()
 
 
 @pytest.mark.parametrize("index", range(len(SPECIAL)))
 def test_covering(index: int, tier: str) -> None:
     """The fixed configurations that hold every value of every option; float64 in the smoke tier."""
-    recorder.op_entry(OP)
-    verify_model(SPECIAL[index], f'python -m pytest "parity_tests/test_model.py::test_covering[{index}]"',
-                 float32=tier != "smoke", n_steps=1 if tier == "smoke" else 3)
+    reproduce = f'python -m pytest "parity_tests/test_model.py::test_covering[{index}]"'
+    with recorder.test_of(OP):
+        recorder.drawn(OP)
+        verify_model(SPECIAL[index], reproduce, float32=tier != "smoke",
+                     n_steps=1 if tier == "smoke" else 3)
 
 
 def test_covering_is_complete() -> None:

@@ -11,6 +11,7 @@ from parity_tests.strategies import Case, cases
 from parity_tests.verify import verify
 
 ROWS = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
+MAX_DISCARDED = 0.1
 SPECIAL = [(row, name, case) for row in ROWS for name, case in row.special]
 
 
@@ -22,20 +23,20 @@ def test_op(row: OpCase, request: pytest.FixtureRequest) -> None:
     seed = getattr(request.config, "parity_seed", None)
     reproduce += f" --hypothesis-seed={seed}" if seed is not None else ""
 
-    @hypothesis.given(cases(row.draw))
+    @hypothesis.given(cases(row.draw, row.op))
     def parity(case: Case) -> None:
         recorder.example(row.op, case.inputs)
         verify(row, case, reproduce)
 
-    recorder.op_entry(row.op)
-    parity()
-    entry = recorder.op_entry(row.op)
-    assert recorder.discarded_share(entry) <= 0.1, f"{row.op}: more than 10 % discarded"
-    recorder.passed(row.op)
+    with recorder.test_of(row.op):
+        parity()
+        share = recorder.discarded_share(recorder.op_entry(row.op))
+        assert share <= MAX_DISCARDED, f"{row.op}: {share:.0%} of the examples discarded"
 
 
 @pytest.mark.parametrize(("row", "name", "case"), SPECIAL,
                          ids=[f"{row.op}-{name}" for row, name, _ in SPECIAL])
 def test_special(row: OpCase, name: str, case: Case) -> None:
     """Ties, singularities, infinities and not-a-number, one named case each."""
-    verify(row, case, f'python -m pytest "parity_tests/test_ops.py::test_special[{row.op}-{name}]"')
+    with recorder.test_of(row.op):
+        verify(row, case, f'python -m pytest "parity_tests/test_ops.py::test_special[{row.op}-{name}]"')
