@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import threadpoolctl
 import torch
 
 import port
@@ -38,6 +39,9 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         CheckFailed: the preset requires learning and the run shows none.
     """
     wanted = preset.evaluate()
+    if wanted.threads:
+        torch.set_num_threads(wanted.threads)
+        threadpoolctl.threadpool_limits(wanted.threads)  # scikit-learn and NumPy
     place = environment.choose_device(device or wanted.device)
     source = settings.folder_of("train", preset.name, seed, results)
     final = settings.load_model(source / "model").to(place)

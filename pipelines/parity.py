@@ -60,8 +60,8 @@ def command(wanted: settings.Parity) -> list[str]:
 
 
 def quiet_environment() -> dict[str, str]:
-    """TensorFlow's start-up lines off; one thread per worker is left to the suite."""
-    return {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    """TensorFlow's start-up lines off, and one thread for each of the workers."""
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **os.environ}
 
 
 def count(table: dict) -> dict:

@@ -53,8 +53,9 @@ def grid(rows: list[np.ndarray]) -> np.ndarray:
     return canvas
 
 
-def sheet(images: np.ndarray, columns: int = 12) -> np.ndarray:
+def sheet(images: np.ndarray, columns: int = 16) -> np.ndarray:
     """Images `[N, C, H, W]` in a sheet of so many columns; the whole sheet is scaled to [0, 1]."""
+    columns = min(columns, len(images))
     low, high = images.min(), images.max()
     images = (images - low) / max(high - low, 1e-8)
     missing = -len(images) % columns

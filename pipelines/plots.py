@@ -20,7 +20,7 @@ VARIABLES = {INK: "--ink-2", FAINT: "--line", FIRST: "--series-1", SECOND: "--se
 CURVES = (
     ("Reconstruction log-likelihood", "nats per image", ("rec_ll", "held_out_rec_ll")),
     ("Object likelihood", "nats per image", ("log_prob", "held_out_log_prob")),
-    ("Accuracy of the probes trained along", "share right",
+    ("Probes trained along", "share of held-out digits right",
      ("held_out_posterior_probe", "held_out_prior_probe")),
 )
 NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "training",

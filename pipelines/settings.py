@@ -59,6 +59,7 @@ class Evaluate:
         standard_errors: by how many the probes must beat their values at step 0.
         clean_shift: shift the images in the clean protocol too; False puts them in the middle.
         device: auto, cpu or cuda.
+        threads: of the CPU; 0 leaves the libraries' choice.
     """
 
     batch_size: int = 128
@@ -71,6 +72,7 @@ class Evaluate:
     standard_errors: float = 3.0
     clean_shift: bool = True
     device: str = "auto"
+    threads: int = 0
 
 
 @dataclass(frozen=True)
