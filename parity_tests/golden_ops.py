@@ -16,7 +16,8 @@ from parity_tests.sides import Arrays, Recipe
 
 CONSTELLATION = ("OrderInvariantCapsuleLikelihood", "constellation_create_numpy",
                  "CapsuleLikelihood_student", "OrderInvariantCapsuleLikelihood_student")
-ELSEWHERE = dict.fromkeys(("bipartite_match", "bipartite_match_auto", "eval_segmentation", "cluster_classify"), "test_evaluate.py")
+ELSEWHERE = dict.fromkeys(("bipartite_match", "bipartite_match_auto", "eval_segmentation",
+                           "cluster_classify"), "test_evaluate.py")
 
 # Scopes of modules: (in an original checkpoint, in port.ImageAutoencoder).
 SCOPES = {

@@ -145,10 +145,10 @@ def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, 
     cells = [sampler_cells(outcome, canvas, size) for outcome in (one, other)]
     if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
         return "sampler cell"
-    for name in one.taps:
-        if name.startswith("part_enc/conv") and name.endswith("_preact") and name in other.taps:
-            if not np.array_equal(one.taps[name] > 0, other.taps[name] > 0):
-                return "ReLU of the encoder"
+    before_relu = [name for name in one.taps if name.endswith("_preact")
+                   and name.startswith("part_enc/conv") and name in other.taps]
+    if not all(np.array_equal(one.taps[n] > 0, other.taps[n] > 0) for n in before_relu):
+        return "ReLU of the encoder"
     for name in ("res/is_from_capsule", "res/vote_presence"):
         if name in one.taps and not np.array_equal(one.taps[name], other.taps[name]):
             return "winning capsule"

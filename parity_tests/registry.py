@@ -74,9 +74,8 @@ def public_names(package: str, room: str) -> set[str]:
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
             continue
-        if inspect.isfunction(value):
-            names.add(name)
-        elif (inspect.isclass(value) and not issubclass(value, (tuple, Exception))
-              and not hasattr(value, "__dataclass_fields__")):
+        is_class = (inspect.isclass(value) and not issubclass(value, (tuple, Exception))
+                    and not hasattr(value, "__dataclass_fields__"))
+        if inspect.isfunction(value) or is_class:
             names.add(name)
     return names

@@ -12,6 +12,8 @@ from parity_tests.strategies import cases
 # Settings that hypothesis rarely draws together are spread over parts, one test each, so that
 # workers share them.
 PARTS = 4
+# What the smoke tier leaves out of each model.
+SMOKE = {"float32": False, "n_steps": 1}
 
 
 def model_cases() -> hypothesis.strategies.SearchStrategy[ModelCase]:
@@ -24,12 +26,13 @@ def test_model(part: int, model_examples: int, request: pytest.FixtureRequest) -
     """A share of the drawn configurations."""
     tier = request.config.getoption("--tier")
     reproduce = f'python -m pytest "parity_tests/test_model.py::test_model[{part}]" --tier={tier}'
+    effort = SMOKE if tier == "smoke" else {}
 
     @hypothesis.settings(max_examples=max(model_examples // PARTS, 1))
     @hypothesis.seed(part)
     @hypothesis.given(model_cases())
     def parity(case: ModelCase) -> None:
-        verify_model(case, reproduce)
+        verify_model(case, reproduce, **effort)
 
     @hypothesis.settings(max_examples=max(model_examples // PARTS, 1))
     @hypothesis.given(model_cases())
@@ -46,8 +49,7 @@ def test_covering(index: int, tier: str) -> None:
     reproduce = f'python -m pytest "parity_tests/test_model.py::test_covering[{index}]"'
     with recorder.test_of(OP):
         recorder.drawn(OP)
-        verify_model(SPECIAL[index], reproduce, float32=tier != "smoke",
-                     n_steps=1 if tier == "smoke" else 3)
+        verify_model(SPECIAL[index], reproduce, **(SMOKE if tier == "smoke" else {}))
 
 
 def test_covering_is_complete() -> None:
