@@ -217,7 +217,9 @@ def trained(dataset, folder=None, stop_at=None, **changed):
                                 for row in run.history]
 
 
-def test_a_stopped_run_continues_bit_by_bit(digits, tmp_path):
+def test_a_stopped_run_continues_bit_by_bit(digits, tmp_path, tier):
+    if tier == "smoke":
+        pytest.skip("smoke tier: no training")
     whole, rows = trained(digits)
     assert trained(digits, tmp_path, stop_at=10) is None
     assert [path.name for path in resume.checkpoints(tmp_path)] == ["step-00000010"]
@@ -298,7 +300,9 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, says, capsys, tmp_path
     assert len(lines) == 1 and lines[0].startswith("error: ") and says in lines[0]
 
 
-def test_a_tiny_preset_runs_from_data_to_report(tmp_path, monkeypatch):
+def test_a_tiny_preset_runs_from_data_to_report(tmp_path, monkeypatch, tier):
+    if tier == "smoke":
+        pytest.skip("smoke tier: the pipeline's own stages")
     monkeypatch.setattr(train_stage, "RUNS", tmp_path / "runs")
     chosen = settings.load_preset("digits", [
         *(f"model.{key}={value}" for key, value in TINY.items()), "train.steps=4",

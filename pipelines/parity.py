@@ -46,14 +46,15 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
     found = count(json.loads(table.read_text()))
     write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
     write_json(folder / "environment.json", environment.describe())
-    print(f"parity: {found['ops']} ops and {found['goldens']} goldens agree, {seconds:.0f} s")
+    print(f"parity: {found['ops_passed']} of {found['ops']} ops and "
+          f"{found['goldens_passed']} of {found['goldens']} goldens agree, {seconds:.0f} s")
     return folder
 
 
 def command(wanted: settings.Parity) -> list[str]:
     """The pytest call."""
     words = [sys.executable, "-m", "pytest", "parity_tests", f"--tier={wanted.tier}", "-q",
-             "--no-header"]
+             "--no-header", "-rfE"]
     if wanted.workers:
         words += ["-n", str(wanted.workers), "--dist=worksteal"]
     return words
@@ -74,7 +75,9 @@ def count(table: dict) -> dict:
                     margins[dtype] = max(margins.get(dtype, 0.0), value)
         return margins
     ops, goldens = table.get("ops") or [], table.get("goldens") or []
-    return {"ops": len(ops), "goldens": len(goldens),
+    return {"ops": len(ops), "ops_passed": sum(row.get("verdict") == "pass" for row in ops),
+            "goldens": len(goldens),
+            "goldens_passed": sum(row.get("verdict") == "pass" for row in goldens),
             "examples": sum(row.get("examples") or 0 for row in ops),
             "worst_forward_margin": worst(ops, "worst_forward_margin"),
             "worst_gradient_margin": worst(ops, "worst_gradient_margin"),

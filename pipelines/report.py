@@ -119,30 +119,52 @@ def accuracies(metrics: dict) -> list[dict]:
 
 
 def parity_rows(parity: dict) -> dict:
-    """Ops (worst first) and goldens of the parity table, with what is missing filled in."""
+    """Ops and recordings of the parity table, row by row and summed; tolerant of missing fields."""
     def margins(row: dict, key: str) -> dict:
         found = row.get(key)
         return found if isinstance(found, dict) else {}
 
-    ops = [{"op": row.get("op", "?"), "room": row.get("room", ""),
+    ops = [{"op": row.get("op", "?"), "room": row.get("room") or str(row.get("op")).split(".")[0],
             "examples": row.get("examples"), "discarded": row.get("discarded_share"),
             "forward": margins(row, "worst_forward_margin"),
             "gradient": margins(row, "worst_gradient_margin"),
             "range": span(row.get("range")), "verdict": str(row.get("verdict", "?"))}
            for row in parity.get("ops") or []]
-    goldens: dict[str, dict] = {}
-    for row in parity.get("goldens") or []:
-        entry = goldens.setdefault(str(row.get("golden", "?")), {
-            "golden": str(row.get("golden", "?")), "kinds": [], "verdicts": set()})
-        entry["kinds"].append({"kind": row.get("kind", ""), "margin": row.get("worst_margin"),
-                               "verdict": str(row.get("verdict", "?")),
-                               "reason": row.get("reason", "")})
-        entry["verdicts"].add(str(row.get("verdict", "?")))
-    return {"ops": ops, "goldens": list(goldens.values()),
-            "passed": sum(row["verdict"] in ("pass", "ok") for row in ops),
+    goldens = [{"golden": str(row.get("golden", "?")), "kind": str(row.get("kind", "")),
+                "margin": row.get("worst_margin"), "verdict": str(row.get("verdict", "?")),
+                "reason": row.get("reason", "")} for row in parity.get("goldens") or []]
+    return {"ops": ops, "rooms": rooms(ops), "goldens": goldens, "kinds": kinds(goldens),
+            "passed": sum(row["verdict"] == "pass" for row in ops),
             "examples": sum(row["examples"] or 0 for row in ops),
-            "summary": parity.get("summary") or {},
             "failures_in_original": parity.get("failures_in_original") or []}
+
+
+def rooms(ops: list[dict]) -> list[dict]:
+    """Ops summed by room, with the worst margins of each."""
+    found: dict[str, dict] = {}
+    for row in ops:
+        entry = found.setdefault(row["room"], {"room": row["room"], "ops": 0, "passed": 0,
+                                               "examples": 0, "forward": {}, "gradient": {}})
+        entry["ops"] += 1
+        entry["passed"] += row["verdict"] == "pass"
+        entry["examples"] += row["examples"] or 0
+        for side in ("forward", "gradient"):
+            for dtype, value in row[side].items():
+                entry[side][dtype] = max(entry[side].get(dtype, 0.0), value or 0.0)
+    return list(found.values())
+
+
+def kinds(goldens: list[dict]) -> list[dict]:
+    """Recordings summed by what is compared; only those that were compared have a margin."""
+    found: dict[str, dict] = {}
+    for row in goldens:
+        entry = found.setdefault(row["kind"], {"kind": row["kind"], "verdicts": {}, "margin": None,
+                                               "worst": ""})
+        entry["verdicts"][row["verdict"]] = entry["verdicts"].get(row["verdict"], 0) + 1
+        compared = row["verdict"] in ("pass", "fail") and isinstance(row["margin"], int | float)
+        if compared and row["margin"] >= (entry["margin"] or 0.0):
+            entry["margin"], entry["worst"] = row["margin"], row["golden"]
+    return list(found.values())
 
 
 def span(drawn) -> str:
@@ -160,7 +182,12 @@ def span(drawn) -> str:
 def mutants(table: dict) -> dict:
     """The table of planted bugs, with its counts."""
     rows = table.get("mutants") or []
-    return {"rows": rows, "revision": table.get("revision"),
+    by_kind: dict[str, int] = {}
+    for row in rows:
+        if row.get("caught_by"):
+            kind = str(row.get("kind") or "caught")
+            by_kind[kind] = by_kind.get(kind, 0) + 1
+    return {"rows": rows, "revision": table.get("revision"), "by_kind": by_kind,
             "caught": table.get("caught", sum(bool(row.get("caught_by")) for row in rows)),
             "total": table.get("total", len(rows))}
 
