@@ -19,7 +19,7 @@ from types import CodeType
 
 import hypothesis
 
-from parity_tests import drawn_models, goldens, registry
+from parity_tests import drawn_models, goldens, recorder, registry
 from parity_tests.registry import OpCase
 from parity_tests.signatures import check_signature
 from parity_tests.strategies import Case, cases
@@ -192,7 +192,7 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
         models: drawn configurations.
         all_rooms: go on with the rows of other rooms before giving up.
     """
-    with planted(mutant):
+    with planted(mutant), recorder.aside():
         rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
         own = [row for row in rows if row.room == mutant.room]
         checks = [("op parity", op, lambda op=op: check_signature(op))
