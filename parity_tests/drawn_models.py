@@ -241,7 +241,7 @@ def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | Non
         actual = ours.taps[name].astype(expected.dtype) if exact else ours.taps[name]
         bound = 0.0 if exact else tolerances.forward64(expected)
         if moved is not None and not exact:
-            bound += tolerances.CONDITION_FACTOR * tolerances.error(moved.taps[name], expected)
+            bound += tolerances.conditioned64(moved.taps[name], expected)
         margin = check(_where(name, "float64", reproduce), actual, expected, bound)
         recorder.margin(OP, "forward", "float64", margin)
     for name, expected in truth.gradients.items():
@@ -252,7 +252,7 @@ def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | Non
         actual = np.zeros_like(expected) if actual is None else actual
         bound = tolerances.gradient64(expected, truth.largest)
         if moved is not None and moved.gradients.get(name) is not None:
-            bound += tolerances.CONDITION_FACTOR * tolerances.error(moved.gradients[name], expected)
+            bound += tolerances.conditioned64(moved.gradients[name], expected)
         margin = check(_where(f"grad {name}", "float64", reproduce), actual, expected, bound)
         recorder.margin(OP, "gradient", "float64", margin)
 

@@ -128,7 +128,7 @@ def check_row(row: OpCase, examples: int) -> None:
     """
     check_signature(row.op)
     for _, case in row.special:
-        verify(row, case, f"mutant check of {row.op}")
+        verify(row, case, f"mutant check of {row.op}", strict=True)
 
     @_examples(examples)
     @hypothesis.given(cases(row.draw))

@@ -39,4 +39,5 @@ def test_op(row: OpCase, request: pytest.FixtureRequest) -> None:
 def test_special(row: OpCase, name: str, case: Case) -> None:
     """Ties, singularities, infinities and not-a-number, one named case each."""
     with recorder.test_of(row.op):
-        verify(row, case, f'python -m pytest "parity_tests/test_ops.py::test_special[{row.op}-{name}]"')
+        verify(row, case, f'python -m pytest "parity_tests/test_ops.py::test_special[{row.op}-{name}]"',
+           strict=True)

@@ -30,6 +30,9 @@ GRADIENT64_FLOOR = 1e-14
 # can agree better: four times that movement is allowed on top (4 as for float32, below). It is
 # measured only where the plain bound does not hold.
 CONDITION_FACTOR = 4.0
+# A movement beyond a million ulp of the tap is no conditioning but a jump (another cell of the sampler,
+# another winner), and a jump is a difference to be seen, not to be allowed for.
+CONDITION_CAP = 1e6
 ULP64 = 2.0**-52
 
 # float32, values. ref64 is the truth, E the larger of what the reference itself loses in float32
@@ -68,6 +71,17 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
 def forward64(expected: np.ndarray) -> float:
     """Bound on a float64 value."""
     return FORWARD64 * scale(expected)
+
+
+def conditioned64(moved: np.ndarray, expected: np.ndarray) -> float:
+    """What the problem's own condition allows on top of a float64 bound; 0 for a jump.
+
+    Args:
+        moved: the truth for inputs one float64 ulp away.
+        expected: the truth.
+    """
+    movement = error(moved, expected)
+    return CONDITION_FACTOR * movement if movement <= CONDITION_CAP * ULP64 * scale(expected) else 0.0
 
 
 def gradient64(expected: np.ndarray, largest: float) -> float:
