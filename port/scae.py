@@ -223,8 +223,9 @@ class ImageAutoencoder(nn.Module):
                 "top_down": mixture.mixture_mean(top_down.mixing_logits, top_down.means),
                 "templates": templates, "transformed_templates": decoded.transformed_templates}
 
+    @torch.no_grad()
     def _per_capsule(self, log, parts, templates, flat_votes, vote_presence) -> None:
-        """One reconstruction per object capsule, from its own votes."""
+        """One reconstruction per object capsule, from its own votes; in no loss, so in no graph."""
         batch, n_caps, n_parts = flat_votes.shape[:3]
 
         # Q25: votes run over (example, capsule), presences and features over (capsule, example).

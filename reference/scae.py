@@ -5,6 +5,7 @@ Read beside `port/scae.py`: same class, same order of computation; images are ch
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -224,8 +225,10 @@ class ImageAutoencoder(NamedModule):
         log["per_caps_rec/presence_in"] = presence = tf.reshape(
             vote_presence, [batch * n_caps, n_parts]) * spread(parts.presence)
         per_caps = templates if templates.shape[0] != batch else spread(templates)
-        log["per_caps_rec/mean_per_image"] = tf.reduce_mean(
-            picture(decode(pose, presence, per_caps)), (1, 2, 3))
+        # In no loss, so in no graph: at full size this call alone would hold gigabytes.
+        with contextlib.nullcontext() if log.tape is None else log.tape.stop_recording():
+            log["per_caps_rec/mean_per_image"] = tf.reduce_mean(
+                picture(decode(pose, presence, per_caps)), (1, 2, 3))
         log["obj_dec/raw_caps_params"] = votes.raw_caps_params
         log["obj_dec/all_params"] = votes.all_params
         fields = {"vote": flat_votes, "scale": votes.scale, "vote_presence": vote_presence,
