@@ -29,7 +29,7 @@ from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
 
 # Examples an op, examples of whole-model configurations.
-TIERS = {"smoke": (6, 4), "default": (50, 24), "deep": (400, 200)}
+TIERS = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200)}
 XFAILS = Path(__file__).with_name("xfails.txt")
 
 

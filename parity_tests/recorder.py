@@ -22,7 +22,7 @@ def reset() -> None:
 def op_entry(op: str) -> dict[str, Any]:
     """The running entry of one op."""
     return STATE["ops"].setdefault(op, {
-        "op": op, "room": op.split(".")[0], "examples": 0, "drawn": 0, "tests": 0, "passed": 0,
+        "op": op, "room": op.split(".")[0], "examples": 0, "discarded": 0, "tests": 0, "passed": 0,
         "worst_forward_margin": dict.fromkeys(DTYPES, 0.0),
         "worst_gradient_margin": dict.fromkeys(DTYPES, 0.0),
         "range": {"sizes": [], "abs": []}})
@@ -47,9 +47,9 @@ def _widen(entry: dict[str, list], key: str, values: Any) -> None:
         entry[key] = [min(values), max(values)]
 
 
-def drawn(op: str) -> None:
-    """Count one example that hypothesis begins to draw, whether or not it comes to be run."""
-    op_entry(op)["drawn"] += 1
+def discard(op: str) -> None:
+    """Count one example that a filter or an assumption refused."""
+    op_entry(op)["discarded"] += 1
 
 
 def margin(op: str, kind: str, dtype: str, value: float) -> None:
@@ -111,7 +111,7 @@ def merge(other: dict[str, dict[str, Any]]) -> None:
     """Take in what another worker saw."""
     for op, theirs in other["ops"].items():
         mine = op_entry(op)
-        for key in ("examples", "drawn", "tests", "passed"):
+        for key in ("examples", "discarded", "tests", "passed"):
             mine[key] += theirs[key]
         for key in ("worst_forward_margin", "worst_gradient_margin"):
             for dtype in DTYPES:
@@ -126,5 +126,6 @@ def merge(other: dict[str, dict[str, Any]]) -> None:
 
 
 def discarded_share(entry: dict[str, Any]) -> float:
-    """Share of the examples begun that were not run."""
-    return max(0.0, 1.0 - entry["examples"] / entry["drawn"]) if entry["drawn"] else 0.0
+    """Discarded / (discarded + run)."""
+    total = entry["discarded"] + entry["examples"]
+    return entry["discarded"] / total if total else 0.0

@@ -35,7 +35,7 @@ def parity_json(tier: str, seed: int | None) -> dict[str, Any]:
     """Everything the session saw."""
     ops = []
     for entry in STATE["ops"].values():
-        row = {key: value for key, value in entry.items() if key not in ("drawn", "tests", "passed")}
+        row = {key: value for key, value in entry.items() if key not in ("discarded", "tests", "passed")}
         ops.append(row | {"discarded_share": recorder.discarded_share(entry),
                           "verdict": recorder.verdict(entry)})
     goldens = list(STATE["goldens"].values())

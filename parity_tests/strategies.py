@@ -14,6 +14,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+from hypothesis.control import current_build_context
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
+from hypothesis.internal.conjecture.data import Status
 
 from parity_tests import recorder
 from parity_tests.sides import Arrays
@@ -57,7 +60,8 @@ class Maker:
 
     def sizes(self, n: int, low: int = 2, high: int = 7) -> list[int]:
         """n axes of unequal size; sometimes one of them is 1."""
-        drawn = self.draw(st.lists(st.integers(low, high), min_size=n, max_size=n, unique=True))
+        # A permutation is never refused, as a list of unique numbers would be.
+        drawn = list(self.draw(st.permutations(range(low, high + 1)))[:n])
         if low > 1 and self.flag(4):
             drawn[self.draw(st.integers(0, n - 1))] = 1
         return drawn
@@ -138,12 +142,19 @@ class Maker:
 
 
 def cases(build: Callable[[Maker], Any], op: str | None = None) -> st.SearchStrategy[Any]:
-    """A strategy from a function of a maker; `op` counts the examples begun."""
+    """A strategy from a function of a maker; `op` counts the examples refused.
+
+    What the engine itself breaks off (a prefix it does not want to complete) was no example.
+    """
 
     @st.composite
     def strategy(draw: Callable[[st.SearchStrategy], Any]) -> Any:
-        if op is not None:
-            recorder.drawn(op)
-        return build(Maker(draw))
+        try:
+            return build(Maker(draw))
+        except (StopTest, UnsatisfiedAssumption):
+            data = current_build_context().data
+            if op is not None and not (data.frozen and data.status is Status.OVERRUN):
+                recorder.discard(op)
+            raise
 
     return strategy()

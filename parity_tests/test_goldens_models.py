@@ -106,7 +106,12 @@ def test_model(run: tuple[Golden, str, str, str], tier: str) -> None:
         pytest.skip("smoke tier: committed fixtures in float64")
     kind = f"model {variant} {dtype} {side}"
     recorder.golden(golden.name, kind, None, "fail")
-    recorder.golden(golden.name, kind, verify_golden(golden, variant, dtype, side), "pass")
+    try:
+        margin = verify_golden(golden, variant, dtype, side)
+    except goldens.MissingGolden as missing:  # a folder may hold only some files
+        recorder.golden(golden.name, kind, None, "skipped", str(missing))
+        pytest.skip(str(missing))
+    recorder.golden(golden.name, kind, margin, "pass")
 
 
 def verify_golden(golden: Golden, variant: str, dtype: str, side: str) -> float:
@@ -137,7 +142,9 @@ def verify_golden(golden: Golden, variant: str, dtype: str, side: str) -> float:
     for name, expected in taps.items():
         if is_tap(name) and (name in defined or not defined or name in ours.taps):
             worst = max(worst, held_tap(run, name, ours, expected, truth, moved))
-    if grads:
+    # Where float32 falls on the other side of a discontinuity its gradients are another piece's.
+    parted = dtype == "float32" and models.same_pieces(ours, truth, arguments_of(golden))
+    if grads and not parted:
         worst = max(worst, held_gradients(run, ours, grads, truth, moved))
     return worst
 

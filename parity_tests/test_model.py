@@ -48,7 +48,6 @@ def test_covering(index: int, tier: str) -> None:
     """The fixed configurations that hold every value of every option; float64 in the smoke tier."""
     reproduce = f'python -m pytest "parity_tests/test_model.py::test_covering[{index}]"'
     with recorder.test_of(OP):
-        recorder.drawn(OP)
         verify_model(SPECIAL[index], reproduce, **(SMOKE if tier == "smoke" else {}))
 
 

@@ -84,6 +84,16 @@ def conditioned64(moved: np.ndarray, expected: np.ndarray) -> float:
     return CONDITION_FACTOR * movement if movement <= CONDITION_CAP * ULP64 * scale(expected) else 0.0
 
 
+def conditioned32(moved: np.ndarray, expected: np.ndarray) -> float:
+    """The same for float32 values, where `moved` is the truth for inputs one float32 ulp away.
+
+    A sample a millionth of a pixel inside the image's border is a millionth itself: an ulp of its
+    coordinate, which is near 1, is a tenth of it.
+    """
+    movement = error(moved, expected)
+    return FLOAT32_FACTOR * movement if movement <= CONDITION_CAP * ULP32 * scale(expected) else 0.0
+
+
 def gradient64(expected: np.ndarray, largest: float) -> float:
     """Bound on a float64 gradient; `largest` is G."""
     return GRADIENT64 * scale(expected) + GRADIENT64_FLOOR * largest
@@ -136,22 +146,34 @@ class StepBounds:
 
 _LATER = 1e-1
 STEP_BOUNDS = {
-    "default": StepBounds((2e-6,) * 5 + (_LATER,), (4e-6,) * 5 + (_LATER,), 1e-6, 1e-6),
-    # lr is 10 times (tiny_alpha) larger: scalars move faster.
-    "tiny_alpha": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
-    "constellation": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
-    # A cell edge is crossed at step 3.
-    "rgb_tiny": StepBounds((2e-6,) * 3 + (1e-4,) * 2 + (_LATER,), (1e-2,) * 5 + (_LATER,), 3e-3, 1e-5),
+    "steady": StepBounds((2e-6,) * 5 + (_LATER,), (4e-6,) * 5 + (_LATER,), 1e-6, 1e-6),
+    # lr is 10 times larger: the rounding carried through each step is, too (tiny_alpha,
+    # constellation).
+    "fast": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
+    # A cell edge of the sampler is crossed within the first steps (rgb_tiny, at step 3).
+    "unsteady": StepBounds((2e-6,) * 3 + (1e-4,) * 2 + (_LATER,), (1e-2,) * 5 + (_LATER,), 3e-3, 1e-5),
 }
-# Variables after 20 steps: (largest, root mean square), absolute.
-AFTER20 = {"tiny_alpha": (3e-2, 2e-4)}
+FAST_LR = 1e-3
+# The recording's own answer to weights moved by 1e-7, which is what float32 rounding does: steady
+# folders stay below 3e-7 over five steps, rgb_tiny jumps to 1.3e-6 where it crosses an edge.
+UNSTEADY_PERTURBATION = 1e-6
+# Variables after 20 steps: (largest, root mean square), absolute; trajectories have parted by then.
+AFTER20 = (3e-2, 2e-4)
 # A float32 port from the same checkpoint: loss relative, variables absolute.
 STEP_FLOAT32 = {"loss": 1e-4, "variable": 1e-3}
 
 
-def step_bounds(golden: str) -> StepBounds:
-    """Bounds of a golden folder, by its last name; unseen folders get the default."""
-    return STEP_BOUNDS.get(golden.rsplit("/", 1)[-1], STEP_BOUNDS["default"])
+def step_class(manifest: dict) -> str:
+    """`steady`, `fast` or `unsteady`, from what a recording's manifest says; no folder is named."""
+    moved = manifest.get("perturbation_1e7", {}).get("rel_loss_dev_per_step", [])[:5]
+    if max(moved, default=0.0) > UNSTEADY_PERTURBATION:
+        return "unsteady"
+    return "fast" if manifest.get("lr", 0.0) >= FAST_LR else "steady"
+
+
+def step_bounds(manifest: dict) -> StepBounds:
+    """Bounds of a recording's optimizer steps."""
+    return STEP_BOUNDS[step_class(manifest)]
 
 
 def at_step(bounds: tuple[float, ...], step: int) -> float:
