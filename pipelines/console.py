@@ -89,7 +89,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Steps per second since the start (or the resume)."""
+        """Steps per second since the first step was done, which may have compiled."""
         return (self.done - self.first) / max(time.perf_counter() - self.started, 1e-9)
 
     def step(self, done: int) -> None:
@@ -107,9 +107,9 @@ class Progress:
         if self.bar is None and (self.done - self.printed >= self.every
                                  or self.done == self.total):
             self.printed = self.done
-            left = (self.total - self.done) / max(self.rate, 1e-9)
-            print(f"{self.what} {self.done}/{self.total}  {self.rate:.1f} steps/s  "
-                  f"{clock(left)} left  {self.text}", flush=True)
+            pace = f"{self.rate:.1f} steps/s  {clock((self.total - self.done) / self.rate)} left  " \
+                if self.rate else ""
+            print(f"{self.what} {self.done}/{self.total}  {pace}{self.text}", flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

@@ -42,12 +42,13 @@ def run(wanted: settings.Report, results: str | os.PathLike = settings.RESULTS,
     """Write the page.
 
     Raises:
-        BadInput: a template engine is not installed.
+        BadInput: jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2
-    except ImportError:
-        raise settings.BadInput("the report needs jinja2; install it") from None
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise settings.BadInput(f"the report needs {error.name}; install it") from None
     out = Path(out or Path(results) / "report.html")
     loader = jinja2.FileSystemLoader(TEMPLATES)
     engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,

@@ -55,7 +55,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     def on_step(step: int) -> None:
         nonlocal progress
         if progress is None:
-            progress = console.Progress(wanted.steps, step - 1)
+            progress = console.Progress(wanted.steps, step)
             if step > 1:
                 print(f"train: continuing from step {step - 1}", flush=True)
         progress.step(step)
@@ -81,7 +81,8 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
           wanted: train.Settings, device: torch.device) -> None:
     """Everything a run leaves."""
     folder.mkdir(parents=True, exist_ok=True)
-    port.save(model, folder / "model")
+    port.save(model, folder / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained "
+              f"{trained.step:,} steps from scratch by this project.")
     resume.write_tensors(folder / "model", "optimizer",
                          resume.read_slots(model, trained.optimizer))
     columns = list(dict.fromkeys(name for row in trained.history for name in row))
