@@ -57,7 +57,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     dataset = dataset_for(preset, results).to(place)
 
     folder = settings.folder_of("evaluate", preset.name, seed, results)
-    measured: dict = {"data": dataset.name, "protocols": {}}
+    measured: dict = {"data": dataset.name, "level": wanted.level, "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
     for protocol in ("clean", "faithful"):
         measured["protocols"][protocol] = {
