@@ -43,7 +43,7 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
           "the learning rate is constant", "the decay is applied", "train.lr_decay"),
     Quirk("Q08", "preprocess.py", "canvas offset is ceil((padding - shift)/2) of a uniform shift",
           "offset 0 is half as likely as the others, and test images are shifted too",
-          "centred test images", "protocol `clean`"),
+          "centred test images", "evaluate.clean_shift: false"),
     Quirk("Q09", "losses.py", "the flag prior_within_example_constant is defined nowhere and dropped",
           "the target is n_obj_caps / n_classes", "the constant given in the configuration",
           "Config.autoencoder.prior_within_example_constant"),
