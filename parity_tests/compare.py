@@ -42,7 +42,7 @@ class Where:
         return f"  reproduce: {self.reproduce}"
 
 
-def check(where: Where, actual: np.ndarray, expected: np.ndarray, bound: float,
+def check(where: Where, actual: np.ndarray, expected: np.ndarray, bound: float | np.ndarray,
           dtype: str | None = None) -> float:
     """Raise unless |actual - expected| <= bound everywhere.
 
@@ -50,7 +50,7 @@ def check(where: Where, actual: np.ndarray, expected: np.ndarray, bound: float,
         where: names for the message.
         actual: array under test.
         expected: what it should be.
-        bound: absolute, for every entry.
+        bound: absolute, one for all or one for each entry.
         dtype: expected dtype of `actual`; default that of `expected`.
 
     Returns:
@@ -69,7 +69,8 @@ def check(where: Where, actual: np.ndarray, expected: np.ndarray, bound: float,
     return check_values(where, actual, expected, bound)
 
 
-def check_values(where: Where, actual: np.ndarray, expected: np.ndarray, bound: float) -> float:
+def check_values(where: Where, actual: np.ndarray, expected: np.ndarray,
+                 bound: float | np.ndarray) -> float:
     """`check` without dtype and shape."""
     if actual.size == 0:
         return 0.0
@@ -79,13 +80,15 @@ def check_values(where: Where, actual: np.ndarray, expected: np.ndarray, bound: 
     same_special = (np.isnan(a) & np.isnan(e)) | (np.isinf(a) & np.isinf(e) & (a == e))
     difference = np.where(same_special, 0.0, difference)
     difference = np.where(np.isnan(difference) | (np.isfinite(a) != np.isfinite(e)), np.inf, difference)
-    worst = float(difference.max())
-    if worst == 0.0:
+    if not difference.any():
         return 0.0
-    margin = worst / bound if bound > 0 else float("inf")
+    bounds = np.broadcast_to(np.asarray(bound, np.float64), difference.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        margins = np.where(difference == 0.0, 0.0, difference / bounds)
+    margin = float(margins.max())
     if not margin <= 1.0:
-        index = np.unravel_index(int(difference.argmax()), difference.shape)
-        count = int((difference > bound).sum())
+        index = np.unravel_index(int(margins.argmax()), margins.shape)
+        worst, bound, count = float(difference[index]), float(bounds[index]), int((margins > 1.0).sum())
         raise ParityError("\n".join([
             where.head(),
             f"  {count} of {difference.size} entries beyond the bound {bound:.3e}"

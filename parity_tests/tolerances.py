@@ -84,14 +84,17 @@ def conditioned64(moved: np.ndarray, expected: np.ndarray) -> float:
     return CONDITION_FACTOR * movement if movement <= CONDITION_CAP * ULP64 * scale(expected) else 0.0
 
 
-def conditioned32(moved: np.ndarray, expected: np.ndarray) -> float:
-    """The same for float32 values, where `moved` is the truth for inputs one float32 ulp away.
+def conditioned32(moved: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The same for float32 values, entry by entry; `moved`: for inputs one float32 ulp away.
 
     A sample a millionth of a pixel inside the image's border is a millionth itself: an ulp of its
-    coordinate, which is near 1, is a tenth of it.
+    coordinate, which is near 1, is a tenth of it, while its neighbours in the tap know no such
+    thing.
     """
-    movement = error(moved, expected)
-    return FLOAT32_FACTOR * movement if movement <= CONDITION_CAP * ULP32 * scale(expected) else 0.0
+    with np.errstate(invalid="ignore"):
+        movement = np.nan_to_num(np.abs(moved - expected), nan=np.inf)
+    jump = movement > CONDITION_CAP * ULP32 * scale(expected)
+    return np.where(jump, 0.0, FLOAT32_FACTOR * np.where(jump, 0.0, movement))
 
 
 def gradient64(expected: np.ndarray, largest: float) -> float:
