@@ -5,8 +5,6 @@ Read beside `reference/warp.py`: same functions, same order; images are channels
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -82,8 +80,8 @@ def affine_grid(inverse_pose: Float[Tensor, "n 6"], canvas_shape: tuple[int, int
     return torch.stack(coordinates, -1)
 
 
-def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *points 2"],
-              path: str | None = None) -> Float[Tensor, "n channels *points"]:
+def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *points 2"]
+              ) -> Float[Tensor, "n channels *points"]:
     """Bilinear samples with zeros around the image; nothing at or beyond one pixel outside.
 
     A point counts only if -1 < x < w and -1 < y < h; its missing neighbours are 0, so the image
@@ -92,47 +90,22 @@ def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *poi
     Args:
         data: `[N, C, h, w]`.
         warp: `[N, ..., 2]`, (x, y) in pixels.
-        path: `sample` (one fused kernel, the faster in eager mode on a CPU) or `gather` (four taps,
-            which the compiler fuses); by default whichever suits.
 
     Returns:
         `[N, C, ...]`; 0 where a coordinate is not a number.
 
-    Source: `tf.contrib.resampler.resampler`.
+    Source: `tf.contrib.resampler.resampler`. Not `grid_sample`: it has a gradient at a coordinate of
+    exactly -1, and its normalised coordinates lose the last bits near 0, where the fading samples
+    are as small as what is lost (a recording in float32 shows it).
     """
     n, channels, height, width = data.shape
-    points = warp.reshape(n, -1, 2)
-    x, y = points.unbind(-1)
+    x, y = warp.reshape(n, -1, 2).unbind(-1)
     inside = (x > -1.0) & (y > -1.0) & (x < width) & (y < height)
-    if path is None:
-        fuses = torch.compiler.is_compiling() or data.device.type != "cpu"
-        path = "gather" if fuses else "sample"
-    sampler = _sample if path == "sample" else _gather
-    return sampler(data, points, inside).reshape(n, channels, *warp.shape[1:-1])
-
-
-def _sample(data: Tensor, points: Tensor, inside: Tensor) -> Tensor:
-    """The samples by `grid_sample`, kept to the original's edges.
-
-    Plain `grid_sample` differs in two places: it has a gradient at a coordinate of exactly -1, so
-    whatever is not inside is sent far away; and its normalised coordinates move exact integers by an
-    ulp, so the image is first padded with zeros to a side of 2^k + 1, where x·2/2^k - 1 and back is
-    exact for every integer x.
-    """
-    height, width = data.shape[2:]
-    side = 2 ** math.ceil(math.log2(max(height, width, 2) - 1))
-    padded = F.pad(data, (0, side + 1 - width, 0, side + 1 - height))
-    grid = torch.where(inside[..., None], points * (2.0 / side) - 1.0, -3.0)
-    return F.grid_sample(padded, grid[:, None], align_corners=True, padding_mode="zeros")[:, :, 0]
-
-
-def _gather(data: Tensor, points: Tensor, inside: Tensor) -> Tensor:
-    """The samples by four gathers from an image with a border of zeros for missing neighbours."""
-    channels, width = data.shape[1], data.shape[3]
-    x, y = (torch.where(inside, v, 0.0) for v in points.unbind(-1))
+    x, y = (torch.where(inside, v, 0.0) for v in (x, y))
     floor_x, floor_y = torch.floor(x.detach()), torch.floor(y.detach())
     far_x, far_y = x - floor_x, y - floor_y
     near_x, near_y = floor_x + 1.0 - x, floor_y + 1.0 - y
+    # A border of zeros stands for the missing neighbours, so no tap needs a mask of its own.
     padded = F.pad(data, (1, 1, 1, 1)).flatten(2)
     stride = width + 2
     corner = (floor_y.long() + 1) * stride + floor_x.long() + 1
@@ -144,7 +117,8 @@ def _gather(data: Tensor, points: Tensor, inside: Tensor) -> Tensor:
            + (far_x * far_y)[:, None] * neighbour(stride + 1)
            + (near_x * far_y)[:, None] * neighbour(stride)
            + (far_x * near_y)[:, None] * neighbour(1))
-    return torch.where(inside[:, None], out, 0.0)
+    out = torch.where(inside[:, None], out, 0.0)
+    return out.reshape(n, channels, *warp.shape[1:-1])
 
 
 def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
