@@ -67,7 +67,7 @@ def draw_model(m: Maker) -> ModelCase:
         "cnn": {"output_channels": m.sizes(2, 3, 6), "kernel_shapes": m.choice([[3], [3, 2]]),
                 "strides": [2, 1], "paddings": "VALID", "activate_final": not m.flag(4)},
         "part_encoder": {"n_caps": parts, "n_caps_dims": 6, "n_features": features,
-                         "noise_scale": m.choice([4.0, 4.0, 1.5, 0.0]),
+                         "noise_scale": m.choice([4.0, 1.5, 0.5, 0.0]),
                          "similarity_transform": m.flag(3),
                          "encoder_type": m.choice(["conv_att", "conv_att", "conv", "linear"])},
         "part_decoder": {"template_size": m.sizes(2, 3, 6), "n_channels": channels,
