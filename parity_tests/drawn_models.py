@@ -239,7 +239,7 @@ def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | Non
     for name, expected in truth.taps.items():
         exact = not np.issubdtype(expected.dtype, np.floating)
         actual = ours.taps[name].astype(expected.dtype) if exact else ours.taps[name]
-        bound = 0.0 if exact else tolerances.forward64(expected)
+        bound = 0.0 if exact else tolerances.forward64(expected, tolerances.tap_magnitude(name))
         if moved is not None and not exact:
             bound += tolerances.conditioned64(moved.taps[name], expected)
         margin = check(_where(name, "float64", reproduce), actual, expected, bound)

@@ -48,6 +48,13 @@ GRADIENT32_FLOOR_ULPS = 45.0
 ULP32 = 2.0**-23
 
 
+# A tap that is a sum of terms larger than itself keeps the rounding of the terms. Entropies and
+# divergences of a distribution q: each term q·log(n q) has the rounding of a logarithm near 1, which
+# is an ulp of 1 and not of the logarithm, times q, and Σ q = 1: their scale is 1 however small the
+# sum.
+DISTRIBUTION_MAGNITUDE = 1.0
+
+
 def scale(*arrays: np.ndarray | None) -> float:
     """Largest finite absolute value of all arrays; 0 for none."""
     largest = 0.0
@@ -68,9 +75,9 @@ def error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(difference[finite].max(initial=0.0))
 
 
-def forward64(expected: np.ndarray) -> float:
-    """Bound on a float64 value."""
-    return FORWARD64 * scale(expected)
+def forward64(expected: np.ndarray, magnitude: float = 0.0) -> float:
+    """Bound on a float64 value; `magnitude` is the scale of terms larger than their sum."""
+    return FORWARD64 * max(scale(expected), magnitude)
 
 
 def conditioned64(moved: np.ndarray, expected: np.ndarray) -> float:
@@ -84,29 +91,9 @@ def conditioned64(moved: np.ndarray, expected: np.ndarray) -> float:
     return CONDITION_FACTOR * movement if movement <= CONDITION_CAP * ULP64 * scale(expected) else 0.0
 
 
-def conditioned32(moved: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The same for float32 values, entry by entry; `moved`: for inputs one float32 ulp away.
-
-    A sample a millionth of a pixel inside the image's border is a millionth itself: an ulp of its
-    coordinate, which is near 1, is a tenth of it, while its neighbours in the tap know no such
-    thing.
-    """
-    with np.errstate(invalid="ignore"):
-        movement = np.nan_to_num(np.abs(moved - expected), nan=np.inf)
-    jump = movement > CONDITION_CAP * ULP32 * scale(expected)
-    return np.where(jump, 0.0, FLOAT32_FACTOR * np.where(jump, 0.0, movement))
-
-
 def gradient64(expected: np.ndarray, largest: float) -> float:
     """Bound on a float64 gradient; `largest` is G."""
     return GRADIENT64 * scale(expected) + GRADIENT64_FLOOR * largest
-
-
-# A tap that is a sum of terms larger than itself keeps the rounding of the terms. Entropies and
-# divergences of a distribution q: each term q·log(n q) has the rounding of a logarithm near 1, which
-# is an ulp of 1 and not of the logarithm, times q, and Σ q = 1: their scale is 1 however small the
-# sum.
-DISTRIBUTION_MAGNITUDE = 1.0
 
 
 def forward32(truth: np.ndarray, reference32: np.ndarray, moved: float = 0.0, terms: float = 1.0,

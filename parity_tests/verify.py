@@ -90,7 +90,7 @@ def compare64(row: OpCase, ours: Outcome, truth: Outcome, moved: Outcome | None,
               reproduce: str) -> None:
     """Values and gradients; `moved` widens the bounds by the problem's own condition."""
     for name, expected in truth.outputs.items():
-        bound = 0.0 if row.exact else tolerances.forward64(expected)
+        bound = 0.0 if row.exact else tolerances.forward64(expected, row.magnitude)
         if moved is not None:
             bound += tolerances.conditioned64(moved.outputs[name], expected)
         margin = check(where(row, name, "float64", reproduce), ours.outputs[name], expected, bound)
