@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import subprocess
 import time
 from pathlib import Path
 
 from parity_tests.mutants import MUTANTS
-from parity_tests.mutation import REPOSITORY, Mutant, catch
+from parity_tests.mutation import Mutant, catch, revision
 from parity_tests.random_mutants import prepare_worker
 
 
@@ -26,16 +25,6 @@ def judge(mutant: Mutant) -> dict:
     if caught is not None:
         row |= {"kind": caught.kind, "caught_by": caught.by, "message": caught.message}
     return row | {"seconds": round(time.perf_counter() - began, 2)}
-
-
-def revision() -> str:
-    """Short git revision, with `+changes` where the tree differs from it."""
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True,
-                              text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "port", "reference", "parity_tests")
-    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
 def main() -> int:

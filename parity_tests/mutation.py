@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.abc
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,6 +94,16 @@ class _PatchedFinder(importlib.abc.MetaPathFinder):
             fullname, self.loader.path, loader=self.loader,
             submodule_search_locations=[str(self.loader.path.parent)]
             if self.loader.path.name == "__init__.py" else None)
+
+
+def revision() -> str:
+    """Short git revision, with `+changes` where the tree differs from it."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True,
+                              text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "port", "reference", "parity_tests")
+    return git("rev-parse", "--short", "HEAD") + ("+changes" if changed else "")
 
 
 def _modules(package: str) -> dict[str, object]:

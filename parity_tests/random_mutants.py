@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from parity_tests.mutation import REPOSITORY, Mutant, catch
+from parity_tests.mutation import REPOSITORY, Mutant, catch, revision
 from parity_tests.registry import ROOMS
 
 _BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
@@ -197,11 +197,9 @@ def main() -> int:
             row |= {"kind": "smoke tier" if failed else "", "caught_by": failed}
             print(f"{row['id']}: {failed or 'SURVIVED'}", flush=True)
     survivors = [row for row in rows if not row["kind"]]
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY,
-                              capture_output=True, text=True).stdout.strip()
     path = Path(arguments.json)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"revision": revision, "n": len(rows), "seed": arguments.seed,
+    path.write_text(json.dumps({"revision": revision(), "n": len(rows), "seed": arguments.seed,
                                 "caught": len(rows) - len(survivors), "survivors": survivors,
                                 "mutants": rows}, indent=1) + "\n")
     print(f"{len(rows) - len(survivors)} of {len(rows)} caught; {len(survivors)} survive:")
