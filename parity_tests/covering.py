@@ -48,6 +48,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "part_noise": (0.5, 0.0),  # the recordings have 4
     "noise": (True, False),
     "activate_final": (True, False),
+    "target": ("image", "sobel"),
 }
 N_ROWS = 16
 _TRIES = 40
@@ -134,4 +135,4 @@ def arguments(row: dict[str, Any], index: int) -> dict[str, Any]:
             "posterior_sparsity_loss_type": row["posterior"],
             "primary_caps_sparsity_weight": row["primary_caps_sparsity_weight"],
             "weight_decay": row["weight_decay"], "feed_templates": row["feed_templates"],
-            "probe": row["probe"]}}
+            "probe": row["probe"], "target": row["target"]}}

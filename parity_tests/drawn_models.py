@@ -108,7 +108,7 @@ def _autoencoder(m: Maker) -> dict[str, Any]:
         "posterior_sparsity_loss_type": m.choice(kinds),
         "primary_caps_sparsity_weight": m.choice([0.0, 0.4]),
         "weight_decay": m.choice([0.0, 0.05]), "feed_templates": not m.flag(3),
-        "probe": not m.flag(5)}
+        "probe": not m.flag(5), "target": m.choice(["image", "image", "sobel"])}
 
 
 def noise_kinds(arguments: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:

@@ -26,6 +26,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "noise_type": ("uniform", "logistic", "normal"),
     "vote_type": ("enc", "soft", "hard"),
     "pres_type": ("enc", "soft", "hard"),
+    "target": ("image", "sobel"),
     "prior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "posterior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "paddings": ("VALID",),
@@ -110,7 +111,7 @@ class ObjDecoder:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Loss weights, gradient stops and what feeds the loss decoder."""
+    """Loss weights, gradient stops, what feeds the loss decoder and what it has to reconstruct."""
 
     n_classes: int = 10
     dynamic_l2_weight: float = 10.0
@@ -130,6 +131,7 @@ class Autoencoder:
     weight_decay: float = 0.0
     feed_templates: bool = True
     probe: bool = True
+    target: str = "image"
 
 
 SECTIONS = {"cnn": CNN, "part_encoder": PartEncoder, "part_decoder": PartDecoder,

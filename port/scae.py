@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port import attention, layers, losses, mixture, ops, probe, warp
+from port import attention, layers, losses, mixture, ops, preprocess, probe, warp
 from port import object_decoder as objects
 from port import part_decoder as decoders
 from port import part_encoder as encoders
@@ -116,7 +116,8 @@ class ImageAutoencoder(nn.Module):
             noise: the draws (`Noise.draw`); None is no noise, in either mode.
             taps: record every intermediate under its golden name.
             pictures: make the reconstructions that the loss does not need.
-            target: what is reconstructed, `[B, C, S, S]`; the image by default.
+            target: what is reconstructed, `[B, C, S, S]`; by default what the setting `target`
+                makes of the image: itself or its edges (`normalized_sobel_edges`).
 
         Raises:
             ValueError: an image, target or noise that does not fit the configuration.
@@ -124,7 +125,7 @@ class ImageAutoencoder(nn.Module):
         config, settings, repairs = self.config, self.config.autoencoder, self.config.repairs
         self.check_image(image)
         if target is None:
-            target = image
+            target = preprocess.normalized_sobel_edges(image) if settings.target == "sobel" else image
         else:
             self.check_image(target, "target")
         draws = {} if noise is None else noise.assign(config, image.shape[0])

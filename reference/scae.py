@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
 
-from reference import attention, losses, mixture, ops, probe, warp
+from reference import attention, losses, mixture, ops, preprocess, probe, warp
 from reference import object_decoder as objects
 from reference import part_decoder as decoders
 from reference import part_encoder as encoders
@@ -111,12 +111,17 @@ class ImageAutoencoder(NamedModule):
             label: integers `[B]`; without them the probes' terms are absent.
             noise: raw draws in the original's order; None for no noise.
             taps: record every intermediate, and what is only for pictures.
-            target: what is reconstructed, `[B, S, S, C]`; the image by default.
+            target: what is reconstructed, `[B, S, S, C]`; by default what the setting `target`
+                makes of the image: itself or its edges (`normalized_sobel_edges`).
             tape: watches taps that no variable reaches, so that gradients can be taken there.
         """
         settings, repairs = self.arguments["autoencoder"], self.arguments["repairs"]
         image = tf.cast(image, self.dtype)
-        target = image if target is None else tf.cast(target, self.dtype)
+        if target is None:
+            edges = settings.get("target", "image") == "sobel"
+            target = preprocess.normalized_sobel_edges(image) if edges else image
+        else:
+            target = tf.cast(target, self.dtype)
         draws, log = self.assign_noise(noise), Taps(tape)
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
