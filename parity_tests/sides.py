@@ -33,6 +33,7 @@ class Recipe:
         scope: the module's scope in an original checkpoint of the whole model, with which its
             variables are named here; "" for functions.
         torch_scope: the module's place in `port.ImageAutoencoder`.
+        table: the port's module with the family's `MAPPING`, when it is not that of `convert`.
     """
 
     call: Callable[..., Any]
@@ -42,6 +43,12 @@ class Recipe:
     build: Callable[..., Any] | None = None
     scope: str = ""
     torch_scope: str = ""
+    table: str = "convert"
+
+    @property
+    def mapping(self) -> tuple:
+        """The family's conversion table, looked up at call time."""
+        return importlib.import_module(f"port.{self.table}").MAPPING
 
 
 @dataclass
@@ -209,14 +216,15 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
     if module is not None:
         induced = any("induced" in name for name in variables or ())
         found |= {f"vargrad/{name}": grad for name, grad in lib.convert.module_gradients(
-            module, "", recipe.torch_scope, induced).items()}
+            module, "", recipe.torch_scope, induced, recipe.mapping).items()}
     return Outcome(outputs, found, cotangents)
 
 
 def load_port(lib: Lib, module: Any, recipe: Recipe, variables: Arrays) -> None:
     """Fill a port module from arrays under the original's names."""
     arrays = {name: _cast(value, lib.dtype) for name, value in variables.items()}
-    lib.convert.load_module(module, arrays, tf_scope="", torch_scope=recipe.torch_scope)
+    lib.convert.load_module(module, arrays, tf_scope="", torch_scope=recipe.torch_scope,
+                            table=recipe.mapping)
 
 
 def to_port(value: np.ndarray, order: int | tuple[int, ...] | None) -> np.ndarray:

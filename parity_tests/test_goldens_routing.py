@@ -12,7 +12,6 @@ from parity_tests import goldens_routing as routing
 from parity_tests import recorder
 from parity_tests.compare import ParityError
 
-
 ALL = [record for family in routing.FAMILIES for record in routing.records(family)]
 
 

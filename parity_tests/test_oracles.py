@@ -118,6 +118,11 @@ def _rmsprop(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     return oracles.optim.rmsprop({"var": x["var"], "still": x["still"]}, steps, a["lr"], a["epsilon"])
 
 
+def _adam(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    steps = [{"var": grad, "still": None} for grad in x["grads"]]
+    return oracles.optim_adam.adam({"var": x["var"], "still": x["still"]}, steps, a["rates"])
+
+
 def _shift_offset(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
     found = [oracles.preprocess.shift_offset(int(s), a["padding"]) for s in x["shift"].ravel()]
     return np.reshape(found, x["shift"].shape)
@@ -180,6 +185,10 @@ ORACLES: dict[str, Oracle] = {
         ("var", "ms", "mom"), oracles.optim.rmsprop_update(**x, **a))),
     "optim.clip_gradients": _clip,
     "optim.RMSProp": _rmsprop,
+    "optim_adam.exponential_decay": lambda x, a, v: oracles.optim_adam.exponential_decay(**a),
+    "optim_adam.adam_update": lambda x, a, v: dict(zip(
+        ("var", "m", "v"), oracles.optim_adam.adam_update(**x, **a))),
+    "optim_adam.Adam": _adam,
 }
 # Options that repair the original: an oracle has its formula without them.
 FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True}

@@ -5,6 +5,7 @@ No TensorFlow here: `reference.read_checkpoint` and this module compose, neither
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,12 +95,19 @@ def _pattern(row: Row) -> re.Pattern[str]:
     return re.compile(text + r"\Z")
 
 
-_PATTERNS = [(_pattern(row), row) for row in MAPPING]
+@functools.cache
+def _patterns(table: tuple[Row, ...]) -> list[tuple[re.Pattern[str], Row]]:
+    return [(_pattern(row), row) for row in table]
 
 
-def port_name(original: str) -> tuple[str, str] | None:
-    """Port name and transform of an original variable; None if the table has no row for it."""
-    for pattern, row in _PATTERNS:
+def port_name(original: str, table: tuple[Row, ...] = MAPPING) -> tuple[str, str] | None:
+    """Port name and transform of an original variable; None if the table has no row for it.
+
+    Args:
+        original: the variable's name in the original's checkpoint.
+        table: the rows of one model family; every family has its own, as names repeat.
+    """
+    for pattern, row in _patterns(table):
         match = pattern.match(original)
         if match is None:
             continue
@@ -108,17 +116,19 @@ def port_name(original: str) -> tuple[str, str] | None:
     return None
 
 
-def original_name(name: str, induced: bool = False) -> tuple[str, str]:
+def original_name(name: str, induced: bool = False, table: tuple[Row, ...] = MAPPING
+                  ) -> tuple[str, str]:
     """Original name and transform of a port parameter: `port_name` backwards.
 
     Args:
         name: a key of the model's state dict.
         induced: the model uses induced self-attention, whose scopes are named otherwise.
+        table: the rows of the model family.
 
     Raises:
         KeyError: the table has no row for it.
     """
-    for row in MAPPING:
+    for row in table:
         if row.original.startswith("set_transformer/" + "induced_" * (not induced) + "self_attention"):
             continue
         pattern = re.escape(row.port)
@@ -149,7 +159,7 @@ def to_original(array: np.ndarray, transform: str) -> np.ndarray:
 
 
 def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: str = "",
-                torch_scope: str = "") -> None:
+                torch_scope: str = "", table: tuple[Row, ...] = MAPPING) -> None:
     """Fill a module from original arrays; every parameter exactly once, shapes as they are.
 
     Args:
@@ -157,6 +167,7 @@ def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: s
         arrays: original name → value, every one a variable of the module.
         tf_scope: prepended to every name.
         torch_scope: the module's place in the whole model, with its final dot.
+        table: the rows of the model family.
 
     Raises:
         ConversionError: a name without a row or a parameter, a parameter left over, another shape.
@@ -164,7 +175,7 @@ def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: s
     state = dict(module.named_parameters())
     wanted, unknown = dict(state), []
     for name, array in arrays.items():
-        found = port_name(tf_scope + name)
+        found = port_name(tf_scope + name, table)
         key = None if found is None else found[0].removeprefix(torch_scope)
         if found is None or key not in wanted or not found[0].startswith(torch_scope):
             unknown.append(name)
@@ -183,20 +194,23 @@ def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: s
 
 
 def module_arrays(module: nn.Module, tf_scope: str = "", torch_scope: str = "",
-                  induced: bool = False) -> dict[str, tuple[nn.Parameter, str]]:
+                  induced: bool = False, table: tuple[Row, ...] = MAPPING
+                  ) -> dict[str, tuple[nn.Parameter, str]]:
     """Original name → (parameter, transform) of every parameter of a module."""
     result = {}
     for name, parameter in module.named_parameters():
-        original, transform = original_name(torch_scope + name, induced)
+        original, transform = original_name(torch_scope + name, induced, table)
         result[original.removeprefix(tf_scope)] = (parameter, transform)
     return result
 
 
 def module_gradients(module: nn.Module, tf_scope: str = "", torch_scope: str = "",
-                     induced: bool = False) -> dict[str, np.ndarray | None]:
+                     induced: bool = False, table: tuple[Row, ...] = MAPPING
+                     ) -> dict[str, np.ndarray | None]:
     """Gradients of a module's parameters under original names and layouts; None where there is none."""
     return {name: None if p.grad is None else to_original(p.grad.detach().cpu().numpy(), transform)
-            for name, (p, transform) in module_arrays(module, tf_scope, torch_scope, induced).items()}
+            for name, (p, transform) in module_arrays(
+                module, tf_scope, torch_scope, induced, table).items()}
 
 
 SLOT_SUFFIXES = {"RMSProp": "ms", "RMSProp_1": "mom"}
