@@ -22,7 +22,7 @@ from parity_tests import goldens
 from pipelines import cli, report, settings
 from pipelines import evaluate as evaluate_stage
 from pipelines import train as train_stage
-from port import data, evaluate, resume, train
+from port import data, evaluate, resume, sources, train
 
 RECORDS = [record for record in goldens.records()
            if record.ok and record.entry.get("group") == "eval"]
@@ -144,7 +144,7 @@ TINY = {"canvas_size": 20, "n_part_caps": 3, "n_part_special_features": 2, "n_ob
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits", enlarge=14)
+    return sources.load("digits", enlarge=14)
 
 
 def test_digits_are_split_by_class_and_read_back_equal(digits, tmp_path):
@@ -188,7 +188,7 @@ def test_images_are_moved_whole_and_by_the_offsets_of_the_original(digits):
                                     "affnist_like"])
 def test_missing_data_says_what_to_put_where(source, tmp_path):
     with pytest.raises(data.DataError, match="put .*" + str(tmp_path)):
-        data.load(source, tmp_path, download=False)
+        sources.load(source, tmp_path, download=False)
 
 
 def test_too_small_a_canvas_is_refused(digits):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pipelines import console, settings
-from port import data
+from port import data, sources
 
 
 def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) -> Path:
@@ -74,10 +74,10 @@ def write_json(path: Path, values) -> None:
 
 def _load(wanted: settings.Prepare) -> data.Dataset:
     root = os.environ.get("SCAE_DATA") or wanted.data_root
-    if wanted.source not in data.SOURCES:
-        raise settings.BadInput(settings.unknown("source", wanted.source, data.SOURCES))
+    if wanted.source not in sources.SOURCES:
+        raise settings.BadInput(settings.unknown("source", wanted.source, sources.SOURCES))
     try:
-        return data.load(wanted.source, root, wanted.download, **(wanted.options or {}))
+        return sources.load(wanted.source, root, wanted.download, **(wanted.options or {}))
     except TypeError as error:
         raise settings.BadInput(f"prepare: options {wanted.options} do not fit source "
                                 f"{wanted.source}: {error}") from None

@@ -32,7 +32,7 @@ class Prepare:
     """Section `prepare`: where the images come from.
 
     Attributes:
-        source: a name in `port.data.SOURCES`.
+        source: a name in `port.sources.SOURCES`.
         data_root: folder looked at first; the variable SCAE_DATA wins.
         download: fetch what is missing.
         options: arguments of the source.

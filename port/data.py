@@ -1,36 +1,28 @@
 """Data sets as uint8 tensors, and batches drawn from them on the device.
 
-A source becomes a `Dataset` of uint8 images `[N, C, H, W]` and int64 labels. Everything after that
-is batched device code: `Batches` permutes, gathers, divides by 255 and moves each image to a random
-place on the canvas, as the original does for training and test images alike.
-
-Images are looked for in a data root first (an argument, else the variable SCAE_DATA, else the
-folder `data`), and downloaded by torchvision only where they are not there.
+A source (`port/sources.py`) becomes a `Dataset` of uint8 images `[N, C, H, W]` and int64 labels.
+Everything after that is batched device code: `Batches` permutes, gathers, divides by 255 and moves
+each image to a random place on the canvas, as the original does for training and test images alike.
+There are no random crops: no source uses any. An edge target is made by the model, which knows
+whether it wants one.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
-from collections.abc import Callable
+import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from port import preprocess
 
-MNIST_FILES = {  # file name: md5 of the compressed original
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
-}
+SHIFTS = ("original", "uniform", "centred")  # where an image may come to lie on its canvas
 
 
 class DataError(ValueError):
@@ -64,23 +56,26 @@ class Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
-def load(source: str, root: str | os.PathLike | None = None, download: bool = True,
-         **options) -> Dataset:
-    """Load a data set by name.
+def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Split:
+    """Arrays of a source as a split; grey images get their channel axis.
 
     Args:
-        source: one of `SOURCES`.
-        root: data root; None is the variable SCAE_DATA, else `data`.
-        download: fetch what is missing with torchvision (where the source can be fetched).
-        options: of `digits`: `enlarge` (pixels), `test_share`, `split_seed`.
+        images: uint8 `[n, H, W]` or `[n, C, H, W]`.
+        labels: integers `[n]` in 0..n_classes - 1.
 
     Raises:
-        DataError: an unknown source, or files that are missing and could not be fetched.
+        ValueError: another type, shape or range.
     """
-    if source not in SOURCES:
-        raise DataError(f"no data source {source!r}; there are {', '.join(SOURCES)}")
-    root = Path(root or os.environ.get("SCAE_DATA") or "data")
-    return SOURCES[source](root, download, **options)
+    images = np.ascontiguousarray(images)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(f"images must be uint8 [n, H, W] or [n, C, H, W], not {images.dtype} "
+                         f"{list(images.shape)}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"{len(images)} images, but labels of shape {list(labels.shape)}")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
+        raise ValueError(f"labels must lie in 0..{n_classes - 1}, found {labels.min()} to {labels.max()}")
+    images = torch.from_numpy(images if images.ndim == 4 else images[:, None])
+    return Split(images, torch.from_numpy(labels.astype(np.int64)))
 
 
 def save(dataset: Dataset, path: str | os.PathLike) -> None:
@@ -103,22 +98,31 @@ def read(path: str | os.PathLike) -> Dataset:
         DataError: the file is missing or no such file.
     """
     try:
-        with np.load(path) as file:
-            train = _split(file["train_x"], file["train_y"])
-            test = _split(file["test_x"], file["test_y"])
-            return Dataset(str(file["name"]), train, test, int(file["n_classes"]))
+        with open(path, "rb") as opened, np.load(opened) as file:
+            n_classes = int(file["n_classes"])
+            train = split_of(file["train_x"], file["train_y"], n_classes)
+            test = split_of(file["test_x"], file["test_y"], n_classes)
+            return Dataset(str(file["name"]), train, test, n_classes)
     except FileNotFoundError:
         raise DataError(f"no prepared data in {path}; the prepare stage writes it") from None
-    except (KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path} is no data file of the prepare stage: {error}") from None
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no data file of the prepare stage ({error}); delete it and "
+                        "prepare again") from None
 
 
 def place(images: UInt8[Tensor, "batch channels height width"], canvas: int,
-          generator: torch.Generator | None) -> Float[Tensor, "batch channels canvas canvas"]:
+          generator: torch.Generator | None, uniform: bool = False) \
+        -> Float[Tensor, "batch channels canvas canvas"]:
     """Images in [0, 1] at random places on the canvas, or in its middle without a generator.
 
     Column and row shift are integers drawn uniformly from {-(S - W), ..., S - W}; the offset on
     the canvas is ceil((S - W - shift) / 2), which is not uniform (Q08).
+
+    Args:
+        images: uint8.
+        canvas: S, in pixels.
+        generator: of the draws, on the images' device.
+        uniform: draw each offset in {0, ..., S - W} with the same probability instead.
 
     Raises:
         DataError: the images do not fit the canvas.
@@ -137,8 +141,11 @@ def place(images: UInt8[Tensor, "batch channels height width"], canvas: int,
         if generator is None:
             shifts.append(torch.zeros(len(images), dtype=torch.int64, device=images.device))
         else:
-            shifts.append(torch.randint(size - canvas, canvas - size + 1, (len(images),),
-                                        generator=generator, device=images.device))
+            padding = canvas - size
+            low, high = (0, padding + 1) if uniform else (-padding, padding + 1)
+            drawn = torch.randint(low, high, (len(images),), generator=generator,
+                                  device=images.device)
+            shifts.append(padding - 2 * drawn if uniform else drawn)
     return preprocess.pad_and_shift(images, shifts[0], shifts[1], canvas)
 
 
@@ -154,12 +161,19 @@ class Batches:
         canvas: side of the canvas, in pixels.
         seed: of the order and of the places on the canvas.
         shuffle: a new order each epoch.
+        shift: `original` (Q08), `uniform` offsets, or `centred`.
+
+    Raises:
+        DataError: no images, or an unknown shift.
     """
 
     def __init__(self, split: Split, batch_size: int, canvas: int, seed: int,
-                 shuffle: bool = True):
+                 shuffle: bool = True, shift: str = "original"):
         if not len(split):
             raise DataError("this data set has no training images")
+        if shift not in SHIFTS:
+            raise DataError(f"no shift {shift!r}; there are {', '.join(SHIFTS)}")
+        self.shift = shift
         self.split, self.batch_size, self.canvas, self.shuffle = split, batch_size, canvas, shuffle
         self.order_generator = torch.Generator().manual_seed(seed)
         self.place_generator = torch.Generator(split.images.device).manual_seed(seed + 1)
@@ -192,8 +206,9 @@ class Batches:
                 self._next_epoch()
                 self.position = 0
         index = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-        return place(self.split.images[index], self.canvas, self.place_generator), \
-            self.split.labels[index]
+        generator = None if self.shift == "centred" else self.place_generator
+        image = place(self.split.images[index], self.canvas, generator, self.shift == "uniform")
+        return image, self.split.labels[index]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the next batch depends on, as tensors on the CPU."""
@@ -209,147 +224,3 @@ class Batches:
         self._draw_order()
 
 
-# ------------------------------------------------------------------------------------------ sources
-
-def _digits(root: Path, download: bool, enlarge: int = 20, test_share: float = 0.25,
-            split_seed: int = 0) -> Dataset:
-    """1,797 handwritten digits of 8x8 pixels that come with scikit-learn, enlarged bilinearly."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images).to(torch.float32)[:, None] / 16
-    images = F.interpolate(images, size=(enlarge, enlarge), mode="bilinear", align_corners=False)
-    images = (images * 255).round().to(torch.uint8).numpy()
-    train, test = train_test_split(np.arange(len(images)), test_size=test_share,
-                                   stratify=digits.target, random_state=split_seed)
-    return Dataset("digits", _split(images[train], digits.target[train]),
-                   _split(images[test], digits.target[test]))
-
-
-def _mnist(root: Path, download: bool) -> Dataset:
-    """MNIST from `MNIST/raw` in the data root, compressed or not."""
-    folder = root / "MNIST" / "raw"
-    if not all(_mnist_file(folder, name) for name in MNIST_FILES):
-        _torchvision("MNIST", root, download, "the four files *-ubyte.gz", folder)
-    arrays = {name: _read_idx(_mnist_file(folder, name), digest)
-              for name, digest in MNIST_FILES.items()}
-    return Dataset("mnist",
-                   _split(arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]),
-                   _split(arrays["t10k-images-idx3-ubyte"], arrays["t10k-labels-idx1-ubyte"]))
-
-
-def _usps(root: Path, download: bool) -> Dataset:
-    """USPS from `usps/usps.npz` (grey value x 2000), else through torchvision; same pixels."""
-    path = root / "usps" / "usps.npz"
-    if path.exists():
-        with _open_npz(path) as file:
-            parts = [file[key] for key in ("train_x", "train_y", "test_x", "test_y")]
-
-        def pixels(values):  # the arithmetic of torchvision's USPS, which cuts off, not rounds
-            return ((values.astype(np.float32) / 1000 - 1 + 1) / 2 * 255).astype(np.uint8)
-        return Dataset("usps", _split(pixels(parts[0]), parts[1]),
-                       _split(pixels(parts[2]), parts[3]))
-    sets = [_torchvision("USPS", root, download, "usps.npz (or usps.bz2 and usps.t.bz2 in the data "
-                         "root)", path.parent, train=train) for train in (True, False)]
-    return Dataset("usps", *(_split(part.data, np.asarray(part.targets)) for part in sets))
-
-
-def _svhn(root: Path, download: bool) -> Dataset:
-    """SVHN, cropped digits, from `train_32x32.mat` and `test_32x32.mat` in `svhn`."""
-    folder = root / "svhn"
-    sets = [_torchvision("SVHN", folder, download, f"{part}_32x32.mat", folder, split=part)
-            for part in ("train", "test")]
-    return Dataset("svhn", *(_split(part.data, part.labels) for part in sets))
-
-
-def _svhn_head(root: Path, download: bool, test_share: float = 0.25,
-               split_seed: int = 0) -> Dataset:
-    """The first 1,083 SVHN training digits, split by photograph; never to be shown as SVHN."""
-    from sklearn.model_selection import GroupShuffleSplit
-
-    path = root / "svhn_head" / "svhn_train_first1083.npz"
-    with _open_npz(path) as file:
-        images, labels, photo = file["x"], file["y"], file["photo"]
-    splitter = GroupShuffleSplit(n_splits=1, test_size=test_share, random_state=split_seed)
-    train, test = next(splitter.split(images, labels, groups=photo))
-    images = images.transpose(0, 3, 1, 2)
-    return Dataset("svhn_head", _split(images[train], labels[train]),
-                   _split(images[test], labels[test]))
-
-
-def _cifar10(root: Path, download: bool) -> Dataset:
-    """CIFAR-10 from `cifar-10-batches-py` in the data root or its folder `cifar10`."""
-    base = root / "cifar10" if (root / "cifar10" / "cifar-10-batches-py").is_dir() else root
-    what = "cifar-10-batches-py (a pack with unpack_cifar10.py writes it)"
-    sets = [_torchvision("CIFAR10", base, download, what, root, train=train)
-            for train in (True, False)]
-    return Dataset("cifar10", *(_split(part.data.transpose(0, 3, 1, 2), np.asarray(part.targets))
-                                for part in sets))
-
-
-def _affnist_like(root: Path, download: bool) -> Dataset:
-    """Transformed MNIST test digits, regenerated, not the published affNIST; no training images."""
-    with _open_npz(root / "affnist_like" / "affnist_like_test.npz") as file:
-        images, labels = file["x"], file["y"]
-    return Dataset("affnist_like", _split(images[:0], labels[:0]), _split(images, labels))
-
-
-SOURCES: dict[str, Callable[..., Dataset]] = {
-    "digits": _digits, "mnist": _mnist, "usps": _usps, "svhn": _svhn, "svhn_head": _svhn_head,
-    "cifar10": _cifar10, "affnist_like": _affnist_like}
-
-
-def _split(images: np.ndarray, labels: np.ndarray) -> Split:
-    """Arrays of a source as tensors; grey images get their channel axis."""
-    images = np.ascontiguousarray(images)
-    images = torch.from_numpy(images if images.ndim == 4 else images[:, None])
-    return Split(images, torch.from_numpy(labels.astype(np.int64)))
-
-
-def _torchvision(kind: str, root: Path, download: bool, what: str, where: Path, **arguments):
-    """A torchvision data set; every way it can fail becomes one `DataError`."""
-    missing = f"{kind} is not there: put {what} into {where} (the data root is set by SCAE_DATA)"
-    try:
-        from torchvision import datasets
-    except ImportError:
-        raise DataError(f"{missing}, or install torchvision to download it") from None
-    try:
-        if download:
-            root.mkdir(parents=True, exist_ok=True)
-        return getattr(datasets, kind)(root, download=download, **arguments)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{missing}; fetching it failed: {reason}") from None
-
-
-def _open_npz(path: Path):
-    try:
-        return np.load(path)
-    except FileNotFoundError:
-        raise DataError(f"{path.name} is not there: put it into {path.parent} (the data root is "
-                        "set by SCAE_DATA)") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _mnist_file(folder: Path, name: str) -> Path | None:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.exists():
-            return path
-    return None
-
-
-def _read_idx(path: Path, digest: str) -> np.ndarray:
-    """An IDX file (magic, sizes, bytes); a compressed one must have the known md5."""
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
-            raise DataError(f"{path} is damaged: its md5 is not {digest}; delete it and try again")
-        content = gzip.decompress(content)
-    n_axes = content[3]
-    shape = [int.from_bytes(content[4 + 4 * i:8 + 4 * i], "big") for i in range(n_axes)]
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
-    if len(values) != np.prod(shape):
-        raise DataError(f"{path} is cut off: {len(values)} values, {np.prod(shape)} expected")
-    return values.reshape(shape).copy()
