@@ -43,7 +43,8 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
           "the learning rate is constant", "the decay is applied", "train.lr_decay"),
     Quirk("Q08", "preprocess.py", "canvas offset is ceil((padding - shift)/2) of a uniform shift",
           "offset 0 is half as likely as the others, and test images are shifted too",
-          "centred test images", "evaluate.clean_shift: false"),
+          "uniform offsets or centred images in training, centred test images",
+          "train.shift, evaluate.clean_shift: false"),
     Quirk("Q09", "losses.py", "the flag prior_within_example_constant is defined nowhere and dropped",
           "the target is n_obj_caps / n_classes", "the constant given in the configuration",
           "Config.autoencoder.prior_within_example_constant"),
@@ -87,7 +88,7 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
     Quirk("Q27", "evaluate.py", "incomplete batches are dropped", "9,984 of 10,000 images count",
           "all images", "protocol `clean`"),
     Quirk("Q28", "data.py", "the training stream is not shuffled", "every epoch has the same batches",
-          "shuffled", "data.shuffle"),
+          "shuffled", "train.shuffle"),
 )}
 
 MODEL_REPAIRS = tuple(quirk.id for quirk in QUIRKS.values() if quirk.where == _MODEL)

@@ -50,6 +50,7 @@ class Settings:
         lr_decay_steps: steps per factor.
         noise: draw the noise on the presence logits.
         shuffle: a new order each epoch; the original never shuffles (Q28).
+        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`.
         grad_value_clip: largest absolute gradient; 0 is none.
         grad_norm_clip: largest norm, times the root of the number of variables; 0 is none.
         log_every: steps between two reads of the scalars.
@@ -69,6 +70,7 @@ class Settings:
     lr_decay_steps: int = 10_000
     noise: bool = True
     shuffle: bool = True
+    shift: str = "original"
     grad_value_clip: float = 0.0
     grad_norm_clip: float = 0.0
     log_every: int = 100
@@ -83,6 +85,8 @@ class Settings:
         for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.shift not in data.SHIFTS:
+            raise ValueError(f"no shift {self.shift!r}; there are {', '.join(data.SHIFTS)}")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, not {self.lr}")
 
@@ -123,7 +127,7 @@ def train(model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
     order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
                               .generate_state(2))
     batches = data.Batches(dataset.train, settings.batch_size, model.config.canvas, order_seed,
-                           settings.shuffle)
+                           settings.shuffle, settings.shift)
     noise_generator = torch.Generator(device).manual_seed(noise_seed)
     optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
                               epsilon=optim.rmsprop_epsilon(settings.batch_size))
@@ -179,7 +183,7 @@ def held_out(model: torch.nn.Module, test: data.Split, settings: Settings) -> di
     part = data.Split(test.images[:n], test.labels[:n])
     model.eval()
     seen = evaluate.collect(model, part, model.config.canvas, settings.batch_size, seed=0,
-                            noise=False)
+                            noise=False, shift=settings.shift != "centred")
     model.train()
     row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
     for name in ("posterior", "prior"):
