@@ -33,7 +33,7 @@ env:
 test: env
 	@mkdir -p results
 	@echo 'Tests: pytest with $(WORKERS) processes; JUnit XML in results/junit.xml,' \
-	      'parity JSON in results/parity/'
+	      'parity JSON in results/tests/'
 	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} \
 	  OMP_NUM_THREADS=$${OMP_NUM_THREADS-1} \
 	  pytest -n $(WORKERS) --dist=worksteal --benchmark-disable --junitxml=results/junit.xml \

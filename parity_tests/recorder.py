@@ -1,4 +1,4 @@
-"""What the session saw, for results/parity/parity.json: margins, examples, ranges, verdicts."""
+"""What the session saw, for parity.json: margins, examples, ranges, verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The session's report: environment, results/parity/parity.json, the terminal table."""
+"""The session's report: environment, parity.json, the terminal table."""
 
 from __future__ import annotations
 

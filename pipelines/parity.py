@@ -35,7 +35,7 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
     table = folder / "parity.json"
     table.unlink(missing_ok=True)
     started = time.perf_counter()
-    code = subprocess.run(command(wanted), cwd=REPOSITORY, env=quiet_environment(),
+    code = subprocess.run(command(wanted, table.resolve()), cwd=REPOSITORY, env=quiet_environment(),
                           check=False).returncode
     seconds = time.perf_counter() - started
     if code:
@@ -51,10 +51,10 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
     return folder
 
 
-def command(wanted: settings.Parity) -> list[str]:
-    """The pytest call."""
-    words = [sys.executable, "-m", "pytest", "parity_tests", f"--tier={wanted.tier}", "-q",
-             "--no-header", "-rfE"]
+def command(wanted: settings.Parity, table: Path) -> list[str]:
+    """The pytest call; `table` is where the suite writes what it found."""
+    words = [sys.executable, "-m", "pytest", "parity_tests", f"--tier={wanted.tier}",
+             f"--parity-json={table}", "-q", "--no-header", "-rfE"]
     if wanted.workers:
         words += ["-n", str(wanted.workers), "--dist=worksteal"]
     return words
