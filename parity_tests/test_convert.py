@@ -67,7 +67,7 @@ def test_refusals(tmp_path: Path) -> None:
             ({**good, name: np.zeros(good[name].size + 1, np.float32)}, name)):
         with pytest.raises(convert.ConversionError, match=message):
             port.from_tf(arrays, config)
-    with pytest.raises(port.ConfigError, match="configuration is needed"):
+    with pytest.raises(port.ConfigError, match="does not tell template_nonlin"):
         port.from_tf(good)
     with pytest.raises(checkpoint.CheckpointError, match="config.json"):
         port.load(tmp_path)

@@ -1,6 +1,6 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
-from port import config, optim, quirks
+from port import config, convert, optim, quirks
 from port.checkpoint import load, save
 from port.config import Config, ConfigError
 from port.convert import from_tf, to_tf
@@ -8,5 +8,5 @@ from port.noise import Noise, noise_plan
 from port.scae import ImageAutoencoder, Result
 
 __version__ = "0.1.0"
-__all__ = ["Config", "ConfigError", "ImageAutoencoder", "Noise", "Result", "config", "from_tf", "load",
-           "noise_plan", "optim", "quirks", "save", "to_tf"]
+__all__ = ["Config", "ConfigError", "ImageAutoencoder", "Noise", "Result", "config", "convert",
+           "from_tf", "load", "noise_plan", "optim", "quirks", "save", "to_tf"]

@@ -20,6 +20,7 @@ from port.config_schema import (
     CHOICES,
     CNN,
     SECTIONS,
+    UNSET,
     Autoencoder,
     Config,
     ConfigError,
@@ -30,9 +31,10 @@ from port.config_schema import (
     unknown,
 )
 
-__all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "Autoencoder", "Config", "ConfigError",
-           "ObjDecoder", "ObjEncoder", "PartDecoder", "PartEncoder", "from_arguments", "from_flat",
-           "from_manifest", "parse_flags", "read", "to_flat", "training_flags"]
+__all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "Autoencoder", "Config",
+           "ConfigError", "ObjDecoder", "ObjEncoder", "PartDecoder", "PartEncoder", "explicit",
+           "flat_name", "from_arguments", "from_flat", "from_manifest", "is_complete", "parse_flags",
+           "read", "to_flat", "training_flags"]
 
 
 def _convert(key: str, kind: Any, value: Any) -> Any:
@@ -82,7 +84,8 @@ def from_arguments(arguments: Mapping[str, Any]) -> Config:
     """Configuration from nested class arguments; what is not given keeps its default.
 
     Args:
-        arguments: `canvas`, `channels`, `repairs` and the sections.
+        arguments: `canvas`, `channels`, `repairs` and the sections; a value "unset" is the default
+            and is remembered as unset.
 
     Raises:
         ConfigError: unknown key or value, or a contradiction between sections.
@@ -93,10 +96,14 @@ def from_arguments(arguments: Mapping[str, Any]) -> Config:
             raise ConfigError(unknown("section", key, allowed))
     sections = {name: dict(arguments.get(name, {})) for name in SECTIONS}
     sections["part_decoder"].pop("output_size", None)
+    unset = tuple(f"{section}.{name}" for section, values in sections.items() for name in values
+                  if values[name] == UNSET)
+    sections = {section: {name: value for name, value in values.items() if value != UNSET}
+                for section, values in sections.items()}
     return Config(_convert("canvas", int, arguments.get("canvas", 28)),
                   _convert("channels", int, arguments.get("channels", 1)),
                   **{name: _section(name, values) for name, values in sections.items()},
-                  repairs=tuple(arguments.get("repairs", ())))
+                  repairs=tuple(arguments.get("repairs", ())), unset=unset)
 
 
 def _flat_names() -> dict[str, tuple[tuple[str, str], ...]]:
@@ -120,6 +127,14 @@ def _flat_names() -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 FLAT = _flat_names()
+# Flags that set one thing in two places.
+_FLAGS_OF_TWO = ("n_channels", "n_part_caps", "n_obj_caps")
+# The original's command line: what is not given there has the default of the class arguments here.
+FLAGS = ("canvas_size", "n_channels", "n_part_caps", "n_part_caps_dims", "n_part_special_features",
+         "n_obj_caps", "n_obj_caps_params", "template_size", "colorize_templates", "use_alpha_channel",
+         "template_nonlin", "color_nonlin", "prior_within_example_sparsity_weight",
+         "prior_between_example_sparsity_weight", "posterior_within_example_sparsity_weight",
+         "posterior_between_example_sparsity_weight")
 TRAINING_FLAGS = {"batch_size": int, "lr": float, "max_train_steps": int, "grad_value_clip": float,
                   "grad_norm_clip": float, "model": str, "dataset": str, "name": str}
 _DROPPED = {"use_lr_schedule": "the original builds the decay and discards it (Q07)"}
@@ -127,10 +142,7 @@ _DROPPED = {"use_lr_schedule": "the original builds the decay and discards it (Q
 
 def to_flat(config: Config) -> dict[str, Any]:
     """Every setting under its flat name; `from_flat` reads it back."""
-    def value(section: str, name: str) -> Any:
-        return getattr(getattr(config, section) if section else config, name)
-
-    return {name: value(*places[0]) for name, places in FLAT.items()}
+    return {name: _value(config, *places[0]) for name, places in FLAT.items()}
 
 
 def from_flat(settings: Mapping[str, Any]) -> Config:
@@ -144,11 +156,16 @@ def from_flat(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: unknown key or value.
     """
-    sections: dict[str, dict[str, Any]] = {name: {} for name in ("", *SECTIONS)}
+    return from_arguments(_nested(settings))
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings as nested class arguments, nothing added but `n_votes`."""
+    sections: dict[str, dict[str, Any]] = {}
     # A plain name reaches every section that has it; the dotted one is applied last.
     for key, value in sorted(settings.items(), key=lambda pair: "." in pair[0]):
         if key in _DROPPED:
-            warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=2)
+            warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
         elif key in TRAINING_FLAGS:
             if key == "model" and value not in ("scae", None):
                 raise ConfigError(f"model {value!r}: this is the image model ('scae')")
@@ -156,12 +173,13 @@ def from_flat(settings: Mapping[str, Any]) -> Config:
             raise ConfigError(unknown("key", key, [k for k in (*FLAT, *TRAINING_FLAGS) if "." not in k]))
         else:
             for section, name in FLAT[key]:
-                sections[section][name] = ([int(value)] * 2 if name == "template_size"
-                                           and not isinstance(value, list | tuple) else value)
-    top = sections.pop("")
-    if "n_caps" in sections["part_encoder"]:
-        sections["obj_decoder"].setdefault("n_votes", sections["part_encoder"]["n_caps"])
-    return from_arguments({**top, **sections})
+                sections.setdefault(section, {})[name] = (
+                    [int(value)] * 2 if name == "template_size" and value != UNSET
+                    and not isinstance(value, list | tuple) else value)
+    top = sections.pop("", {})
+    if "n_caps" in sections.get("part_encoder", {}):
+        sections.setdefault("obj_decoder", {}).setdefault("n_votes", sections["part_encoder"]["n_caps"])
+    return {**top, **sections}
 
 
 def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
@@ -196,27 +214,99 @@ def from_manifest(manifest: Mapping[str, Any] | str | Path) -> Config:
     Raises:
         ConfigError: neither key is there, or the model is another one.
     """
-    if isinstance(manifest, str | Path):
-        path = Path(manifest)
-        path = path / "manifest.json" if path.is_dir() else path
-        manifest = json.loads(path.read_text())
-    if "arguments" in manifest:
-        return from_arguments(manifest["arguments"])
-    if "flags" in manifest:
-        return from_flat(parse_flags(manifest["flags"]))
-    raise ConfigError("no configuration in the manifest: expected the key 'arguments' or 'flags'")
+    manifest = _mapping(manifest)
+    if "arguments" not in manifest and "flags" not in manifest:
+        raise ConfigError("no configuration in the manifest: expected the key 'arguments' or 'flags'")
+    return from_arguments(_spelled_out(manifest))
 
 
 def read(source: Config | Mapping[str, Any] | str | Path | None) -> Config | None:
     """A configuration from whatever names one: itself, a manifest, nested or flat settings, a file."""
     if source is None or isinstance(source, Config):
         return source
-    if isinstance(source, str | Path):
-        path = Path(source)
-        path = path / "manifest.json" if path.is_dir() else path
-        source = json.loads(path.read_text())
-    if "arguments" in source or "flags" in source:
-        return from_manifest(source)
-    if any(isinstance(source.get(name), Mapping) for name in SECTIONS):
-        return from_arguments(source)
-    return from_flat(source)
+    return from_arguments(_spelled_out(_mapping(source)))
+
+
+def _mapping(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    if isinstance(source, Mapping):
+        return source
+    path = Path(source)
+    path = path / "manifest.json" if path.is_dir() else path
+    return json.loads(path.read_text())
+
+
+def _spelled_out(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest, nested or flat settings say, as nested class arguments without defaults."""
+    if "arguments" in source:
+        arguments = dict(source["arguments"])
+    elif "flags" in source:
+        arguments = _nested(parse_flags(source["flags"]))
+    elif any(isinstance(source.get(name), Mapping) for name in SECTIONS):
+        arguments = dict(source)
+    else:
+        arguments = _nested(source)
+    if not isinstance(arguments.get("part_encoder", {}), Mapping) or "klass" in arguments.get(
+            "obj_decoder", {}):
+        raise ConfigError("these are the arguments of another model; this is the image model ('scae')")
+    return arguments
+
+
+def flat_name(section: str, name: str) -> str:
+    """The flat name of a class argument: the original's flag, else the shortest name that is unique."""
+    return _FLAT_NAMES[section, name]
+
+
+_FLAT_NAMES = {place: min((key for key, places in FLAT.items() if place in places
+                           and (len(places) == 1 or key in _FLAGS_OF_TWO)),
+                          key=lambda key: "." in key)
+               for places in FLAT.values() for place in places}
+
+
+def explicit(source: Config | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    """What a source says outright, by flat name and in the settings' types; defaults are left out.
+
+    A command line says all flags of the original: one that is not given has the flag's default.
+
+    Raises:
+        ConfigError: as `read`; or two names of one thing with different values.
+    """
+    if source is None:
+        return {}
+    mapping = json.loads(source.to_json()) if isinstance(source, Config) else _mapping(source)
+    arguments = _spelled_out(mapping)
+    said = {}
+    if "flags" in mapping and "arguments" not in mapping:
+        said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}
+    given: dict[str, Any] = {}
+    for section, name, value in _settings_of(arguments):
+        key = flat_name(section, name)
+        if key in given and given[key] != value:
+            raise ConfigError(f"{key} is given twice, as {given[key]!r} and {value!r}")
+        given[key] = value
+    return said | given
+
+
+def is_complete(source: Config | Mapping[str, Any] | str | Path | None) -> bool:
+    """Whether a source leaves nothing open: a whole configuration or a recording's manifest."""
+    if source is None or isinstance(source, Config):
+        return source is not None and not source.unset
+    return bool({"arguments", "flags"} & set(_mapping(source)))
+
+
+def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
+    """(section, name, value) of nested arguments that are said, in their types; not yet checked as one."""
+    for key, value in arguments.items():
+        if key in ("canvas", "channels"):
+            yield "", key, _convert(key, int, value)
+        elif key == "repairs":
+            yield "", key, tuple(value)
+        elif key not in SECTIONS:
+            raise ConfigError(unknown("section", key, ("canvas", "channels", "repairs", *SECTIONS)))
+        else:
+            values = {name: v for name, v in value.items() if v != UNSET and name != "output_size"}
+            section = _section(key, values)
+            yield from ((key, name, getattr(section, name)) for name in values)
+
+
+def _value(config: Config, section: str, name: str) -> Any:
+    return getattr(getattr(config, section) if section else config, name)

@@ -134,13 +134,20 @@ class Autoencoder:
     target: str = "image"
 
 
+# Stands in a stored configuration for what nobody said and no shape shows; run with the default.
+UNSET = "unset"
+
 SECTIONS = {"cnn": CNN, "part_encoder": PartEncoder, "part_decoder": PartDecoder,
             "obj_encoder": ObjEncoder, "obj_decoder": ObjDecoder, "autoencoder": Autoencoder}
 
 
 @dataclass(frozen=True)
 class Config:
-    """The image model: `canvas` pixels a side, `channels` colours, six sections, chosen repairs."""
+    """The image model: `canvas` pixels a side, `channels` colours, six sections, chosen repairs.
+
+    `unset` names the settings (as `section.name`) of a converted checkpoint that neither it nor its
+    converter told; they hold the default. Two configurations that compute the same are equal.
+    """
 
     canvas: int = 28
     channels: int = 1
@@ -151,6 +158,7 @@ class Config:
     obj_decoder: ObjDecoder = field(default_factory=ObjDecoder)
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     repairs: tuple[str, ...] = ()
+    unset: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for repair in self.repairs:
@@ -178,13 +186,22 @@ class Config:
 
     def to_arguments(self) -> dict[str, Any]:
         """Nested plain dictionary in the original's argument names, as `reference` takes it."""
-        arguments = json.loads(self.to_json())
+        arguments = self._plain()
         arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
         return arguments
 
     def to_json(self) -> str:
-        """The configuration as JSON; `from_arguments(json.loads(…))` reads it back."""
-        return json.dumps(dataclasses.asdict(self), indent=1)
+        """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
+        arguments = self._plain()
+        for place in self.unset:
+            section, _, name = place.partition(".")
+            arguments[section][name] = UNSET
+        return json.dumps(arguments, indent=1)
+
+    def _plain(self) -> dict[str, Any]:
+        arguments = json.loads(json.dumps(dataclasses.asdict(self)))
+        del arguments["unset"]
+        return arguments
 
 
 def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:

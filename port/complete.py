@@ -1,0 +1,83 @@
+"""A checkpoint's configuration: what its shapes show, joined with what the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from port import config as configuration
+from port import strides as grids
+from port.config import FLAT, SECTIONS, Config, ConfigError
+from port.infer import Inference, either, shown
+
+
+def complete(inference: Inference, given: Mapping[str, Any], default: bool = False) -> Config:
+    """The configuration from what the checkpoint shows and what the user says.
+
+    Args:
+        inference: from `infer`.
+        given: flat settings as `config.explicit` reads them.
+        default: what nobody says has the original's default (a preset, a recorded command line);
+            otherwise it is stored as unset.
+
+    Raises:
+        ConfigError: a setting that contradicts the checkpoint, or required ones that are missing.
+    """
+    if inference.model != "scae":
+        raise ConfigError("a constellation model: its PyTorch side is not built yet, only its "
+                          "variables can be listed (scae inspect)")
+    wrong = [f"{key} is {shown(given[key])}, the checkpoint has {shown(value)}"
+             for key, value in inference.known.items()
+             if key in given and normal(key, given[key], inference) != normal(key, value, inference)]
+    if wrong:
+        raise ConfigError("the configuration contradicts the checkpoint: " + "; ".join(wrong))
+    settings = inference.assumed | inference.known | dict(given)
+    required, strides = inference.required, given.get("strides")
+    if strides is not None:
+        strides = grids.each(strides, len(inference.kernels))
+        if len(strides) != len(inference.kernels):
+            raise ConfigError(f"strides {shown(strides)}: the checkpoint has {len(inference.kernels)} "
+                              "convolutions")
+        sizes = grids.canvases(inference.grid, inference.kernels, strides)
+        required["canvas_size"] = either(sizes)
+        if len(sizes) == 1:
+            settings.setdefault("canvas_size", sizes[0])
+    missing = {key: values for key, values in required.items() if key not in settings and not (
+        default and key != "canvas_size")}
+    if missing:
+        raise ConfigError("the checkpoint does not tell " + ", ".join(
+            f"{key} ({values})" for key, values in missing.items()) + ": give "
+            + ("it" if len(missing) == 1 else "them"))
+    fits = _strides(inference, settings["canvas_size"], strides)
+    settings["strides"] = given.get("strides", fits)
+    told = {place for key in settings for place in FLAT[key]}
+    places = [(section, name) for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__]
+    unset = {} if default else {f"{section}.{name}": configuration.UNSET for section, name in places
+                                if (section, name) not in told}
+    return configuration.from_flat(settings | unset)
+
+
+def _strides(inference: Inference, canvas: int, given: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The strides that bring the canvas to the embedding grid; those given or the original's first."""
+    grid, kernels = inference.grid, inference.kernels
+    if given is None:
+        fits, possible = grids.fitting(grid, kernels, canvas), inference.canvas_sizes
+    else:
+        possible = tuple(sorted(grids.canvases(grid, kernels, given)))
+        fits = [given] if canvas in possible else []
+    if not fits:
+        raise ConfigError(f"canvas_size {canvas} contradicts the checkpoint: its {grid}×{grid} "
+                          f"embedding comes from a canvas of {either(possible)}")
+    if len(fits) > 1:
+        raise ConfigError(f"canvas_size {canvas} and the {grid}×{grid} embedding fit several strides, "
+                          f"none of them the original's: give strides ({either(fits)})")
+    return fits[0]
+
+
+def normal(key: str, value: Any, inference: Inference) -> Any:
+    """One spelling: a single kernel or stride serves all layers, one hidden size may be a list."""
+    if key in ("kernel_shapes", "strides"):
+        return grids.each(value, len(inference.known["output_channels"]))
+    if key == "n_hiddens" and not isinstance(value, int) and len(value) == 1:
+        return value[0]
+    return value

@@ -1,0 +1,151 @@
+"""The table from the original's variables to the port's parameters, and back: data, not code.
+
+Every name has at most one row; `port_name` and `original_name` are each other's inverse.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+
+class ConversionError(ValueError):
+    """Names or shapes that do not fit; the message lists the first of each kind."""
+
+
+class Row(NamedTuple):
+    """One line of the mapping: original name (with `{i}` for an index), port name, layout change."""
+
+    original: str
+    port: str
+    transform: str = "same"
+
+
+# `{i}` matches `_3` (or nothing, for 0) after the original's name, and is the number in the port's.
+MAPPING: tuple[Row, ...] = (
+    Row("conv_net_2d/conv_2d{i}/w", "part_encoder.cnn.conv.{i}.weight", "hwio_oihw"),
+    Row("conv_net_2d/conv_2d{i}/b", "part_encoder.cnn.conv.{i}.bias"),
+    Row("capsule_image_encoder/add/b", "part_encoder.spatial_bias", "hwc_chw"),
+    Row("capsule_image_encoder/conv_2d/w", "part_encoder.conv.weight", "hwio_oihw"),
+    Row("capsule_image_encoder/conv_2d/b", "part_encoder.conv.bias"),
+    Row("capsule_image_encoder/linear/w", "part_encoder.linear.weight", "transpose"),
+    Row("capsule_image_encoder/linear/b", "part_encoder.linear.bias"),
+    Row("template_based_image_decoder/templates", "part_decoder.templates", "kttc_kctt"),
+    Row("template_based_image_decoder/templates_alpha", "part_decoder.templates_alpha", "kttc_kctt"),
+    Row("template_based_image_decoder/mlp/linear{i}/w", "part_decoder.mlp.linear.{i}.weight",
+        "transpose"),
+    Row("template_based_image_decoder/mlp/linear{i}/b", "part_decoder.mlp.linear.{i}.bias"),
+    Row("template_based_image_decoder/bg_value", "part_decoder.bg_value"),
+    Row("template_based_image_decoder/bg_mixing_logit", "part_decoder.bg_mixing_logit"),
+    Row("template_based_image_decoder/temperature_logit", "part_decoder.temperature_logit"),
+    Row("template_based_image_decoder/scale", "part_decoder.scale"),
+    Row("set_transformer/linear{i}/w", "object_encoder.linear.{i}.weight", "transpose"),
+    Row("set_transformer/linear{i}/b", "object_encoder.linear.{i}.bias"),
+    Row("set_transformer/inducing_points", "object_encoder.inducing_points"),
+    Row("set_transformer/multi_head_qkv_attention/linear{i}/w",
+        "object_encoder.attention.linear.{i}.weight", "transpose"),
+    Row("set_transformer/multi_head_qkv_attention/linear{i}/b",
+        "object_encoder.attention.linear.{i}.bias"),
+    Row("set_transformer/induced_self_attention{i}/inducing_points",
+        "object_encoder.self_attention.{i}.inducing_points"),
+    *(Row(f"set_transformer/{kind}{{i}}/{before}", f"object_encoder.self_attention.{{i}}.{after}", how)
+      for kind in ("self_attention", "induced_self_attention")
+      for before, after, how in (
+          ("multi_head_qkv_attention/linear{j}/w", "attention.linear.{j}.weight", "transpose"),
+          ("multi_head_qkv_attention/linear{j}/b", "attention.linear.{j}.bias", "same"),
+          ("layer_norm{j}/gamma", "layer_norm.{j}.weight", "same"),
+          ("layer_norm{j}/beta", "layer_norm.{j}.bias", "same"),
+          ("mlp/linear{j}/w", "mlp.linear.{j}.weight", "transpose"),
+          ("mlp/linear{j}/b", "mlp.linear.{j}.bias", "same"))),
+    Row("image_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/weights",
+        "object_decoder.capsule_layer.batch_mlp.{i}.batch_linear.{j}.weight"),
+    Row("image_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/add/b",
+        "object_decoder.capsule_layer.batch_mlp.{i}.batch_linear.{j}.bias"),
+    Row("image_capsule/capsule_layer/add{i}/b", "object_decoder.capsule_layer.biases.{i}"),
+    Row("image_capsule/capsule_layer/cpr_static", "object_decoder.capsule_layer.cpr_static"),
+    Row("image_capsule/capsule_likelihood/dummy_vote",
+        "object_decoder.capsule_likelihood.dummy_vote"),
+    Row("image_autoencoder/classification_probe{i}/linear/w", "probes.{i}.linear.weight", "transpose"),
+    Row("image_autoencoder/classification_probe{i}/linear/b", "probes.{i}.linear.bias"),
+)
+
+# Axis orders from the original's layout to the port's.
+TRANSFORMS: dict[str, tuple[int, ...] | None] = {
+    "same": None, "transpose": (1, 0), "hwio_oihw": (3, 2, 0, 1), "hwc_chw": (2, 0, 1),
+    "kttc_kctt": (0, 1, 4, 2, 3)}
+
+# Sonnet numbers these from `_0`; everything else has no number for the first.
+_NUMBERED_FROM_ZERO = ("conv_net_2d/conv_2d", "mlp/linear")
+
+
+def _pattern(row: Row) -> re.Pattern[str]:
+    text = re.escape(row.original)
+    for name in "ij":
+        text = text.replace(rf"\{{{name}\}}", rf"(?P<{name}>(?:_\d+)?)")
+    return re.compile(text + r"\Z")
+
+
+@functools.cache
+def _patterns(table: tuple[Row, ...]) -> list[tuple[re.Pattern[str], Row]]:
+    return [(_pattern(row), row) for row in table]
+
+
+def port_name(original: str, table: tuple[Row, ...] = MAPPING) -> tuple[str, str] | None:
+    """Port name and transform of an original variable; None if the table has no row for it.
+
+    Args:
+        original: the variable's name in the original's checkpoint.
+        table: the rows of one model family; every family has its own, as names repeat.
+    """
+    for pattern, row in _patterns(table):
+        match = pattern.match(original)
+        if match is None:
+            continue
+        numbers = {key: (value.removeprefix("_") or "0") for key, value in match.groupdict().items()}
+        return row.port.format(**numbers), row.transform
+    return None
+
+
+def original_name(name: str, induced: bool = False, table: tuple[Row, ...] = MAPPING
+                  ) -> tuple[str, str]:
+    """Original name and transform of a port parameter: `port_name` backwards.
+
+    Args:
+        name: a key of the model's state dict.
+        induced: the model uses induced self-attention, whose scopes are named otherwise.
+        table: the rows of the model family.
+
+    Raises:
+        KeyError: the table has no row for it.
+    """
+    for row in table:
+        if row.original.startswith("set_transformer/" + "induced_" * (not induced) + "self_attention"):
+            continue
+        pattern = re.escape(row.port)
+        for key in "ij":
+            pattern = pattern.replace(rf"\{{{key}\}}", rf"(?P<{key}>\d+)")
+        match = re.fullmatch(pattern, name)
+        if match is None:
+            continue
+        original = row.original
+        for key, number in match.groupdict().items():
+            before = original[:original.index(f"{{{key}}}")]
+            from_zero = before.endswith(_NUMBERED_FROM_ZERO)
+            original = original.replace(f"{{{key}}}", f"_{number}" if from_zero or number != "0" else "")
+        return original, row.transform
+    raise KeyError(name)
+
+
+def to_port(array: np.ndarray, transform: str) -> np.ndarray:
+    """An original array in the port's axis order."""
+    order = TRANSFORMS[transform]
+    return np.ascontiguousarray(array if order is None else array.transpose(order))
+
+
+def to_original(array: np.ndarray, transform: str) -> np.ndarray:
+    """A port array in the original's axis order."""
+    order = TRANSFORMS[transform]
+    return np.ascontiguousarray(array if order is None else array.transpose(np.argsort(order)))
