@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: templates, reconstructions, where each part goes.
+"""Pictures of what a model sees: templates, reconstructions, where parts go, what capsules draw.
 
 PNG files with whole-number enlargement, so that a pixel stays a square.
 """
@@ -33,11 +33,15 @@ def write(folder: Path, model: torch.nn.Module, split: data.Split, n_images: int
     result = model(image, pictures=True)
     shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
     presence = result.part_presence.cpu().numpy()
+    objects = result.posterior_presence.cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
+    given = image.cpu().numpy()
+    aim = [] if np.array_equal(shown["target"], given) else [shown["target"]]  # edges, say
     paths = {
-        "reconstructions": grid([image.cpu().numpy(), shown["bottom_up"], shown["top_down"]]),
+        "reconstructions": grid([given, *aim, shown["bottom_up"], shown["top_down"]]),
         "templates": sheet(shown["templates"][0]),
-        "parts": part_rows(image.cpu().numpy(), shown["transformed_templates"], presence),
+        "parts": part_rows(given, shown["transformed_templates"], presence),
+        "capsules": capsule_rows(given, shown["top_down"], shown["per_capsule"], objects),
     }
     return [save_png(folder / f"{name}.png", picture) for name, picture in paths.items()]
 
@@ -72,6 +76,23 @@ def part_rows(image: np.ndarray, transformed: np.ndarray, presence: np.ndarray,
         order = np.argsort(-present, kind="stable")[:n_parts]
         weighted = parts[order] * present[order, None, None, None]
         rows.append(np.concatenate([picture[None], weighted]))
+    return grid(rows[:n_images])
+
+
+def capsule_rows(image: np.ndarray, top_down: np.ndarray, drawn: np.ndarray, presence: np.ndarray,
+                 n_images: int = 8, n_capsules: int = 8) -> np.ndarray:
+    """Each image, all capsules together, then its most present object capsules alone, in order.
+
+    Args:
+        image: `[B, C, S, S]`.
+        top_down: reconstruction from the winning votes, `[B, C, S, S]`.
+        drawn: reconstruction from the votes of one capsule, `[B, O, C, S, S]`.
+        presence: posterior presence, `[B, O]`.
+    """
+    rows = []
+    for picture, together, alone, present in zip(image, top_down, drawn, presence, strict=True):
+        order = np.argsort(-present, kind="stable")[:n_capsules]
+        rows.append(np.concatenate([picture[None], together[None], alone[order]]))
     return grid(rows[:n_images])
 
 

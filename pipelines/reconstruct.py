@@ -2,7 +2,8 @@
 
     python -m pipelines.reconstruct --preset digits --seed 0
 
-Leaves results/reconstruct/<preset>/<seed>/ with reconstructions.png, templates.png and parts.png.
+Leaves results/reconstruct/<preset>/<seed>/ with reconstructions.png, templates.png,
+parts.png and capsules.png.
 """
 
 from __future__ import annotations

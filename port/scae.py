@@ -199,6 +199,9 @@ class ImageAutoencoder(nn.Module):
         if taps or pictures:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
             images = self._pictures(target, parts, templates, likelihood, decoded)
+            if pictures:
+                images["per_capsule"] = self._capsule_pictures(parts, templates, flat_votes,
+                                                               vote_presence)
             scalars["mse"] = ops.flat_reduce(torch.square(target - images["mode"]))
             if taps:
                 log.record("input/image", image, CHANNELS_LAST)
@@ -223,6 +226,22 @@ class ImageAutoencoder(nn.Module):
                 "bottom_up": mixture.mixture_mean(bottom_up.mixing_logits, bottom_up.means),
                 "top_down": mixture.mixture_mean(top_down.mixing_logits, top_down.means),
                 "templates": templates, "transformed_templates": decoded.transformed_templates}
+
+    @torch.no_grad()
+    def _capsule_pictures(self, parts, templates, flat_votes, vote_presence) -> Array:
+        """What each object capsule alone draws from its own votes, `[B, O, C, S, S]`.
+
+        Votes meet the presences and templates of their own example, as with Q25 repaired: the
+        original's pairing crosses examples and makes no picture of any of them.
+        """
+        n_caps = flat_votes.shape[1]
+        drawn = []
+        for i, votes in enumerate(flat_votes):  # one example at a time: O·K canvases are large
+            own = templates[i:i + 1] if len(templates) == len(flat_votes) else templates
+            call = self.part_decoder(votes, vote_presence[i] * parts.presence[i],
+                                     own.expand(n_caps, *own.shape[1:]))
+            drawn.append(mixture.mixture_mean(call.mixing_logits, call.means))
+        return torch.stack(drawn)
 
     @torch.no_grad()
     def _per_capsule(self, log, parts, templates, flat_votes, vote_presence) -> None:
