@@ -41,13 +41,15 @@ def train(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
 
 @app.command()
 def evaluate(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+             on: Annotated[str | None, typer.Option(
+                 metavar="SOURCE", help="Test on this data source instead, as affnist.")] = None,
              device: Device = None, params: Params = "params.yaml",
              results: Results = "results") -> None:
     """Accuracy of a trained preset at step 0 and at the end, beside raw pixels."""
     from pipelines import evaluate as stage
     from pipelines import settings
 
-    stage.run(settings.load_preset(preset, overrides, params), seed, results, device)
+    stage.run(settings.load_preset(preset, overrides, params), seed, results, device, on)
 
 
 @app.command()
@@ -68,16 +70,34 @@ def reconstruct(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None
 
 @app.command()
 def report(params: Params = "params.yaml", results: Results = "results",
+           presets: Annotated[list[str] | None, typer.Option(
+               metavar="NAME", help="Over the aggregates of this preset instead, or `all`; may be "
+               "repeated.")] = None,
            out: Annotated[str | None, typer.Option(
-               metavar="FILE", help="The page; default: report.html in the results.")] = None) \
-        -> None:
+               metavar="FILE", help="The page; default: report.html in the results, paper.html with "
+               "--presets.")] = None) -> None:
     """One self-contained page of everything that was measured."""
+    from pipelines import paper_report, settings
     from pipelines import report as stage
+
+    if presets:
+        path = paper_report.run(presets, results, out)
+    else:
+        section = settings.load_params(params).get("report") or {}
+        path = stage.run(settings.build(settings.Report, section, "report"), results, out)
+    print(f"Report: {path}")
+
+
+@app.command()
+def aggregate(preset: Preset = "digits", on: Annotated[str | None, typer.Option(
+                  metavar="SOURCE", help="Results of `evaluate --on SOURCE`.")] = None,
+              overrides: Set = None, params: Params = "params.yaml",
+              results: Results = "results") -> None:
+    """Mean, interval and verdict over the seeds of a preset."""
+    from pipelines import aggregate as stage
     from pipelines import settings
 
-    section = settings.load_params(params).get("report") or {}
-    path = stage.run(settings.build(settings.Report, section, "report"), results, out)
-    print(f"Report: {path}")
+    stage.run(settings.load_preset(preset, overrides, params), results, on)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,18 +1,23 @@
 """Stage `evaluate`: what the capsules know about the classes, before and after training.
 
     python -m pipelines.evaluate --preset digits --seed 0
+    python -m pipelines.evaluate --preset mnist --seed 0 --on affnist
 
 Both protocols of `port.evaluate`, at step 0 (the same weights the run started from) and at the end,
 beside k-means and a logistic probe on the raw pixels of the same shifted images. Leaves
-results/evaluate/<preset>/<seed>/ with metrics.json, confusion.csv, pictures/ and environment.json.
-Exits with 1 where the preset requires learning and the run shows none.
+results/evaluate/<preset>/<seed>/ with metrics.json, config.json, environment.json, confusion.csv and
+pictures/ (with tsne.csv). Exits with 1 where the preset requires learning and the run shows none.
+
+With `--on SOURCE` the test images are another data set's, the fits stay on the preset's training
+images, and the folder is results/evaluate/<preset>_on_<source>/<seed>/.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +26,7 @@ import torch
 
 import port
 from pipelines import console, environment, pictures, settings
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for, load, write_json
 from port import data, evaluate
 
 KINDS = ("posterior", "prior")
@@ -39,12 +44,19 @@ PROBES = (
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None) -> Path:
+        device: str | None = None, on: str | None = None) -> Path:
     """Evaluate a trained preset.
+
+    Args:
+        preset: whose model and training images are used.
+        seed: of the run.
+        results: folder of the results.
+        device: auto, cpu or cuda; None is the preset's.
+        on: a data source whose test images are used; None is the preset's own.
 
     Raises:
         BadInput: no model, or one that does not fit the data.
-        CheckFailed: the preset requires learning and the run shows none.
+        CheckFailed: the preset requires learning and the run shows none (not with `on`).
     """
     wanted = preset.evaluate()
     if wanted.threads:
@@ -54,16 +66,26 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     source = settings.folder_of("train", preset.name, seed, results)
     final = settings.load_model(source / "model").to(place)
     initial = port.ImageAutoencoder(final.config, seed=seed).to(place).eval()
-    dataset = dataset_for(preset, results).to(place)
+    dataset = dataset_for(preset, results)
+    trained_on = dataset.name
+    if on is not None:
+        dataset = replace(dataset, **elsewhere(preset, on, dataset.n_classes))
+    dataset = dataset.to(place)
 
-    folder = settings.folder_of("evaluate", preset.name, seed, results)
-    measured: dict = {"data": dataset.name, "level": wanted.level, "protocols": {}}
+    folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
+    measured: dict = {"preset": preset.name, "seed": seed, "steps": steps_of(source),
+                      "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
+                      "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
     for protocol in ("clean", "faithful"):
-        measured["protocols"][protocol] = {
-            moment: measure(model, dataset, protocol, wanted, confusions if moment == "final"
-                            else None)
-            for moment, model in (("initial", initial), ("final", final))}
+        measured["protocols"][protocol] = {}
+        for moment, model in (("initial", initial), ("final", final)):
+            last = moment == "final"
+            train, test = collect(model, dataset, protocol, wanted)
+            measured["protocols"][protocol][moment] = measure(
+                train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
+            if last and protocol == "clean":
+                write_tsne(folder / "pictures" / "tsne.csv", test, wanted)
     measured["baseline"] = baseline(dataset, final.config.canvas, wanted)
     measured["checks"] = checks(measured["protocols"], wanted)
     failed = [check["says"] for check in measured["checks"]
@@ -71,44 +93,86 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     measured["learned"] = not failed
 
     write_json(folder / "metrics.json", measured)
+    write_json(folder / "config.json", {"preset": preset.name, "on": on, "evaluate": asdict(wanted)})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
     write_confusions(folder / "confusion.csv", confusions)
     pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
     say(measured)
-    if wanted.require_learning and failed:
+    if wanted.require_learning and failed and on is None:
         raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: "
                                    f"{'; '.join(failed)}")
     return folder
 
 
-def measure(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
-            wanted: settings.Evaluate, confusions: dict[str, np.ndarray] | None) -> dict:
-    """All accuracies of one model under one protocol, each with its interval."""
-    faithful = protocol == "faithful"
-    canvas = model.config.canvas
+def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
+    """Name and test images of another data source.
 
-    def collect(split: data.Split, seed: int) -> evaluate.Collected:
-        return evaluate.collect(model, split, canvas, wanted.batch_size, seed, noise=faithful,
-                                whole_batches=faithful, shift=faithful or wanted.clean_shift)
-    test = collect(dataset.test, wanted.seed)
-    train = collect(dataset.train, wanted.seed + 100) if len(dataset.train) else None
-    found: dict = {"test_images": len(test.labels), "rec_ll": test.rec_ll,
-                   "log_prob": test.log_prob}
+    Raises:
+        BadInput: an unknown source, or images that do not fit the preset's model.
+        DataError: it is not there.
+    """
+    wanted = replace(preset.prepare(), source=source, options=None)
+    other = load(wanted)
+    config = preset.config()
+    channels, height, width = other.test.images.shape[1:]
+    if channels != config.channels or max(height, width) > config.canvas:
+        raise settings.BadInput(f"{source} has images of {channels}x{height}x{width}, the model of "
+                                f"preset {preset.name} takes {config.channels} channel(s) on a "
+                                f"canvas of {config.canvas}")
+    if other.n_classes != n_classes:
+        raise settings.BadInput(f"{source} has {other.n_classes} classes, preset {preset.name} "
+                                f"{n_classes}")
+    return {"name": other.name, "test": other.test}
+
+
+def steps_of(folder: Path) -> int | None:
+    """Updates that the model in a folder of the train stage has seen, where it says so."""
+    try:
+        return json.loads((folder / "metrics.json").read_text())["steps"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
+            wanted: settings.Evaluate) -> tuple[evaluate.Collected | None, evaluate.Collected]:
+    """One pass over the training images that fits use, and one over the test images.
+
+    Everything a protocol needs comes from these two passes; the protocols differ in the noise, so
+    none of it could be shared between them.
+    """
+    faithful = protocol == "faithful"
+
+    def run_over(split: data.Split, seed: int) -> evaluate.Collected:
+        return evaluate.collect(model, split, model.config.canvas, wanted.batch_size, seed,
+                                noise=faithful, whole_batches=faithful,
+                                shift=faithful or wanted.clean_shift)
+    n_fit = wanted.fit_images or len(dataset.train)
+    kept = data.Split(dataset.train.images[:n_fit], dataset.train.labels[:n_fit])
+    return (run_over(kept, wanted.seed + 100) if len(kept) else None,
+            run_over(dataset.test, wanted.seed))
+
+
+def measure(train: evaluate.Collected | None, test: evaluate.Collected, n_classes: int,
+            protocol: str, wanted: settings.Evaluate,
+            confusions: dict[str, np.ndarray] | None = None) -> dict:
+    """All accuracies of what a model says under one protocol, each with its interval."""
+    faithful = protocol == "faithful"
+    found: dict = {"test_images": len(test.labels), "fit_images": 0 if train is None
+                   else len(train.labels), "rec_ll": test.rec_ll, "log_prob": test.log_prob}
     for kind in KINDS:
         features = getattr(test, kind)
         if faithful:
-            clusters = evaluate.cluster_classify(
-                features, test.labels, dataset.n_classes,
-                evaluate.new_kmeans(dataset.n_classes, wanted.seed))
+            clusters = evaluate.cluster_classify(features, test.labels, n_classes,
+                                                 evaluate.new_kmeans(n_classes, wanted.seed))
         elif train is not None:
             clusters = evaluate.cluster_transfer(getattr(train, kind), train.labels, features,
-                                                 test.labels, dataset.n_classes, wanted.seed)
+                                                 test.labels, n_classes, wanted.seed)
         else:
             continue
         found[f"{kind}_kmeans"] = interval(clusters.prediction == test.labels, wanted)
         if confusions is not None:
             confusions[f"{protocol}_{kind}_kmeans"] = confusion(
-                test.labels, clusters.prediction, dataset.n_classes)
+                test.labels, clusters.prediction, n_classes)
         probed = getattr(test, f"{kind}_correct")
         if probed is not None:
             found[f"{kind}_probe"] = interval(probed, wanted)
@@ -164,6 +228,23 @@ def checks(protocols: dict, wanted: settings.Evaluate) -> list[dict]:
     return found
 
 
+def write_tsne(path: Path, test: evaluate.Collected, wanted: settings.Evaluate) -> None:
+    """Places of some test images in the plane, by t-SNE of each kind of presence: one row each."""
+    n = min(wanted.tsne_images, len(test.labels))
+    if n < 3:
+        path.unlink(missing_ok=True)
+        return
+    chosen = np.sort(np.random.default_rng(wanted.seed).choice(len(test.labels), n, replace=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["presence", "example", "label", "x", "y"])
+        for kind in KINDS:
+            places = evaluate.tsne(getattr(test, kind)[chosen], wanted.seed)
+            for example, (x, y) in zip(chosen, places):
+                writer.writerow([kind, example, test.labels[example], f"{x:.4f}", f"{y:.4f}"])
+
+
 def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Counts `[true, predicted]`; the last column counts clusters without a class."""
     table = np.zeros((n_classes, n_classes + 1), np.int64)
@@ -211,11 +292,12 @@ def say(measured: dict) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = console.stage_parser("evaluate", __doc__.splitlines()[0])
     parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
+    parser.add_argument("--on", metavar="SOURCE", help="test on this data source instead, as affnist")
     given = parser.parse_args(arguments)
 
     def work():
         preset = settings.load_preset(given.preset, given.overrides, given.params)
-        run(preset, given.seed, given.results, given.device)
+        run(preset, given.seed, given.results, given.device, given.on)
     return console.exit_code(work)
 
 

@@ -1,6 +1,7 @@
-"""Charts of the report as SVG: learning curves and confusion after matching.
+"""Charts as SVG: learning curves, confusion after matching, t-SNE, seeds beside the paper.
 
-Colours are set through CSS variables of the page, so that a chart follows its light or dark scheme.
+Colours are CSS variables with a fallback, so that a chart follows the light or dark scheme of the
+page it stands in and can be looked at by itself.
 """
 
 from __future__ import annotations
@@ -15,12 +16,23 @@ import numpy as np
 # Stand-ins that matplotlib writes into the SVG, and the CSS variable each becomes.
 INK, FAINT, FIRST, SECOND, THIRD, CELL = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
-VARIABLES = {INK: "--ink-2", FAINT: "--line", FIRST: "--series-1", SECOND: "--series-2",
-             THIRD: "--series-3", CELL: "--cell"}
+VARIABLES = {INK: "--ink-2, #5b5e63", FAINT: "--line, #e3e3de", FIRST: "--series-1, #2a6fbb",
+             SECOND: "--series-2, #d9652b", THIRD: "--series-3, #178f6c", CELL: "--cell, #2a6fbb"}
+# Ten classes told apart by hue and lightness, readable on white and on dark.
+CLASSES = ("#2a78c4", "#e08a1e", "#3a9e4b", "#d0403c", "#8a63c9", "#9a6a52", "#d873b4", "#808080",
+           "#a9ad2a", "#25b3c2")
+# Measures beside the paper: name in the metrics, words.
+SEEDS = (("posterior_kmeans", "clustering, posterior"), ("prior_kmeans", "clustering, prior"),
+         ("posterior_probe", "probe, posterior"), ("prior_probe", "probe, prior"))
 CURVES = (
     ("Reconstruction log-likelihood", "nats per image", ("rec_ll", "held_out_rec_ll")),
     ("Object likelihood", "nats per image", ("log_prob", "held_out_log_prob")),
-    ("Probes trained along", "share of held-out digits right",
+    ("Probes trained along", "share of held-out images right",
+     ("held_out_posterior_probe", "held_out_prior_probe")),
+)
+SEED_CURVES = (
+    ("reconstruction", "nats per image", ("rec_ll", "held_out_rec_ll")),
+    ("probes", "share of held-out images right",
      ("held_out_posterior_probe", "held_out_prior_probe")),
 )
 NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "training",
@@ -56,13 +68,97 @@ def _chart(unit: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
                   marker="o" if len(steps) <= 12 else None, markersize=3.5)
     axes.set_xlabel("step", color=INK, fontsize=9)
     axes.set_ylabel(unit, color=INK, fontsize=9)
-    values = np.concatenate([pair[1] for pair in series.values()])
-    # The first logged steps can be far off; the axis shows where the run spends its time.
+    _show_most(axes, np.concatenate([pair[1] for pair in series.values()]))
+    axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=9)
+    return _svg(figure)
+
+
+def _show_most(axes, values) -> None:
+    """The first logged steps can be far off; the axis shows where the run spends its time."""
     low, high = np.quantile(values, [0.03, 1.0])
     margin = 0.06 * max(high - low, 1e-9)
     axes.set_ylim(low - margin, high + margin)
-    axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=9)
+
+
+def seeds_chart(measured: dict) -> str:
+    """Accuracy of each seed, mean and interval, beside the paper's figure, both protocols."""
+    rows = [(measure, words, protocol) for measure, words in SEEDS
+            for protocol in ("clean", "faithful")
+            if measure in measured["protocols"].get(protocol, {})]
+    figure, axes = _figure(6.4, 0.75 + 0.34 * len(rows))
+    for place, (measure, _, protocol) in enumerate(rows):
+        row = measured["protocols"][protocol][measure]
+        colour = FIRST if protocol == "clean" else SECOND
+        axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, linewidth=2)
+        axes.plot([100 * v for v in row["values"]], [place] * len(row["values"]), "o", color=colour,
+                  markersize=5, alpha=0.45, markeredgewidth=0)
+        axes.plot([100 * row["mean"]], [place], "|", color=INK, markersize=13, markeredgewidth=1.8)
+        if row["paper"] is not None:
+            axes.plot([100 * row["paper"]] * 2, [place - 0.45, place + 0.45], color=THIRD,
+                      linewidth=2, linestyle=(0, (2, 1.2)))
+    axes.set_yticks(range(len(rows)), [f"{words}, {protocol}" for _, words, protocol in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("% of test images right", color=INK, fontsize=9)
     return _svg(figure)
+
+
+def curves_over_seeds(rows: list[dict]) -> list[tuple[str, str]]:
+    """(name, SVG) of each learning curve, one thin line a seed and their mean where all have it."""
+    charts = []
+    for name, unit, columns in SEED_CURVES:
+        shown = [column for column in columns if any(row.get(column) for row in rows)]
+        if not shown:
+            continue
+        figure, axes = _figure(4.4, 2.9)
+        for colour, column in zip((FIRST, SECOND), shown):
+            by_step: dict[int, list[float]] = {}
+            seeds = sorted({int(row["seed"]) for row in rows if row.get(column)})
+            for seed in seeds:
+                points = [(int(row["step"]), float(row[column])) for row in rows
+                          if int(row["seed"]) == seed and row.get(column)]
+                axes.plot(*zip(*points), color=colour, linewidth=0.8, alpha=0.45)
+                for step, value in points:
+                    by_step.setdefault(step, []).append(value)
+            mean = [(step, np.mean(values)) for step, values in sorted(by_step.items())
+                    if len(values) == len(seeds)]
+            axes.plot(*zip(*mean), color=colour, linewidth=2, label=NAMES[column])
+        _show_most(axes, [float(row[column]) for row in rows for column in shown if row.get(column)])
+        axes.set_xlabel("step", color=INK, fontsize=9)
+        axes.set_ylabel(unit, color=INK, fontsize=9)
+        axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=9)
+        charts.append((name, _svg(figure)))
+    return charts
+
+
+def tsne(path: Path) -> list[tuple[str, str]]:
+    """(kind of presence, SVG) of each map in a tsne.csv."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    charts = []
+    for kind in dict.fromkeys(row["presence"] for row in rows):
+        figure, axes = _figure(5.0, 4.6)
+        chosen = [row for row in rows if row["presence"] == kind]
+        for label in sorted({int(row["label"]) for row in chosen}):
+            points = [(float(row["x"]), float(row["y"])) for row in chosen
+                      if int(row["label"]) == label]
+            axes.plot(*zip(*points), "o", color=CLASSES[label % len(CLASSES)], markersize=3.2,
+                      markeredgewidth=0, alpha=0.85, label=str(label))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8, ncol=10, loc="upper center",
+                    bbox_to_anchor=(0.5, 0.0), handletextpad=0.0, columnspacing=0.8, markerscale=1.6)
+        charts.append((kind, _svg(figure)))
+    return charts
+
+
+def save(folder: Path, charts: dict[str, str]) -> None:
+    """Write charts as SVG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, chart in charts.items():
+        (folder / f"{name}.svg").write_text(chart, encoding="utf-8")
 
 
 def read_confusions(path: Path) -> dict[str, np.ndarray]:
@@ -104,7 +200,7 @@ def confusion(table: np.ndarray) -> str:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_xlabel("class of the cluster", color=INK, fontsize=9)
-    axes.set_ylabel("digit", color=INK, fontsize=9)
+    axes.set_ylabel("true class", color=INK, fontsize=9)
     return _svg(figure)
 
 
@@ -148,6 +244,6 @@ def _svg(figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font, sans-serif)", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     return re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)

@@ -27,7 +27,7 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
     """
     wanted = preset.prepare()
     folder = settings.folder_of("prepare", preset.name, results=results)
-    dataset = _load(wanted)
+    dataset = load(wanted)
     _check_fits(dataset, preset)
     folder.mkdir(parents=True, exist_ok=True)
     data.save(dataset, folder / "data.npz")
@@ -72,7 +72,13 @@ def write_json(path: Path, values) -> None:
     os.replace(temporary, path)
 
 
-def _load(wanted: settings.Prepare) -> data.Dataset:
+def load(wanted: settings.Prepare) -> data.Dataset:
+    """A data source as section `prepare` names it.
+
+    Raises:
+        BadInput: an unknown source or option.
+        DataError: it is not there and could not be fetched.
+    """
     root = os.environ.get("SCAE_DATA") or wanted.data_root
     if wanted.source not in sources.SOURCES:
         raise settings.BadInput(settings.unknown("source", wanted.source, sources.SOURCES))

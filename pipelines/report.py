@@ -1,6 +1,7 @@
 """Stage `report`: one self-contained page of what was measured.
 
     python -m pipelines.report
+    python -m pipelines.report --presets all     results/paper.html, see `pipelines.paper_report`
 
 Reads the results of the other stages and writes results/report.html with every picture inside. It
 shows nothing that no file holds: a part whose file is missing says so and names the command.
@@ -17,13 +18,15 @@ from pipelines import console, plots, settings
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
-    ("reconstructions", "Reconstructions", "Held-out digits; below them the bottom-up "
+    ("reconstructions", "Reconstructions", "Held-out images; below them the bottom-up "
      "reconstruction (mixture mean, poses of the part encoder), and the top-down one, whose poses "
      "are the winning votes of the object capsules."),
     ("templates", "Templates", "What each part capsule has learned to draw, coloured for the "
-     "first of these digits."),
-    ("parts", "Parts in place", "Each digit, then its most present parts where their poses put "
+     "first of these images."),
+    ("parts", "Parts in place", "Each image, then its most present parts where their poses put "
      "them, weighted by presence."),
+    ("capsules", "Object capsules alone", "Each image, the top-down reconstruction, then what its "
+     "most present object capsules draw alone from their own votes, in order of posterior presence."),
 )
 ROWS = (
     ("posterior_kmeans", "k-means, posterior presences", "shifted"),
@@ -44,18 +47,32 @@ def run(wanted: settings.Report, results: str | os.PathLike = settings.RESULTS,
     Raises:
         BadInput: jinja2 or matplotlib is not installed.
     """
+    out = Path(out or Path(results) / "report.html")
+    page = render("report.html", gather(wanted, Path(results)))
+    return write(out, page)
+
+
+def render(template: str, shown: dict) -> str:
+    """A page from a template of this package.
+
+    Raises:
+        BadInput: jinja2 or matplotlib is not installed.
+    """
     try:
         import jinja2
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise settings.BadInput(f"the report needs {error.name}; install it") from None
-    out = Path(out or Path(results) / "report.html")
     loader = jinja2.FileSystemLoader(TEMPLATES)
     engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,
                                 lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     engine.filters |= {"share": share, "number": number, "clock": console.clock,
                        "thousands": lambda value: f"{value:,}"}
-    page = engine.get_template("report.html").render(gather(wanted, Path(results)))
+    return engine.get_template(template).render(shown)
+
+
+def write(out: Path, page: str) -> Path:
+    """Write a page under a temporary name first."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     temporary.write_text(page, encoding="utf-8")
@@ -80,6 +97,7 @@ def gather(wanted: settings.Report, results: Path) -> dict:
         "curves": plots.learning_curves(plots.read_history(history)) if history.exists() else [],
         "pictures": pictures(evaluated / "pictures"),
         "confusions": confusions(evaluated / "confusion.csv"),
+        "tsne": tsne(evaluated / "pictures" / "tsne.csv"),
         "parity": parity_rows(parity),
         "parity_metrics": read(results / "parity" / "metrics.json"),
         "parity_environment": read(results / "parity" / "environment.json"),
@@ -97,26 +115,26 @@ def read(path: Path) -> dict:
         raise settings.BadInput(f"{path} is no JSON file: {error}") from None
 
 
-def accuracies(metrics: dict) -> list[dict]:
-    """Rows of the accuracy table: a baseline, then before and after for each measure."""
+def accuracies(metrics: dict) -> dict:
+    """The accuracy table: each measure at step 0, at the end and on pixels, protocols in columns."""
     if not metrics:
-        return []
+        return {}
     baseline = metrics.get("baseline") or {}
-    tables = []
-    for protocol, moments in metrics["protocols"].items():
-        clustering = "kmeans_clean" if protocol == "clean" else "kmeans_refitted"
-        rows = []
-        for name, words, beside in ROWS:
-            if name not in moments["final"]:
-                continue
-            key = "logistic" if name.endswith("logistic") else clustering
-            rows.append({"name": words, "initial": moments["initial"].get(name),
-                         "final": moments["final"][name],
-                         "baseline": (baseline.get(beside) or {}).get(key) if beside else None})
-        tables.append({"protocol": protocol, "rows": rows,
-                       "images": moments["final"]["test_images"],
-                       "rec_ll": (moments["initial"]["rec_ll"], moments["final"]["rec_ll"])})
-    return tables
+    protocols = [{"words": f"{name} protocol", "images": moments["final"]["test_images"],
+                  "rec_ll": (moments["initial"]["rec_ll"], moments["final"]["rec_ll"])}
+                 for name, moments in metrics["protocols"].items()]
+    rows = []
+    for measure, words, beside in ROWS:
+        cells = []
+        for protocol, moments in metrics["protocols"].items():
+            clustering = "kmeans_clean" if protocol == "clean" else "kmeans_refitted"
+            key = "logistic" if measure.endswith("logistic") else clustering
+            cells.append({"initial": moments["initial"].get(measure),
+                          "final": moments["final"].get(measure),
+                          "baseline": (baseline.get(beside) or {}).get(key) if beside else None})
+        if any(cell["final"] for cell in cells):
+            rows.append({"name": words, "protocols": cells})
+    return {"protocols": protocols, "rows": rows}
 
 
 def parity_rows(parity: dict) -> dict:
@@ -214,6 +232,11 @@ def confusions(path: Path) -> list[tuple[str, str]]:
             if name in tables]
 
 
+def tsne(path: Path) -> list[tuple[str, str]]:
+    """(kind of presence, SVG) of the t-SNE maps."""
+    return plots.tsne(path) if path.exists() else []
+
+
 def share(value) -> str:
     """0.123 as 12.3 %."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
@@ -232,11 +255,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = console.Parser(prog="python -m pipelines.report", description=__doc__.splitlines()[0])
     parser.add_argument("--params", default="params.yaml")
     parser.add_argument("--results", default="results", help="folder the results lie in")
+    parser.add_argument("--presets", nargs="+", metavar="NAME", help="write results/paper.html over "
+                        "the aggregates of these presets; `all` for every one that is there")
     given = parser.parse_args(arguments)
 
     def work():
-        section = settings.load_params(given.params).get("report") or {}
-        path = run(settings.build(settings.Report, section, "report"), given.results)
+        from pipelines import paper_report  # which imports this module
+
+        if given.presets:
+            path = paper_report.run(given.presets, given.results)
+        else:
+            section = settings.load_params(given.params).get("report") or {}
+            path = run(settings.build(settings.Report, section, "report"), given.results)
         print(f"Report: {path}")
     return console.exit_code(work)
 

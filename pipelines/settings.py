@@ -53,7 +53,10 @@ class Evaluate:
         seed: of shifts, noise, k-means and bootstrap.
         bootstrap_draws: samples behind an interval.
         level: share of the draws inside it.
+        fit_images: training images at most, the first ones, that k-means of the clean protocol and
+            the logistic probes are fitted to; 0 is all of them. The metrics say how many it was.
         baseline_images: training images at most that the fits on raw pixels use.
+        tsne_images: test images at most in the t-SNE of the presences, drawn by `seed`; 0 is none.
         n_pictures: images shown with their reconstruction.
         require_learning: fail unless the run has learned.
         standard_errors: by how many the probes must beat their values at step 0.
@@ -66,7 +69,9 @@ class Evaluate:
     seed: int = 0
     bootstrap_draws: int = 2000
     level: float = 0.95
+    fit_images: int = 0
     baseline_images: int = 10_000
+    tsne_images: int = 1000
     n_pictures: int = 16
     require_learning: bool = False
     standard_errors: float = 3.0
@@ -266,6 +271,11 @@ def folder_of(stage: str, preset: str, seed: int | None = None,
     """results/<stage>/<preset>[/<seed>]."""
     folder = Path(results) / stage / preset
     return folder if seed is None else folder / str(seed)
+
+
+def evaluation_name(preset: str, on: str | None = None) -> str:
+    """What results of a preset are called that was tested on another data source."""
+    return preset if on is None else f"{preset}_on_{on}"
 
 
 def _typed(value, wanted: str, where: str):

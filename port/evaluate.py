@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
 from sklearn.cluster import KMeans
 
 import port
@@ -154,6 +155,15 @@ def logistic_probe(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray
     return model.fit(train.astype(np.float64), train_labels).predict(test.astype(np.float64))
 
 
+def tsne(features: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+    """Places of the examples in the plane by t-SNE, from the principal components, seeded."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        features.astype(np.float64)).astype(np.float64)
+
+
 def bootstrap_interval(correct: np.ndarray, seed: int = 0, n_draws: int = 2000,
                        level: float = 0.95) -> Accuracy:
     """Accuracy with its percentile bootstrap interval over the examples.
@@ -173,6 +183,36 @@ def bootstrap_interval(correct: np.ndarray, seed: int = 0, n_draws: int = 2000,
     draws = np.random.default_rng(seed).binomial(n, value, n_draws) / n
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Accuracy(value, float(low), float(high), float(np.sqrt(value * (1 - value) / n)), n)
+
+
+def seeds_interval(values: list[float], counts: list[int], seed: int = 0, n_draws: int = 10_000,
+                   level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean over seeds, by a bootstrap over seeds and over examples.
+
+    Each draw takes as many seeds as there are, with replacement; within each, n examples with
+    replacement, of which Binomial(n, p) are right. All seeds are scored on the same images, so a
+    sample of images that is easy for one is taken to be easy for all: one quantile u is drawn and
+    every seed taken has F⁻¹(u; n, p) right. That is perfect correlation, the most that common
+    images can widen the interval. Few seeds make the bootstrap over them too narrow, by about
+    √((S - 1)/S); with one seed the interval is over its examples alone.
+
+    Args:
+        values: accuracy p of each seed.
+        counts: number of examples n of each.
+        seed: of the draws.
+        n_draws: bootstrap samples.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Lower and upper end.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(values), size=(n_draws, len(values)))
+    quantile = rng.random(n_draws)
+    right = np.stack([binom.ppf(quantile, n, p) / n for n, p in zip(counts, values)], axis=1)
+    means = np.take_along_axis(right, chosen, axis=1).mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def exceeds(new: Accuracy, old: Accuracy) -> float:

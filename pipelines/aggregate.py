@@ -1,0 +1,311 @@
+"""Stage `aggregate`: the results of all seeds of a preset as one, with a verdict on the paper.
+
+    python -m pipelines.aggregate --preset mnist
+    python -m pipelines.aggregate --preset mnist --on affnist
+
+Reads metrics.json, config.json and environment.json of results/train/<preset>/<seed>/ and
+results/evaluate/<preset>/<seed>/ for every seed that is there, wherever it was trained, and
+history.csv where there is one. Refuses seeds that are not of one configuration. Leaves
+results/aggregate/<preset>/ with metrics.json, curves.csv and plots/.
+
+Per measure: the values of the seeds, mean, standard deviation over seeds (ddof 1; null with one
+seed), an interval and a verdict. The interval is a bootstrap over seeds and examples
+(`port.evaluate.seeds_interval` says exactly how); with one seed it is over its examples alone, and
+`interval_over` says so. The verdict's rule stands in `pipelines.paper`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import console, paper, plots, settings
+from pipelines.prepare import write_json
+from port import evaluate, train
+
+# What decides nothing that is measured here. Everything else has to be the same for all seeds.
+IGNORED = {f"train.{name}" for name in (*train.NOT_IDENTITY, "seed", "device", "held_out_every",
+                                        "held_out_images") if name != "steps"}
+IGNORED |= {f"evaluate.{name}" for name in ("device", "threads", "n_pictures", "tsne_images",
+                                            "require_learning", "standard_errors")}
+IGNORED |= {"prepare.data_root", "prepare.download"}
+CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")
+CURVE_POINTS = 100  # rows kept of each seed's history
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed left."""
+
+    seed: int
+    train: dict
+    evaluated: dict
+    config: dict
+    environment: dict
+    history: Path
+
+
+def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS,
+        on: str | None = None) -> Path:
+    """Aggregate all seeds of a preset.
+
+    Raises:
+        BadInput: no results, results of several configurations, or a value that is no number.
+    """
+    results = Path(results)
+    name = settings.evaluation_name(preset.name, on)
+    runs, missing = read_runs(preset.name, name, results)
+    refuse_mixtures(runs)
+    measured = summarise(runs, preset) | {"not_evaluated": missing}
+    folder = settings.folder_of("aggregate", name, results=results)
+    curves = read_curves(runs, folder / "curves.csv")
+    write_json(folder / "metrics.json", measured)
+    write_curves(folder / "curves.csv", curves)
+    plots.save(folder / "plots", {"accuracy": plots.seeds_chart(measured),
+                                  **dict(plots.curves_over_seeds(curves))})
+    say(measured)
+    return folder
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[int]]:
+    """The seeds with an evaluation, in order, and those that are trained but not evaluated.
+
+    Raises:
+        BadInput: no evaluation, or a file that is missing or damaged.
+    """
+    trained = seeds_in(settings.folder_of("train", preset, results=results))
+    evaluated = seeds_in(settings.folder_of("evaluate", name, results=results))
+    if not evaluated:
+        raise settings.BadInput(f"no evaluation in {settings.folder_of('evaluate', name, results=results)}"
+                                f"; run the train and evaluate stages for a seed first")
+    runs = []
+    for seed in evaluated:
+        at = settings.folder_of("train", preset, seed, results)
+        beside = settings.folder_of("evaluate", name, seed, results)
+        config = read(at / "config.json") | {"evaluate": read(beside / "config.json")["evaluate"]}
+        found = Run(seed, read(at / "metrics.json"), read(beside / "metrics.json"), config,
+                    read(at / "environment.json"), at / "history.csv")
+        steps = found.evaluated.get("steps")
+        if steps != found.train["steps"]:
+            raise settings.BadInput(f"{beside} was measured at {steps} steps, {at} is trained for "
+                                    f"{found.train['steps']}; evaluate it again")
+        runs.append(found)
+    return runs, [seed for seed in trained if seed not in evaluated]
+
+
+def seeds_in(folder: Path) -> list[int]:
+    """Names of the subfolders that are numbers and hold a metrics.json."""
+    return sorted(int(path.parent.name) for path in folder.glob("*/metrics.json")
+                  if path.parent.name.isdigit())
+
+
+def read(path: Path) -> dict:
+    """A JSON file that has to be there.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise settings.BadInput(f"{path} is missing: bring all of metrics.json, config.json and "
+                                "environment.json of a run") from None
+    except ValueError as error:
+        raise settings.BadInput(f"{path} is no JSON file: {error}") from None
+
+
+def flat(config: dict, prefix: str = "") -> dict:
+    """Nested settings as `section.key: value`, without what decides nothing."""
+    found = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found |= flat(value, f"{name}.")
+        elif name not in IGNORED:
+            found[name] = value
+    return found
+
+
+def refuse_mixtures(runs: list[Run]) -> None:
+    """Raise unless all seeds are of one configuration, data set and length.
+
+    Raises:
+        BadInput: naming the first difference.
+    """
+    def identity(run: Run) -> dict:
+        return flat(run.config) | {"data": run.evaluated.get("data"), "steps": run.train["steps"]}
+    first = identity(runs[0])
+    for other in runs[1:]:
+        for line in differences(identity(other), first):
+            raise settings.BadInput(f"seeds {runs[0].seed} and {other.seed} do not belong together: "
+                                    f"{line}; remove or repeat one of them")
+
+
+def differences(found: dict, wanted: dict) -> list[str]:
+    """`key is 1 against 2` for every key that is not the same; absent keys too."""
+    absent = object()
+    return [f"{key} is {found.get(key, 'absent')!r} against {wanted.get(key, 'absent')!r}"
+            for key in {**wanted, **found} if found.get(key, absent) != wanted.get(key, absent)]
+
+
+# ------------------------------------------------------------------------------------------ statistics
+
+def summarise(runs: list[Run], preset: settings.Preset) -> dict:
+    """Everything of metrics.json but the seeds that are missing."""
+    first, wanted = runs[0], preset.evaluate()
+    steps, data = first.train["steps"], first.evaluated["data"]
+    full, different = against_preset(first, preset)
+    obstacle = paper.obstacle_to(data, len(runs), steps, full, different)
+    found = {"preset": preset.name, "data": data, "trained_on": first.evaluated["trained_on"],
+             "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
+             "finished": full is not None and steps >= full, "unlike_preset": different,
+             "level": wanted.level, "bootstrap_draws": wanted.bootstrap_draws,
+             "interval_over": "seeds and examples" if len(runs) > 1 else "examples",
+             "protocols": {}, "environments": environments(runs)}
+    for protocol, moments in first.evaluated["protocols"].items():
+        rows = {}
+        for measure, value in moments["final"].items():
+            if isinstance(value, dict):
+                rows[measure] = accuracy(runs, protocol, measure, wanted, obstacle)
+            else:
+                numbers = [number(run, protocol, measure) for run in runs]
+                rows[measure] = value if measure.endswith("_images") else {
+                    "mean": statistics.fmean(numbers), "std": spread(numbers)}
+        found["protocols"][protocol] = rows
+    return found
+
+
+def against_preset(run: Run, preset: settings.Preset) -> tuple[int, list[str]]:
+    """Full length of the preset as it stands in params.yaml, and where a run's settings differ."""
+    training = asdict(preset.train(run.seed)[0])
+    stands = flat({"train": training, "prepare": preset.sections["prepare"],
+                   "arguments": preset.config().to_arguments()})
+    did = flat({key: run.config[key] for key in ("train", "prepare", "arguments")})
+    # Lists come back from JSON where the configuration holds tuples.
+    stands, did = json.loads(json.dumps(stands)), json.loads(json.dumps(did))
+    return training["steps"], [line for line in differences(did, stands)
+                               if not line.startswith("train.steps ")]
+
+
+def accuracy(runs: list[Run], protocol: str, measure: str, wanted: settings.Evaluate,
+             obstacle: str) -> dict:
+    """One measure over the seeds, with interval and verdict."""
+    values = [number(run, protocol, measure) for run in runs]
+    counts = [run.evaluated["protocols"][protocol]["final"][measure]["n"] for run in runs]
+    mean = statistics.fmean(values)
+    low, high = evaluate.seeds_interval(values, counts, wanted.seed, wanted.bootstrap_draws,
+                                        wanted.level)
+    figure = paper.figure(runs[0].evaluated["data"], measure)
+    says = paper.verdict(mean, high, figure, obstacle)
+    return {"mean": mean, "std": spread(values), "low": low, "high": high, "values": values,
+            "initial": statistics.fmean(number(run, protocol, measure, "initial") for run in runs),
+            "n": counts[0], "paper": None if figure is None else figure.value,
+            "verdict": says.word, "reason": says.reason}
+
+
+def number(run: Run, protocol: str, measure: str, moment: str = "final") -> float:
+    """A value of a seed's evaluation.
+
+    Raises:
+        BadInput: it is missing or not a finite number.
+    """
+    try:
+        value = run.evaluated["protocols"][protocol][moment][measure]
+        value = value["value"] if isinstance(value, dict) else value
+    except KeyError:
+        value = None
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise settings.BadInput(f"seed {run.seed}: {protocol} {measure} ({moment}) is {value}, not a "
+                                "number; evaluate it again or remove the seed")
+    return float(value)
+
+
+def spread(values: list[float]) -> float | None:
+    """Standard deviation with ddof 1; None for a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def environments(runs: list[Run]) -> list[dict]:
+    """Where and with what each seed was trained."""
+    return [{"seed": run.seed, "device": run.environment.get("device_name"),
+             "revision": run.environment.get("revision"),
+             "torch": (run.environment.get("packages") or {}).get("torch"),
+             "seconds": run.train.get("seconds"),
+             "steps_per_second": run.train.get("steps_per_second")} for run in runs]
+
+
+# ---------------------------------------------------------------------------------------------- curves
+
+def read_curves(runs: list[Run], kept: Path) -> list[dict]:
+    """Thinned learning curves, one row per seed and step; `kept` serves seeds without a history."""
+    old = []
+    if kept.exists():
+        with open(kept, newline="") as file:
+            old = list(csv.DictReader(file))
+    rows = []
+    for run in runs:
+        if run.history.exists():
+            rows += [{"seed": run.seed, **row} for row in thinned(plots.read_history(run.history))]
+        else:
+            rows += [row for row in old if int(row["seed"]) == run.seed]
+    return rows
+
+
+def thinned(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
+    """At most `CURVE_POINTS` steps of each curve, evenly spread, the last one always."""
+    rows: dict[int, dict] = {}
+    for name in CURVES:
+        if name in history:
+            steps, values = history[name]
+            for i in np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS).round().astype(int)):
+                rows.setdefault(int(steps[i]), {})[name] = f"{values[i]:.6g}"
+    return [{"step": step, **rows[step]} for step in sorted(rows)]
+
+
+def write_curves(path: Path, rows: list[dict]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["seed", "step", *CURVES], restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)
+
+
+def say(measured: dict) -> None:
+    """The table on the terminal."""
+    seeds = measured["seeds"]
+    print(f"aggregate: {measured['preset']} on {paper.name_of(measured['data'])}, {len(seeds)} "
+          f"seed(s), {measured['steps']:,} steps; interval over {measured['interval_over']}")
+    for protocol, rows in measured["protocols"].items():
+        for measure, row in rows.items():
+            if isinstance(row, dict) and "values" in row:
+                std = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+                print(f"  {protocol:8s} {measure:18s} {100 * row['mean']:6.2f}{std} % "
+                      f"[{100 * row['low']:.2f}, {100 * row['high']:.2f}]  {row['verdict']}"
+                      + (f" ({row['reason']})" if row["reason"] else ""))
+    if measured["not_evaluated"]:
+        print(f"  trained but not evaluated: seeds {measured['not_evaluated']}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.stage_parser("aggregate", __doc__.splitlines()[0], seed=False)
+    parser.add_argument("--on", metavar="SOURCE", help="results of `evaluate --on SOURCE`")
+    given = parser.parse_args(arguments)
+
+    def work():
+        preset = settings.load_preset(given.preset, given.overrides, given.params)
+        run(preset, given.results, given.on)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
