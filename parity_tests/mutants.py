@@ -212,7 +212,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "presence in the tokens, not its complement", "phanideepgampa"),
     Mutant("token-order", _SCAE, "token_templates.permute(0, 1, 3, 4, 2).flatten(2)",
            "token_templates.permute(0, 1, 4, 3, 2).flatten(2)", "templates flattened in another order"),
-    Mutant("mass-not-divided", _SCAE, '("posterior", mass / n_points)', '("posterior", mass / 1.0)',
+    Mutant("mass-not-divided", _SCAE, '("posterior", whole_mass / n_points)',
+           '("posterior", whole_mass / 1.0)',
            "posterior mass not divided by the points"),
     Mutant("per-capsule-paired", _SCAE, 'if "Q25" in self.config.repairs:', "if True:",
            "per-capsule reconstructions paired rightly, which the original does not"),
@@ -227,9 +228,11 @@ MUTANTS: tuple[Mutant, ...] = (
            "mean square from zeros", "bdsaglam, phanideepgampa"),
     Mutant("rms-decay", _OPTIM, "torch._foreach_mul_(ms, decay)", "torch._foreach_mul_(ms, 0.99)",
            "decay of 0.99", "bdsaglam"),
-    Mutant("rms-lr-outside", _OPTIM, "torch._foreach_addcdiv_(mom, grads, root, value=lr)\n"
-           "    torch._foreach_sub_(parameters, mom)",
-           "torch._foreach_addcdiv_(mom, grads, root)\n    torch._foreach_sub_(parameters, mom, alpha=lr)",
+    Mutant("rms-lr-outside", _OPTIM,
+           "    scaled = torch._foreach_mul(grads, lr)\n    torch._foreach_div_(scaled, root)\n"
+           "    torch._foreach_add_(mom, scaled)\n    torch._foreach_sub_(parameters, mom)",
+           "    torch._foreach_add_(mom, torch._foreach_div(grads, root))\n"
+           "    torch._foreach_sub_(parameters, torch._foreach_mul(mom, lr))",
            "learning rate outside the momentum", "bdsaglam, phanideepgampa"),
     Mutant("epsilon-of-batch", _OPTIM, "return 1e-2 / batch_size ** 2", "return 1e-2 / batch_size",
            "epsilon divided by the batch once"),

@@ -40,7 +40,6 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     config = preset.config()
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted.tf32
     dataset = dataset_for(preset, results).to(place)
     model = port.ImageAutoencoder(config, seed=seed).to(place)
 
@@ -98,8 +97,9 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
     write_json(folder / "config.json", preset.resolved()
                | {"train": asdict(wanted), "arguments": model.config.to_arguments()})
     write_json(folder / "environment.json", environment.describe(
-        device, seed=wanted.seed, compiled=wanted.compile and not trained.notes,
-        notes=trained.notes))
+        device, seed=wanted.seed, **trained.precision,
+        compiled=wanted.compile and not any("torch.compile" in note for note in trained.notes),
+        captured=trained.captured, notes=trained.notes))
 
 
 @contextlib.contextmanager

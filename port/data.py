@@ -196,6 +196,10 @@ class Batches:
 
     def __next__(self) -> tuple[Float[Tensor, "batch channels canvas canvas"],
                                 Int64[Tensor, " batch"]]:
+        return self.take(self.next_index())
+
+    def next_index(self) -> Int64[Tensor, " batch"]:
+        """Which examples the next batch holds; moves on."""
         pieces, missing = [], self.batch_size
         while missing:
             piece = self.order[self.position:self.position + missing]
@@ -205,7 +209,11 @@ class Batches:
             if self.position == len(self.order):
                 self._next_epoch()
                 self.position = 0
-        index = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+    def take(self, index: Int64[Tensor, " batch"]) -> tuple[
+            Float[Tensor, "batch channels canvas canvas"], Int64[Tensor, " batch"]]:
+        """Images at newly drawn places, and labels; device code that no host has to wait for."""
         generator = None if self.shift == "centred" else self.place_generator
         image = place(self.split.images[index], self.canvas, generator, self.shift == "uniform")
         return image, self.split.labels[index]

@@ -6,6 +6,7 @@ raw (scaled inside the model), logistic, normal and Bernoulli ones are finished.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -126,7 +127,11 @@ class Noise:
 
     def to(self, *args, **kwargs) -> Noise:
         """The draws on another device or in another dtype, as `Tensor.to`."""
-        return Noise(**{f"raw_{j}": raw.to(*args, **kwargs) for j, raw in enumerate(self.raw)})
+        return self.map(lambda raw: raw.to(*args, **kwargs))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Noise:
+        """The draws after a function of each, to take a part of the batch for instance."""
+        return Noise(**{f"raw_{j}": function(raw) for j, raw in enumerate(self.raw)})
 
     def __repr__(self) -> str:
         return "Noise(" + ", ".join(f"raw_{j}: {tuple(r.shape)}" for j, r in enumerate(self.raw)) + ")"

@@ -256,5 +256,6 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
     pose = torch.stack(rows, -1)
     if not as_matrix:
         return pose
-    last = torch.tensor([0.0, 0.0, 1.0], dtype=pose.dtype, device=pose.device)
+    # Made on the device: copying three numbers there would stop the host in every step.
+    last = torch.cat([pose.new_zeros(2), pose.new_ones(1)])
     return torch.cat([pose.unflatten(-1, (2, 3)), last.expand(*pose.shape[:-1], 1, 3)], -2)

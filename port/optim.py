@@ -86,7 +86,7 @@ class RMSProp(torch.optim.Optimizer):
 
     Args:
         params: parameters, named pairs or groups, as for any `torch.optim.Optimizer`.
-        lr: learning rate.
+        lr: learning rate; a tensor on the device lets it change without the host.
         epsilon: see `rmsprop_epsilon`.
         decay: of the mean square.
         momentum: of the step.
@@ -96,7 +96,7 @@ class RMSProp(torch.optim.Optimizer):
     is skipped; one with a zero gradient still decays its slots.
     """
 
-    def __init__(self, params: Iterable, lr: float, epsilon: float, decay: float = 0.9,
+    def __init__(self, params: Iterable, lr: float | Tensor, epsilon: float, decay: float = 0.9,
                  momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "epsilon": epsilon, "decay": decay,
                                   "momentum": momentum})
@@ -125,7 +125,7 @@ class RMSProp(torch.optim.Optimizer):
 
 
 def _rmsprop_foreach(parameters: list[Tensor], grads: list[Tensor], ms: list[Tensor],
-                     mom: list[Tensor], lr: float, decay: float, momentum: float,
+                     mom: list[Tensor], lr: float | Tensor, decay: float, momentum: float,
                      epsilon: float) -> None:
     """`rmsprop_update` in place on many tensors at once: a few kernels instead of six a tensor."""
     torch._foreach_mul_(ms, decay)
@@ -133,5 +133,9 @@ def _rmsprop_foreach(parameters: list[Tensor], grads: list[Tensor], ms: list[Ten
     root = torch._foreach_add(ms, epsilon)
     torch._foreach_sqrt_(root)
     torch._foreach_mul_(mom, momentum)
-    torch._foreach_addcdiv_(mom, grads, root, value=lr)
+    # The rate may lie on the device, so that it can change inside a captured graph; in this order of
+    # operations both kinds give the same bits as addcdiv.
+    scaled = torch._foreach_mul(grads, lr)
+    torch._foreach_div_(scaled, root)
+    torch._foreach_add_(mom, scaled)
     torch._foreach_sub_(parameters, mom)

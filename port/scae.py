@@ -50,6 +50,9 @@ class ImageAutoencoder(nn.Module):
     def __init__(self, config: Config, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.check_range = True  # training switches it off: its images come from bytes
+        # Rows of the whole batch; with several ranks, training puts in what brings them together.
+        self.gather = lambda rows: rows
         repairs, part, settings = config.repairs, config.part_encoder, config.autoencoder
         rng = np.random.default_rng(seed)
         self.part_encoder = encoders.PartEncoder(
@@ -88,7 +91,8 @@ class ImageAutoencoder(nn.Module):
         """Refuse an image of the wrong size, channels, dtype or range.
 
         Args:
-            image: `[B, C, S, S]`. The range is looked at where that costs no synchronisation.
+            image: `[B, C, S, S]`. The range is looked at on the CPU only, where reading a value stops
+                nothing, and not in training.
             what: the argument's name, for the message.
 
         Raises:
@@ -101,7 +105,7 @@ class ImageAutoencoder(nn.Module):
         if image.dtype != self.dtype:
             hint = "; divide bytes by 255" if image.dtype == torch.uint8 else ""
             raise ValueError(f"{what}: expected dtype {self.dtype}, got {image.dtype}{hint}")
-        if image.device.type == "cpu" and not torch.compiler.is_compiling():
+        if self.check_range and image.device.type == "cpu" and not torch.compiler.is_compiling():
             low, high = image.min().item(), image.max().item()
             if not (low >= 0.0 and high <= 1.0):
                 raise ValueError(f"{what}: expected values in [0, 1], got [{low:g}, {high:g}]")
@@ -177,14 +181,17 @@ class ImageAutoencoder(nn.Module):
                    "primary_caps_l1": ops.flat_reduce(parts.presence)}
         mass = torch.sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
-        for kind, p in (("posterior", mass / n_points), ("prior", caps_presence)):
+        # These look at the whole batch: with several ranks, at the rows of all of them.
+        whole_mass, whole_presence = self.gather(mass), self.gather(caps_presence)
+        for kind, p in (("posterior", whole_mass / n_points), ("prior", whole_presence)):
             constant = settings.prior_within_example_constant if kind == "prior" else 0.0
             within, between = losses.sparsity_loss(
                 getattr(settings, f"{kind}_sparsity_loss_type"), p, settings.n_classes, constant)
             scalars[f"{kind}_within_sparsity_loss"] = within
             scalars[f"{kind}_between_sparsity_loss"] = between
         logits: list[Array | None] = [None, None]
-        for i, (name, features) in enumerate((("posterior", mass), ("prior", caps_presence))):
+        label = None if label is None else self.gather(label)
+        for i, (name, features) in enumerate((("posterior", whole_mass), ("prior", whole_presence))):
             if len(self.probes):
                 logits[i], xe, accuracy = self.probes[i](features, label)
                 if label is not None:

@@ -2,8 +2,8 @@
 
 All randomness comes from three generators (order, places, noise) whose states lie in the checkpoint
 beside weights and slots, so a run that was stopped continues with the same bits as one that was
-not. Nothing is read from the device inside a step; the means of all scalars are read every
-`log_every` steps, and a non-finite loss is noticed there, before anything is saved.
+not. Nothing is read from the device inside a step (`port.step`); the means of all scalars are read
+every `log_every` steps, and what is not finite is noticed there, before anything is saved.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-import port
-from port import data, evaluate, optim, resume
+from port import data, diagnose, evaluate, optim, precision, resume, schedule
+from port.distributed import ALONE, World, check_divisible
+from port.schedule import Settings
+from port.step import Step
 
-NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile")
+# What may change when a run continues: how long it is, how often it reports, and what only changes
+# the order of rounding (see `port.resume`).
+NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", "capture",
+                "deterministic")
 
 
 class Interrupted(Exception):
@@ -34,61 +38,6 @@ class Interrupted(Exception):
     def __init__(self, signum: int, step: int):
         super().__init__(f"stopped by signal {signum} at step {step}")
         self.signum, self.step = signum, step
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; what the model is stands in its own configuration.
-
-    Attributes:
-        batch_size: images per step; also sets epsilon = 1e-2 / batch_size².
-        lr: learning rate.
-        steps: number of updates.
-        seed: of weights, order, places and noise.
-        lr_decay: factor per `lr_decay_steps`, applied continuously; 1 is the original, whose
-            schedule never takes effect (Q07).
-        lr_decay_steps: steps per factor.
-        noise: draw the noise on the presence logits.
-        shuffle: a new order each epoch; the original never shuffles (Q28).
-        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`.
-        grad_value_clip: largest absolute gradient; 0 is none.
-        grad_norm_clip: largest norm, times the root of the number of variables; 0 is none.
-        log_every: steps between two reads of the scalars.
-        held_out_every: steps between two looks at the test split; 0 is never.
-        held_out_images: how many of its images are looked at.
-        checkpoint_every: steps between two checkpoints.
-        compile: use torch.compile; falls back to eager where it cannot work.
-        threads: of the CPU; 0 leaves torch's choice.
-        tf32: allow TF32 on a GPU.
-    """
-
-    batch_size: int = 128
-    lr: float = 3e-5
-    steps: int = 300_000
-    seed: int = 0
-    lr_decay: float = 1.0
-    lr_decay_steps: int = 10_000
-    noise: bool = True
-    shuffle: bool = True
-    shift: str = "original"
-    grad_value_clip: float = 0.0
-    grad_norm_clip: float = 0.0
-    log_every: int = 100
-    held_out_every: int = 0
-    held_out_images: int = 1024
-    checkpoint_every: int = 1000
-    compile: bool = False
-    threads: int = 0
-    tf32: bool = False
-
-    def __post_init__(self):
-        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.shift not in data.SHIFTS:
-            raise ValueError(f"no shift {self.shift!r}; there are {', '.join(data.SHIFTS)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, not {self.lr}")
 
 
 @dataclass
@@ -101,11 +50,14 @@ class Trained:
     optimizer: optim.RMSProp
     seconds: float
     notes: list[str] = field(default_factory=list)
+    precision: dict = field(default_factory=dict)
+    captured: bool = False
 
 
 def train(model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
           folder: Path | None = None, on_step: Callable[[int], None] | None = None,
-          on_row: Callable[[dict[str, float]], None] | None = None) -> Trained:
+          on_row: Callable[[dict[str, float]], None] | None = None,
+          world: World = ALONE) -> Trained:
     """Train a model in place, continuing from the newest checkpoint in `folder` if there is one.
 
     Args:
@@ -115,66 +67,131 @@ def train(model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
         folder: where checkpoints go; None writes none.
         on_step: called with the number of updates done, after each.
         on_row: called with each new row of the history.
+        world: the ranks that train together.
 
     Returns:
         The history and the optimizer; the model holds the trained weights.
 
     Raises:
-        resume.NonFiniteLoss: a scalar is not finite.
-        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        resume.NonFiniteLoss: a scalar, gradient or weight is not finite.
+        Interrupted: SIGTERM or SIGINT came, on any rank; the state is saved.
+        ValueError: the batch cannot be shared out equally.
     """
-    device = next(model.parameters()).device
-    order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
-                              .generate_state(2))
-    batches = data.Batches(dataset.train, settings.batch_size, model.config.canvas, order_seed,
-                           settings.shuffle, settings.shift)
-    noise_generator = torch.Generator(device).manual_seed(noise_seed)
-    optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
-                              epsilon=optim.rmsprop_epsilon(settings.batch_size))
-    state = resume.State(model, optimizer, batches, noise_generator)
-    if folder is not None:
-        state.load(Path(folder), settings.steps)
-    run = Trained(state.step, state.step, state.history, optimizer, state.seconds)
-    forward = Forward(model, settings.compile, run.notes)
-    model.train()
-    started = time.perf_counter() - state.seconds
+    with precision.mode(settings) as in_force, precision.mixed(model, settings), \
+            caught_signals() as stop:
+        run = Run(model, dataset, settings, folder, on_step, on_row, world)
+        while not run.done:
+            run.advance(stop)
+        return run.finish(in_force)
 
-    with _catch_signals() as stop:
-        while state.step < settings.steps:
-            image, label = next(batches)
-            noise = port.Noise.draw(noise_generator, model.config, len(image), device) \
-                if settings.noise else None
-            loss, scalars = forward(image, label, noise)
-            optimizer.zero_grad()
-            loss.backward()
-            _clip(model, settings)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * settings.lr_decay ** (
-                    state.step / settings.lr_decay_steps)
-            optimizer.step()
-            state.add(loss, scalars)
-            state.step += 1
 
-            if on_step:
-                on_step(state.step)
-            last = state.step == settings.steps
-            state.seconds = time.perf_counter() - started
-            if last or state.step % settings.log_every == 0:
-                row = state.read_means()
-                if settings.held_out_every and (
-                        last or state.step % settings.held_out_every == 0):
-                    row |= held_out(model, dataset.test, settings)
-                if on_row:
-                    on_row(row)
-            if folder is not None and (
-                    last or stop or state.step % settings.checkpoint_every == 0):
-                state.check_finite()
-                state.save(Path(folder))
-            if stop and not last:
-                raise Interrupted(stop[0], state.step)
-    run.step, run.seconds = state.step, state.seconds
-    model.eval()
-    return run
+class Run:
+    """A model being trained, one step at a time; arguments as for `train`."""
+
+    def __init__(self, model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
+                 folder: Path | None = None, on_step: Callable[[int], None] | None = None,
+                 on_row: Callable[[dict[str, float]], None] | None = None, world: World = ALONE):
+        check_divisible(settings.batch_size, world.size)
+        self.model, self.dataset, self.settings, self.world = model, dataset, settings, world
+        self.folder = None if folder is None else Path(folder)
+        self.on_step, self.on_row = on_step, on_row
+        device = next(model.parameters()).device
+        order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
+                                  .generate_state(2))
+        batches = data.Batches(dataset.train, settings.batch_size, model.config.canvas, order_seed,
+                               settings.shuffle, settings.shift)
+        optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
+                                  epsilon=optim.rmsprop_epsilon(settings.batch_size))
+        self.state = resume.State(model, optimizer, batches,
+                                  torch.Generator(device).manual_seed(noise_seed))
+        self.notes: list[str] = []
+        if folder is not None:
+            self._continue()
+        self.step = Step(self.state, settings, self.notes, world)
+        self.good = resume.Snapshot(self.state)
+        self.resumed_at = self.state.step
+        self.started = time.perf_counter() - self.state.seconds
+        model.train()
+
+    @property
+    def done(self) -> bool:
+        return self.state.step >= self.settings.steps
+
+    def advance(self, stop: list[int]) -> None:
+        """One step and what is due after it; `stop` holds the signals that came."""
+        state, settings = self.state, self.settings
+        self.step(state.batches.next_index(), schedule.learning_rate(settings, state.step))
+        state.step += 1
+        if self.on_step:
+            self.on_step(state.step)
+
+        state.seconds = time.perf_counter() - self.started
+        look = self.done or state.step % settings.log_every == 0
+        signum = self._agreed(stop, look)
+        save = self.folder is not None and (
+            self.done or signum or state.step % settings.checkpoint_every == 0)
+        if look or save:
+            self._check()
+        if look:
+            row = state.read_means()
+            if settings.held_out_every and (
+                    self.done or state.step % settings.held_out_every == 0):
+                row |= held_out(self.model, self.dataset.test, settings)
+            if self.on_row:
+                self.on_row(row)
+        if look or save:
+            self.good = resume.Snapshot(state)
+        if save and self.world.main:
+            state.save(self.folder, self._made_with())
+        if signum and not self.done:
+            self.world.barrier()  # nobody leaves before the state is on the disk
+            raise Interrupted(signum, state.step)
+
+    def finish(self, in_force: dict) -> Trained:
+        """The result of a run that is done."""
+        self.model.eval()
+        self.model.gather = lambda rows: rows
+        return Trained(self.state.step, self.resumed_at, self.state.history, self.state.optimizer,
+                       self.state.seconds, self.notes, in_force, self.step.graph is not None)
+
+    def _agreed(self, stop: list[int], look: bool) -> int:
+        """The signal to stop at, 0 for none; the same on every rank.
+
+        Ranks on GPUs ask each other only where the host waits anyway.
+        """
+        if self.world.size == 1:
+            return stop[0] if stop else 0
+        if self.state.sums.is_cuda and not look:
+            return 0
+        return max(self.world.collect(stop[0] if stop else 0))
+
+    def _check(self) -> None:
+        """Notice what is not finite, say where it began, keep the last good state."""
+        try:
+            self.state.check_finite(self.world)
+        except resume.NonFiniteLoss as error:
+            cause = diagnose.first_cause(self.step, self.good, self.state.step)
+            self.good.restore()
+            bad = resume.non_finite(self.state.tensors())
+            if self.folder is not None and self.world.main and self.state.step and not bad:
+                self.state.save(self.folder, self._made_with())
+            raise resume.NonFiniteLoss(f"{error}; {cause}") from None
+
+    def _continue(self) -> None:
+        """Load the newest checkpoint; say what it was made with that is different now."""
+        before = self.state.load(self.folder, self.settings.steps, self.world)
+        now = self._made_with()
+        changed = [f"{name} {before[name]}, now {now[name]}" for name in now
+                   if before and before.get(name, now[name]) != now[name]]
+        if changed:
+            self.notes.append(f"continued from step {self.state.step} with another "
+                              f"{'; '.join(changed)}: the same run, not the same bits")
+
+    def _made_with(self) -> dict:
+        """What decides the order of rounding but not what is computed."""
+        return {"ranks": self.world.size, "threads": torch.get_num_threads(),
+                "compile": self.settings.compile, "deterministic": self.settings.deterministic,
+                "torch": torch.__version__}
 
 
 def held_out(model: torch.nn.Module, test: data.Split, settings: Settings) -> dict[str, float]:
@@ -182,8 +199,10 @@ def held_out(model: torch.nn.Module, test: data.Split, settings: Settings) -> di
     n = settings.held_out_images
     part = data.Split(test.images[:n], test.labels[:n])
     model.eval()
+    gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them
     seen = evaluate.collect(model, part, model.config.canvas, settings.batch_size, seed=0,
-                            noise=False, shift=settings.shift != "centred")
+                            noise=False)
+    model.gather = gather
     model.train()
     row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
     for name in ("posterior", "prior"):
@@ -193,57 +212,20 @@ def held_out(model: torch.nn.Module, test: data.Split, settings: Settings) -> di
     return row
 
 
-class Forward:
-    """Loss and scalars of a batch, compiled if asked for and possible."""
-
-    def __init__(self, model: torch.nn.Module, compiled: bool, notes: list[str]):
-        self.model, self.notes = model, notes
-        self.compiled = torch.compile(self.eager) if compiled else None
-        self.worked = False
-
-    def eager(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
-        result = self.model(image, label, noise)
-        return result.loss, result.scalars
-
-    def __call__(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.compiled is not None:
-            try:
-                result = self.compiled(image, label, noise)
-                self.worked = True
-                return result
-            except Exception as error:  # whatever a missing compiler raises; eager tells the rest
-                if self.worked:
-                    raise
-                self.compiled = None
-                reason = str(error).strip().splitlines()[0][:200]
-                self.notes.append(f"torch.compile does not work here ({reason}); training eagerly")
-                print(self.notes[-1], flush=True)
-        return self.eager(image, label, noise)
-
-
 def identity(*parts: dict) -> str:
     """Short hash of everything that decides a run, to name its checkpoint folder.
 
-    How long it runs and how often it reports are left out, so that a stopped run can be given more
-    steps.
+    How long it runs, how often it reports and what only changes the order of rounding are left out,
+    so that a stopped run can be given more steps or another number of processes. Device type, `amp`
+    and `tf32` are in: generators of another device draw other numbers, and precision is part of what
+    is computed, so a run with another of these is another run.
     """
     kept = [{k: v for k, v in part.items() if k not in NOT_IDENTITY} for part in parts]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _clip(model: torch.nn.Module, settings: Settings) -> None:
-    """Clip the gradients in place, if asked for."""
-    if not (settings.grad_value_clip or settings.grad_norm_clip):
-        return
-    with_gradient = [p for p in model.parameters() if p.grad is not None]
-    clipped = optim.clip_gradients([p.grad for p in with_gradient], settings.grad_value_clip,
-                                   settings.grad_norm_clip)
-    for parameter, gradient in zip(with_gradient, clipped):
-        parameter.grad = gradient
-
-
 @contextlib.contextmanager
-def _catch_signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """Collect the first SIGTERM or SIGINT in a list, so that the step under way can finish.
 
     A second Ctrl-C interrupts at once. Outside the main thread nothing is caught.

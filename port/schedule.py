@@ -1,0 +1,109 @@
+"""How to train: the settings of a run, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from port import data
+
+CHOICES = {"lr_schedule": ("constant", "exponential"), "shift": data.SHIFTS,
+           "amp": ("none", "bf16", "fp16"), "capture": ("auto", "always", "never")}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; what the model is stands in its own configuration.
+
+    Attributes:
+        batch_size: images per step, of all ranks together; also sets epsilon = 1e-2 / batch_size².
+        lr: learning rate.
+        steps: number of updates.
+        seed: of weights, order, places and noise.
+        lr_schedule: `constant` is the original, whose decay never takes effect (Q07);
+            `exponential` really applies it, with the original's numbers by default.
+        lr_decay: factor per `lr_decay_steps`.
+        lr_decay_steps: steps per factor.
+        lr_staircase: apply the factor at once every `lr_decay_steps`, not a little each step.
+        noise: draw the noise on the presence logits.
+        shuffle: a new order each epoch; the original never shuffles (Q28).
+        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`.
+        grad_value_clip: largest absolute gradient; 0 is none.
+        grad_norm_clip: largest norm, times the root of the number of weights; 0 is none.
+        log_every: steps between two reads of the scalars.
+        held_out_every: steps between two looks at the test split; 0 is never.
+        held_out_images: how many of its images are looked at.
+        checkpoint_every: steps between two checkpoints.
+        compile: use torch.compile; falls back to eager where it cannot work.
+        capture: replay the step as a CUDA graph: `auto` on a GPU where it works, `always` or an
+            error, `never`.
+        threads: of the CPU; 0 leaves torch's choice.
+        tf32: allow TF32 on a GPU.
+        amp: `bf16` or `fp16` for the products of the layers (see `port.precision`).
+        amp_loss_scale: factor on the loss under fp16, so that small gradients are not lost; a power
+            of two, taken out of the gradients again.
+        deterministic: only algorithms that give the same bits each time.
+    """
+
+    batch_size: int = 128
+    lr: float = 3e-5
+    steps: int = 300_000
+    seed: int = 0
+    lr_schedule: str = "constant"
+    lr_decay: float = 0.96
+    lr_decay_steps: int = 10_000
+    lr_staircase: bool = False
+    noise: bool = True
+    shuffle: bool = True
+    shift: str = "original"
+    grad_value_clip: float = 0.0
+    grad_norm_clip: float = 0.0
+    log_every: int = 100
+    held_out_every: int = 0
+    held_out_images: int = 1024
+    checkpoint_every: int = 1000
+    compile: bool = False
+    capture: str = "auto"
+    threads: int = 0
+    tf32: bool = False
+    amp: str = "none"
+    amp_loss_scale: float = 1024.0
+    deterministic: bool = False
+
+    def __post_init__(self):
+        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("lr", "lr_decay"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; 0 switches it off")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not "
+                                 f"{getattr(self, name)!r}")
+        if not (self.amp_loss_scale > 0 and math.frexp(self.amp_loss_scale)[0] == 0.5):
+            raise ValueError(f"amp_loss_scale must be a power of two, not {self.amp_loss_scale}")
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Rate of the update after `step` updates: lr, or lr · decay^(step / decay_steps).
+
+    Args:
+        settings: `staircase` takes the whole part of the exponent.
+        step: updates done before, 0 for the first; TensorFlow's global step.
+
+    Returns:
+        The learning rate.
+
+    Source: original `configs/model_config.py`: `tf.train.exponential_decay(lr, 1e4, .96)` with
+    staircase off, built and then dropped (Q07).
+    """
+    if settings.lr_schedule == "constant":
+        return settings.lr
+    exponent = step / settings.lr_decay_steps
+    if settings.lr_staircase:
+        exponent = math.floor(exponent)
+    return settings.lr * settings.lr_decay ** exponent

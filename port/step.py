@@ -1,0 +1,162 @@
+"""One update of the weights, from example numbers to RMSProp, without waiting for the device.
+
+Everything that changes from step to step comes in through static tensors (which examples, the
+learning rate) and generators; the results stay on the device (weights, slots, sums of the scalars).
+So the same method runs eagerly, around a compiled forward pass, and captured as a CUDA graph, where
+one launch replays the thousand kernels of a step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import port
+from port import optim, precision
+from port.distributed import ALONE, World
+from port.resume import Snapshot, State
+from port.schedule import Settings
+
+WARM_UP = 3  # updates before a capture: allocators, compilers and libraries settle
+
+
+class Forward:
+    """Loss and scalars of a batch, compiled if asked for and possible."""
+
+    def __init__(self, model: torch.nn.Module, compiled: bool, notes: list[str]):
+        self.model, self.notes = model, notes
+        self.compiled = torch.compile(self.eager) if compiled else None
+        self.worked = False
+
+    def eager(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
+        result = self.model(image, label, noise)
+        return result.loss, result.scalars
+
+    def __call__(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.compiled is not None:
+            try:
+                result = self.compiled(image, label, noise)
+                self.worked = True
+                return result
+            except Exception as error:  # whatever a missing compiler raises; eager tells the rest
+                if self.worked:
+                    raise
+                self.compiled = None
+                reason = str(error).strip().splitlines()[0][:200]
+                self.notes.append(f"torch.compile does not work here ({reason}); training eagerly")
+                print(self.notes[-1], flush=True)
+        return self.eager(image, label, noise)
+
+
+class Step:
+    """An update, called with the examples and the rate.
+
+    Args:
+        state: model, optimizer, batches, noise generator and running sums; all change in place.
+        settings: noise, clipping, compile, capture and precision.
+        notes: receives a line where something had to be done without.
+        world: takes this rank's share of each batch and averages gradients.
+    """
+
+    def __init__(self, state: State, settings: Settings, notes: list[str] | None = None,
+                 world: World = ALONE):
+        self.state, self.settings, self.world = state, settings, world
+        self.notes = [] if notes is None else notes
+        self.model, self.batches = state.model, state.batches
+        device = next(self.model.parameters()).device
+        self.index = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
+        self.lr = torch.zeros((), device=device)
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.lr
+        self.model.check_range = False
+        self.model.gather = world.gather
+        self.forward = Forward(self.model, settings.compile, self.notes)
+        self.graph = None
+        self.may_capture = settings.capture != "never" and device.type == "cuda"
+        if settings.capture == "always" and device.type != "cuda":
+            raise ValueError("capture: always needs a GPU; set it to auto or never")
+
+    def __call__(self, index: Tensor, lr: float) -> None:
+        """One update with the examples `index` at rate `lr`."""
+        self.index.copy_(index)
+        self.lr.fill_(lr)
+        if self.may_capture and self.graph is None:
+            self._try_capture()
+        if self.graph is None:
+            self.update()
+        else:
+            self.graph.replay()
+        self.state.count += 1
+
+    def update(self) -> None:
+        """The whole update as device code."""
+        image, label, noise = self.inputs()
+        loss, scalars = self.forward(image, label, noise)
+        self.backward(loss)
+        self.state.optimizer.step()
+        self.state.add(loss, scalars)
+
+    def inputs(self) -> tuple[Tensor, Tensor, port.Noise | None]:
+        """Images, labels and noise of `index`: drawn for the whole batch, then this rank's share."""
+        image, label = self.batches.take(self.index)
+        noise = None
+        if self.settings.noise:
+            noise = port.Noise.draw(self.state.noise_generator, self.model.config, len(image),
+                                    image.device)
+            noise = noise.map(self.world.share)
+        return self.world.share(image), self.world.share(label), noise
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss, averaged over the ranks and clipped, into `.grad`."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        scale = precision.loss_scale(self.settings)
+        (loss * scale if scale != 1.0 else loss).backward()
+        with_gradient = [p for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in with_gradient]
+        if scale != 1.0:
+            torch._foreach_div_(gradients, scale)
+        self.world.average_(gradients)
+        if self.settings.grad_value_clip or self.settings.grad_norm_clip:
+            clipped = optim.clip_gradients(gradients, self.settings.grad_value_clip,
+                                           self.settings.grad_norm_clip)
+            for parameter, gradient in zip(with_gradient, clipped):
+                parameter.grad = gradient
+
+    # ---------------------------------------------------------------------------------- CUDA graph
+
+    def warm_up(self) -> None:
+        """A few updates that leave no trace: what allocates, compiles or tunes itself has done so."""
+        before = Snapshot(self.state)
+        for _ in range(WARM_UP):
+            self.update()
+        before.restore()
+
+    def _try_capture(self) -> None:
+        """Capture; with `auto`, a step that cannot be captured goes on without and says so."""
+        before = Snapshot(self.state)
+        try:
+            self._capture()
+        except RuntimeError as error:
+            if self.settings.capture == "always":
+                raise
+            self.may_capture, self.graph = False, None
+            before.restore()
+            reason = str(error).strip().splitlines()[0][:200]
+            self.notes.append(f"the step cannot be captured as a CUDA graph ({reason})")
+            print(self.notes[-1], flush=True)
+
+    def _capture(self) -> None:
+        """Record the update as a graph; nothing of it is executed yet."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            self.warm_up()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        for generator in (self.batches.place_generator, self.state.noise_generator):
+            graph.register_generator_state(generator)
+        # Gradients are then allocated in the graph's own memory, and stay there.
+        self.state.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph):
+            self.update()
+        self.graph = graph
