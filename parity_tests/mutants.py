@@ -11,6 +11,7 @@ _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
 _ATTENTION, _MIXTURE = "port/attention.py", "port/mixture.py"
 _PARTS, _DECODER, _OBJECTS = "port/part_encoder.py", "port/part_decoder.py", "port/object_decoder.py"
 _LOSSES, _SCAE, _OPTIM = "port/losses.py", "port/scae.py", "port/optim.py"
+_KERNEL = "port/decoder_kernel.py"
 _PREPROCESS, _INIT, _PROBE = "port/preprocess.py", "port/initializers.py", "port/probe.py"
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -250,4 +251,25 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("sobel-median", _PREPROCESS, "n_pixels // 2 - 1 if n_pixels % 4 == 0",
            "n_pixels // 2 - 1 if True",
            "always the lower median"),
+    # the fused kernel
+    Mutant("kernel-footprint-short", _KERNEL, "math.ceil(min(max(one, other), size + 0.0)) + 2.0",
+           "math.ceil(min(max(one, other), size + 0.0)) - 1.0", "footprint a pixel short"),
+    Mutant("kernel-translation-gradient", _KERNEL, "t_x += sum_x * half_x", "t_x += sum_x",
+           "gradient of the translation not in canvas units"),
+    Mutant("kernel-left-gradient", _KERNEL, "floor_x, floor_y = np.floor(x), np.floor(y)",
+           "floor_x, floor_y = np.ceil(x) - one, np.ceil(y) - one",
+           "left-hand gradient at integer coordinates"),
+    Mutant("kernel-border", _KERNEL, "inside = (x > border) & (y > border)",
+           "inside = (x >= border) & (y >= border)", "a gradient at the outermost coordinate"),
+    Mutant("kernel-one-shift", _KERNEL, "if top - float(background_logit) <= SPREAD:", "if True:",
+           "one maximum for logits hundreds apart"),
+    Mutant("kernel-no-density-outside", _KERNEL, "beyond[p] * _exp(minus_half * x[p] * x[p])",
+           "beyond[p]", "parts beyond their footprint explain every pixel"),
+    Mutant("kernel-prior-gradient", _KERNEL, "plain[p] -= prior[p]", "plain[p] -= 0.0",
+           "no gradient through the mixing probabilities outside the footprint"),
+    Mutant("kernel-singular-absent", _KERNEL, """        if not math.isfinite(inverse[i]):
+            return 1""", """        if not math.isfinite(inverse[i]):
+            return 0""", "a part with a singular pose leaves the mixture"),
+    Mutant("kernel-scatter-swap", _KERNEL, "padded[at + right] += near * far_x[i]",
+           "padded[at + right] += far * near_x[i]", "weights of two neighbours exchanged on the way back"),
 )

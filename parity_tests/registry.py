@@ -37,6 +37,7 @@ class OpCase:
         magnitude: scale of the terms where they are larger than the result, for float32.
         tested_by: the test file of a row that `test_ops.py` does not run itself.
         note: what to know.
+        judges: further modules of the port whose mutants it is asked about first.
     """
 
     op: str
@@ -49,6 +50,7 @@ class OpCase:
     magnitude: float = 0.0
     tested_by: str = "test_ops.py"
     note: str = ""
+    judges: Sequence[str] = ()
 
     @property
     def room(self) -> str:
@@ -66,6 +68,11 @@ def rows() -> dict[str, OpCase]:
                 raise ValueError(f"two rows for {row.op}")
             found[row.op] = row
     return dict(sorted(found.items(), key=lambda item: ROOMS.index(item[1].room)))
+
+
+def fast_rows() -> list[OpCase]:
+    """The rows of faster paths; they share their names with the plain ones."""
+    return list(importlib.import_module("parity_tests.registry_fast").ROWS)
 
 
 def public_names(package: str, room: str) -> set[str]:

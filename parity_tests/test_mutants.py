@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from parity_tests import recorder, registry
 from parity_tests.mutants import MUTANTS
-from parity_tests.mutation import REPOSITORY, Mutant, catch
+from parity_tests.mutation import KERNEL, REPOSITORY, Mutant, catch, check_row, planted
 
 ON_DISK = "grid-float64"
 
@@ -32,8 +34,19 @@ def test_enough_mutants() -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.id for mutant in MUTANTS])
 def test_mutant_is_caught(mutant: Mutant) -> None:
     """Some row, drawn model or recording says no."""
+    if mutant.room == KERNEL and importlib.util.find_spec("numba") is None:
+        pytest.skip("the kernel needs Numba, which is not installed")
     caught = catch(mutant)
     assert caught is not None, f"{mutant.id} survives: {mutant.what}, in {mutant.file}"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
+def test_sound_kernel_as_python() -> None:
+    """What catches the kernel's mutants passes the kernel itself, interpreted in the same way."""
+    sound = Mutant("sound", f"port/{KERNEL}.py", "SPREAD = 60.0", "SPREAD = 60.0", "nothing")
+    with planted(sound), recorder.aside():
+        for row in registry.fast_rows():
+            check_row(row, examples=2)
 
 
 def test_same_on_disk(tmp_path: Path) -> None:

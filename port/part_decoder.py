@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import config as configuration
-from port import initializers, layers, ops, warp
+from port import initializers, kernels, layers, mixture, ops, warp
 from port.layers import _parameter
 from port.taps import PARTS_CHANNELS_LAST, SILENT, Recorder
 
@@ -134,3 +134,22 @@ class PartDecoder(nn.Module):
         if self.scale is not None:
             scale = ops.softplus(self.scale) + 1e-4
         return Decoded(means, logits, scale, drawn)
+
+    def log_prob(self, target: Array, pose: Array, presence: Array | None, templates: Array) -> Array:
+        """log p of each pixel of `target` `[B, C, S, S]`, by the fused kernel where it can run.
+
+        Args:
+            target: what is explained, in [0, 1].
+            pose, presence, templates: as for `forward`.
+
+        Returns:
+            `[B, C, S, S]`: `mixture.mixture_log_prob` of `forward`'s components.
+        """
+        against = kernels.reason_against(pose.device, self.templates_alpha is not None,
+                                         self.scale is None)
+        if against or target.requires_grad:
+            decoded = self(pose, presence, templates)
+            return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
+        log_presence = torch.zeros_like(pose[..., 0]) if presence is None else ops.safe_log(presence)
+        return kernels.pixel_log_prob(target, templates, self.templates_alpha, pose, log_presence,
+                                      torch.sigmoid(self.bg_value), ops.softplus(self.bg_mixing_logit))

@@ -173,9 +173,13 @@ class ImageAutoencoder(nn.Module):
                     "hard": likelihood.winner}[settings.vote_type]
         dec_presence = {"enc": parts.presence, "soft": likelihood.soft_winner_pres,
                         "hard": likelihood.winner_pres}[settings.pres_type]
-        decoded = self.part_decoder(dec_pose, dec_presence, templates)
-        log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
-                                            decoded.scale)
+        if taps or pictures:
+            decoded = self.part_decoder(dec_pose, dec_presence, templates)
+            log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
+                                                decoded.scale)
+        else:
+            # Nobody looks at the components themselves, so they need not be made.
+            log_prob = self.part_decoder.log_prob(target, dec_pose, dec_presence, templates)
         scalars = {"rec_ll": ops.flat_reduce(log_prob), "log_prob": likelihood.log_prob,
                    "dynamic_weights_l2": votes.dynamic_weights_l2,
                    "primary_caps_l1": ops.flat_reduce(parts.presence)}
