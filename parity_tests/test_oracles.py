@@ -123,6 +123,11 @@ def _adam(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     return oracles.optim_adam.adam({"var": x["var"], "still": x["still"]}, steps, a["rates"])
 
 
+def _primary_capsules(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    grid = oracles.capsnet.primary_capsules(x["features"], v, a["settings"])
+    return {"grid": grid, "flat": oracles.capsnet.flatten_grid(grid)}
+
+
 def _shift_offset(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
     found = [oracles.preprocess.shift_offset(int(s), a["padding"]) for s in x["shift"].ravel()]
     return np.reshape(found, x["shift"].shape)
@@ -189,6 +194,17 @@ ORACLES: dict[str, Oracle] = {
     "optim_adam.adam_update": lambda x, a, v: dict(zip(
         ("var", "m", "v"), oracles.optim_adam.adam_update(**x, **a))),
     "optim_adam.Adam": _adam,
+    **{f"capsnet_routing.{name}": by_name("capsnet", name) for name in (
+        "capsule_lengths", "squash", "capsule_votes", "coupling_coefficients", "dynamic_routing")},
+    **{f"capsnet.{name}": by_name("capsnet", name) for name in (
+        "margin_terms", "margin_loss", "reconstruction_loss", "mask_capsules", "flatten_grid")},
+    "capsnet.Convolution": lambda x, a, v: oracles.capsnet.convolution(x["image"], v, a["stride"]),
+    "capsnet.PrimaryCapsules": _primary_capsules,
+    "capsnet.RoutingCapsules": lambda x, a, v: oracles.capsnet.routing_capsules(
+        x["capsules"], v, a["sizes"][2], a["settings"]),
+    "capsnet.CapsuleDecoder": lambda x, a, v: oracles.capsnet.capsule_decoder(x["masked"], v),
+    "capsnet.CapsNet": lambda x, a, v: oracles.capsnet.caps_net(
+        x["image"], v, a["settings"], x.get("label"), a["mask"]),
 }
 # Options that repair the original: an oracle has its formula without them.
 FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True}
@@ -208,7 +224,7 @@ def verify_oracle(row: OpCase, case: Case, reproduce: str) -> None:
     case = faithful(case)
     variables = draw_variables(row.recipe, case.attributes, case.seed + 1)
     inner = {} if variables is None else variables
-    if variables is not None and row.op != "part_encoder.PartEncoder":  # which spans two scopes
+    if inner and row.recipe.scope and row.op != "part_encoder.PartEncoder":  # it spans two scopes
         inner = sub_scope(variables, row.recipe.scope)
     found = ORACLES[row.op](dict(case.inputs), dict(case.attributes), inner)
     outputs = row.recipe.outputs

@@ -13,6 +13,7 @@ relative to the module's scope, to arrays; classes give their names in snake cas
 
 from . import (
     attention,
+    capsnet,
     checkpoint,
     initializers,
     layers,
@@ -34,6 +35,7 @@ from .scalars import sub_scope
 
 __all__ = [
     "attention",
+    "capsnet",
     "checkpoint",
     "initializers",
     "layers",
