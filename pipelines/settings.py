@@ -177,7 +177,7 @@ def load_preset(name: str, overrides: list[str] | None = None,
         BadInput: an unknown preset, section or key; the message names the nearest valid one.
     """
     params = load_params(path)
-    refuse_unknown(params, (*STAGES, "presets"), str(path))
+    refuse_unknown(params, (*STAGES, "matrix", "presets"), str(path))
     presets = params.get("presets") or {}
     if name not in presets:
         raise BadInput(unknown("preset", name, presets))
