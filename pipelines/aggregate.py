@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+import port
 from pipelines import console, paper, plots, settings
 from pipelines.prepare import write_json
 from port import evaluate, train
@@ -36,6 +37,11 @@ IGNORED = {f"train.{name}" for name in (*train.NOT_IDENTITY, "seed", "device", "
 IGNORED |= {f"evaluate.{name}" for name in ("device", "threads", "n_pictures", "tsne_images",
                                             "require_learning", "standard_errors")}
 IGNORED |= {"prepare.data_root", "prepare.download"}
+# Settings that decide nothing while another one has this value.
+INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_steps",
+                                             "train.lr_staircase"),
+         ("train.amp", "none"): ("train.amp_loss_scale",),
+         ("train.amp", "bf16"): ("train.amp_loss_scale",)}
 CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")
 CURVE_POINTS = 100  # rows kept of each seed's history
 
@@ -62,7 +68,6 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS,
     results = Path(results)
     name = settings.evaluation_name(preset.name, on)
     runs, missing = read_runs(preset.name, name, results)
-    refuse_mixtures(runs)
     measured = summarise(runs, preset) | {"not_evaluated": missing}
     folder = settings.folder_of("aggregate", name, results=results)
     curves = read_curves(runs, folder / "curves.csv")
@@ -135,17 +140,36 @@ def flat(config: dict, prefix: str = "") -> dict:
     return found
 
 
+def identity(config: dict) -> dict:
+    """Settings that decide a result, each under one name.
+
+    A setting that a run's revision did not know yet counts as its default, which by this project's
+    rule is what was done before there was the setting. The flat `model` keys are left out: the
+    `arguments` are what they came to.
+    """
+    known = {"train": asdict(train.Settings()), "prepare": asdict(settings.Prepare()),
+             "evaluate": asdict(settings.Evaluate()), "arguments": port.Config().to_arguments()}
+    given = {key: config[key] for key in known if key in config}
+    # By way of JSON: lists come back where a configuration holds tuples.
+    found = json.loads(json.dumps(flat({key: known[key] for key in given}) | flat(given)))
+    for (key, value), inert in INERT.items():
+        if found.get(key) == value:
+            found = {name: found[name] for name in found if name not in inert}
+    return found
+
+
 def refuse_mixtures(runs: list[Run]) -> None:
     """Raise unless all seeds are of one configuration, data set and length.
 
     Raises:
         BadInput: naming the first difference.
     """
-    def identity(run: Run) -> dict:
-        return flat(run.config) | {"data": run.evaluated.get("data"), "steps": run.train["steps"]}
-    first = identity(runs[0])
+    def settled(run: Run) -> dict:
+        return identity(run.config) | {"data": run.evaluated.get("data"),
+                                       "steps": run.train["steps"]}
+    first = settled(runs[0])
     for other in runs[1:]:
-        for line in differences(identity(other), first):
+        for line in differences(settled(other), first):
             raise settings.BadInput(f"seeds {runs[0].seed} and {other.seed} do not belong together: "
                                     f"{line}; remove or repeat one of them")
 
@@ -160,7 +184,12 @@ def differences(found: dict, wanted: dict) -> list[str]:
 # ------------------------------------------------------------------------------------------ statistics
 
 def summarise(runs: list[Run], preset: settings.Preset) -> dict:
-    """Everything of metrics.json but the seeds that are missing."""
+    """Everything of metrics.json but the seeds that are missing.
+
+    Raises:
+        BadInput: the seeds are not of one configuration, or a value is no number.
+    """
+    refuse_mixtures(runs)
     first, wanted = runs[0], preset.evaluate()
     steps, data = first.train["steps"], first.evaluated["data"]
     full, different = against_preset(first, preset)
@@ -170,7 +199,7 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
              "finished": full is not None and steps >= full, "unlike_preset": different,
              "level": wanted.level, "bootstrap_draws": wanted.bootstrap_draws,
              "interval_over": "seeds and examples" if len(runs) > 1 else "examples",
-             "protocols": {}, "environments": environments(runs)}
+             "protocols": {}, "baseline": baseline(first), "environments": environments(runs)}
     for protocol, moments in first.evaluated["protocols"].items():
         rows = {}
         for measure, value in moments["final"].items():
@@ -187,11 +216,9 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
 def against_preset(run: Run, preset: settings.Preset) -> tuple[int, list[str]]:
     """Full length of the preset as it stands in params.yaml, and where a run's settings differ."""
     training = asdict(preset.train(run.seed)[0])
-    stands = flat({"train": training, "prepare": preset.sections["prepare"],
-                   "arguments": preset.config().to_arguments()})
-    did = flat({key: run.config[key] for key in ("train", "prepare", "arguments")})
-    # Lists come back from JSON where the configuration holds tuples.
-    stands, did = json.loads(json.dumps(stands)), json.loads(json.dumps(did))
+    stands = identity({"train": training, "prepare": preset.sections["prepare"],
+                       "arguments": preset.config().to_arguments()})
+    did = identity({key: run.config[key] for key in ("train", "prepare", "arguments")})
     return training["steps"], [line for line in differences(did, stands)
                                if not line.startswith("train.steps ")]
 
@@ -232,6 +259,12 @@ def number(run: Run, protocol: str, measure: str, moment: str = "final") -> floa
 def spread(values: list[float]) -> float | None:
     """Standard deviation with ddof 1; None for a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
+
+
+def baseline(run: Run) -> dict:
+    """Accuracies on raw pixels, as shares; they depend on the data and the evaluation's seed alone."""
+    return {place: {name: row["value"] for name, row in rows.items() if isinstance(row, dict)}
+            for place, rows in (run.evaluated.get("baseline") or {}).items()}
 
 
 def environments(runs: list[Run]) -> list[dict]:

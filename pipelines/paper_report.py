@@ -48,15 +48,16 @@ def run(presets: list[str], results: str | os.PathLike = settings.RESULTS,
 
 
 def summary(results: Path, shown: dict) -> list[dict]:
-    """Rows of the first table: what was measured, and what is not yet run."""
-    rows = []
+    """The first table by preset: what was measured, and what is not yet run."""
+    presets: dict[str, dict] = {}
     for row in results_table.rows(results):
         measured = row["aggregate"]
-        rows.append({"data": paper.name_of(row["data"]), "name": row["name"],
-                     "linked": row["name"] in shown, "measure": row["measure"],
-                     "paper": row["figure"] and row["figure"].value, "ours": row["ours"],
-                     "runs": results_table.runs(measured) if measured else None})
-    return rows
+        preset = presets.setdefault(row["name"], {
+            "name": row["name"], "data": paper.name_of(row["data"]), "linked": row["name"] in shown,
+            "runs": results_table.runs(measured) if measured else None, "rows": []})
+        preset["rows"].append({"measure": row["measure"], "ours": row["ours"],
+                               "paper": row["figure"] and row["figure"].value})
+    return list(presets.values())
 
 
 def sources() -> list[dict]:

@@ -208,7 +208,7 @@ def seeds_interval(values: list[float], counts: list[int], seed: int = 0, n_draw
     """
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(values), size=(n_draws, len(values)))
-    quantile = rng.random(n_draws)
+    quantile = (rng.permutation(n_draws) + 0.5) / n_draws
     right = np.stack([binom.ppf(quantile, n, p) / n for n, p in zip(counts, values)], axis=1)
     means = np.take_along_axis(right, chosen, axis=1).mean(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
