@@ -19,7 +19,7 @@ import torch
 import port
 from parity_tests import goldens
 from pipelines import settings
-from port import data, evaluate
+from port import data, evaluate, sources
 
 BATCH = 128
 # What the original's evaluation printed for these files (k-means unseeded: six of its seeds gave
@@ -56,7 +56,7 @@ def mnist() -> data.Dataset:
               goldens.REPOSITORY.parent / "shared" / "data"]
     for place in filter(None, places):
         try:
-            return data.load("mnist", place, download=False)
+            return sources.load("mnist", place, download=False)
         except data.DataError:
             continue
     pytest.skip("MNIST is in none of SCAE_DATA, data/ and ../shared/data")
