@@ -307,7 +307,9 @@ def thinned(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
 def write_curves(path: Path, rows: list[dict]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["seed", "step", *CURVES], restval="", extrasaction="ignore")
+        # Committed, so with git's own line ends: DVC would see another file after a checkout.
+        writer = csv.DictWriter(file, ["seed", "step", *CURVES], restval="", extrasaction="ignore",
+                                lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)
