@@ -33,7 +33,8 @@ class Recipe:
         scope: the module's scope in an original checkpoint of the whole model, with which its
             variables are named here; "" for functions.
         torch_scope: the module's place in `port.ImageAutoencoder`.
-        table: the port's module with the family's `MAPPING`, when it is not that of `convert`.
+        table: the port's module with the family's `MAPPING`, when it is not that of `convert`, as
+            `module` or `module:NAME`; a function of the attributes where they decide the family.
     """
 
     call: Callable[..., Any]
@@ -43,12 +44,13 @@ class Recipe:
     build: Callable[..., Any] | None = None
     scope: str = ""
     torch_scope: str = ""
-    table: str = "convert"
+    table: str | Callable[[Mapping[str, Any]], str] = "convert"
 
-    @property
-    def mapping(self) -> tuple:
+    def mapping(self, attributes: Mapping[str, Any]) -> tuple:
         """The family's conversion table, looked up at call time."""
-        return importlib.import_module(f"port.{self.table}").MAPPING
+        table = self.table(attributes) if callable(self.table) else self.table
+        room, _, name = table.partition(":")
+        return getattr(importlib.import_module(f"port.{room}"), name or "MAPPING")
 
 
 @dataclass
@@ -189,7 +191,7 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
     lib = Lib("port", dtype)
     module = recipe.build(lib, attributes) if recipe.build else None
     if module is not None and variables is not None:
-        load_port(lib, module, recipe, variables)
+        load_port(lib, module, recipe, variables, attributes)
     x = {}
     for name, value in inputs.items():
         value = to_port(_cast(value, dtype), recipe.layouts.get(name))
@@ -216,15 +218,16 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
     if module is not None:
         induced = any("induced" in name for name in variables or ())
         found |= {f"vargrad/{name}": grad for name, grad in lib.convert.module_gradients(
-            module, "", recipe.torch_scope, induced, recipe.mapping).items()}
+            module, "", recipe.torch_scope, induced, recipe.mapping(attributes)).items()}
     return Outcome(outputs, found, cotangents)
 
 
-def load_port(lib: Lib, module: Any, recipe: Recipe, variables: Arrays) -> None:
+def load_port(lib: Lib, module: Any, recipe: Recipe, variables: Arrays,
+              attributes: Mapping[str, Any]) -> None:
     """Fill a port module from arrays under the original's names."""
     arrays = {name: _cast(value, lib.dtype) for name, value in variables.items()}
     lib.convert.load_module(module, arrays, tf_scope="", torch_scope=recipe.torch_scope,
-                            table=recipe.mapping)
+                            table=recipe.mapping(attributes))
 
 
 def to_port(value: np.ndarray, order: int | tuple[int, ...] | None) -> np.ndarray:

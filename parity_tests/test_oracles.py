@@ -14,7 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from parity_tests import oracles, recorder, registry, tolerances
+from parity_tests import oracles, oracles_em, recorder, registry, tolerances
 from parity_tests.compare import Where, check
 from parity_tests.oracles import sub_scope
 from parity_tests.registry import OpCase
@@ -205,6 +205,7 @@ ORACLES: dict[str, Oracle] = {
     "capsnet.CapsuleDecoder": lambda x, a, v: oracles.capsnet.capsule_decoder(x["masked"], v),
     "capsnet.CapsNet": lambda x, a, v: oracles.capsnet.caps_net(
         x["image"], v, a["settings"], x.get("label"), a["mask"]),
+    **oracles_em.ORACLES,
 }
 # Options that repair the original: an oracle has its formula without them.
 FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True}

@@ -54,7 +54,8 @@ def verify_initial(row: OpCase, case: Case, reproduce: str) -> None:
                 row.recipe.build(reference, case.attributes).variables_by_name.items()}
     module = row.recipe.build(port, case.attributes)
     found = port.convert.module_arrays(module, "", row.recipe.torch_scope,
-                                       any("induced" in name for name in expected), row.recipe.mapping)
+                                       any("induced" in name for name in expected),
+                                       row.recipe.mapping(case.attributes))
     place = Where(row.op, "initial weights", "port float32", "reference float32", reproduce)
     if set(found) != set(expected):
         raise ParityError(f"{place.head()}\n  variables {sorted(set(found) ^ set(expected))} on one "

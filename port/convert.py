@@ -19,6 +19,7 @@ from port.contents import SLOT_SUFFIXES, Contents, sort_out, split_checkpoint
 from port.mapping import (
     MAPPING,
     ConversionError,
+    Layout,
     Row,
     original_name,
     port_name,
@@ -27,7 +28,7 @@ from port.mapping import (
 )
 from port.scae import ImageAutoencoder
 
-__all__ = ["MAPPING", "ConversionError", "Row", "configuration_of", "from_tf", "load_module",
+__all__ = ["MAPPING", "ConversionError", "Layout", "Row", "configuration_of", "from_tf", "load_module",
            "module_arrays", "module_gradients", "original_name", "port_name", "slots_from_tf",
            "slots_to_tf", "split_checkpoint", "to_original", "to_port", "to_tf"]
 
@@ -54,7 +55,8 @@ def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: s
         if found is None or key not in wanted or not found[0].startswith(torch_scope):
             unknown.append(name)
             continue
-        parameter, value = wanted.pop(key), to_port(np.asarray(array), found[1])
+        parameter = wanted.pop(key)
+        value = to_port(np.asarray(array), found[1], tuple(parameter.shape))
         if tuple(parameter.shape) != value.shape:
             raise ConversionError(f"{name}: shape {np.shape(array)} becomes {value.shape}, but "
                                   f"{torch_scope + key} is {tuple(parameter.shape)}; the configuration "
@@ -69,7 +71,7 @@ def load_module(module: nn.Module, arrays: Mapping[str, np.ndarray], tf_scope: s
 
 def module_arrays(module: nn.Module, tf_scope: str = "", torch_scope: str = "",
                   induced: bool = False, table: tuple[Row, ...] = MAPPING
-                  ) -> dict[str, tuple[nn.Parameter, str]]:
+                  ) -> dict[str, tuple[nn.Parameter, str | Layout]]:
     """Original name → (parameter, transform) of every parameter of a module."""
     result = {}
     for name, parameter in module.named_parameters():

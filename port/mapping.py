@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,22 @@ class ConversionError(ValueError):
     """Names or shapes that do not fit; the message lists the first of each kind."""
 
 
+class Layout(NamedTuple):
+    """A layout change that no order of axes describes.
+
+    `to_port(array, shape)` gets the parameter's shape, `to_original(array)` the parameter's values.
+    """
+
+    to_port: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    to_original: Callable[[np.ndarray], np.ndarray]
+
+
 class Row(NamedTuple):
     """One line of the mapping: original name (with `{i}` for an index), port name, layout change."""
 
     original: str
     port: str
-    transform: str = "same"
+    transform: str | Layout = "same"
 
 
 # `{i}` matches `_3` (or nothing, for 0) after the original's name, and is the number in the port's.
@@ -93,7 +104,7 @@ def _patterns(table: tuple[Row, ...]) -> list[tuple[re.Pattern[str], Row]]:
     return [(_pattern(row), row) for row in table]
 
 
-def port_name(original: str, table: tuple[Row, ...] = MAPPING) -> tuple[str, str] | None:
+def port_name(original: str, table: tuple[Row, ...] = MAPPING) -> tuple[str, str | Layout] | None:
     """Port name and transform of an original variable; None if the table has no row for it.
 
     Args:
@@ -110,7 +121,7 @@ def port_name(original: str, table: tuple[Row, ...] = MAPPING) -> tuple[str, str
 
 
 def original_name(name: str, induced: bool = False, table: tuple[Row, ...] = MAPPING
-                  ) -> tuple[str, str]:
+                  ) -> tuple[str, str | Layout]:
     """Original name and transform of a port parameter: `port_name` backwards.
 
     Args:
@@ -139,13 +150,17 @@ def original_name(name: str, induced: bool = False, table: tuple[Row, ...] = MAP
     raise KeyError(name)
 
 
-def to_port(array: np.ndarray, transform: str) -> np.ndarray:
-    """An original array in the port's axis order."""
+def to_port(array: np.ndarray, transform: str | Layout, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """An original array in the port's layout; a `Layout` needs the parameter's shape."""
+    if isinstance(transform, Layout):
+        return np.ascontiguousarray(transform.to_port(array, shape))
     order = TRANSFORMS[transform]
     return np.ascontiguousarray(array if order is None else array.transpose(order))
 
 
-def to_original(array: np.ndarray, transform: str) -> np.ndarray:
-    """A port array in the original's axis order."""
+def to_original(array: np.ndarray, transform: str | Layout) -> np.ndarray:
+    """A port array in the original's layout."""
+    if isinstance(transform, Layout):
+        return np.ascontiguousarray(transform.to_original(array))
     order = TRANSFORMS[transform]
     return np.ascontiguousarray(array if order is None else array.transpose(np.argsort(order)))

@@ -17,7 +17,7 @@ class NamedModule(tf.Module):
     """
 
     def __init__(self, scope: str, dtype: tf.DType = tf.float32) -> None:
-        super().__init__(name=(scope.split("/")[-1] or "model").replace("-", "_"))
+        super().__init__(name=(scope.split("/")[-1] or "model").replace("-", "_").replace(".", "_"))
         self.scope = scope
         self.dtype = dtype
 
