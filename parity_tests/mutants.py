@@ -5,6 +5,7 @@ Among them every deviation of the public ports that `facts/peers.md` names (colu
 
 from __future__ import annotations
 
+from parity_tests import mutants_em
 from parity_tests.mutation import Mutant
 
 _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
@@ -272,4 +273,6 @@ MUTANTS: tuple[Mutant, ...] = (
             return 0""", "a part with a singular pose leaves the mixture"),
     Mutant("kernel-scatter-swap", _KERNEL, "padded[at + right] += near * far_x[i]",
            "padded[at + right] += far * near_x[i]", "weights of two neighbours exchanged on the way back"),
+    # matrix capsules
+    *mutants_em.MUTANTS,
 )

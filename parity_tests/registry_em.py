@@ -290,8 +290,10 @@ def _network(m: Maker) -> Case:
         "image_channels": m.size(1, 2), "channels": m.size(2, 3),
         "types": (m.size(1, 2), m.size(1, 2), m.size(1, 3)), "strides": strides, "padding": padding,
         "kernels": (3, 2), "classes": m.size(2, 3),
-        "beta_a": (0.0, 0.0), "primary_stddev": (0.5, 0.5)}}
-    return m.case(a, terms=9 * 2 * POSE, image=m.uniform(2, size, size, a["changes"]["image_channels"]))
+        "beta_a": (0.0, 0.0), "primary_stddev": (0.5, 0.5), "decay": 1e-2}}
+    return m.case(a | {"step": m.choice([0, 200_000])}, terms=9 * 2 * POSE,
+                  image=m.uniform(2, size, size, a["changes"]["image_channels"]),
+                  label=m.rng.integers(0, a["changes"]["classes"], 2))
 
 
 def _network_settings(lib: Any, a: dict[str, Any]) -> Any:
@@ -304,7 +306,9 @@ def _network_settings(lib: Any, a: dict[str, Any]) -> Any:
 
 def _run_network(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:
     found = m(x["image"])
-    return {"activation": found.activation, "logit": found.logit, "pose": found.pose,
+    total, spread = m.loss(found.activation, x["label"], a["step"])
+    return {"total": total, "spread": spread, "activation": found.activation, "logit": found.logit,
+            "pose": found.pose,
             "first_pose": found.layers[0].pose, "first_activation": found.layers[0].activation}
 
 
@@ -377,7 +381,8 @@ ROWS = (
     OpCase("em_losses.spread_loss", function("em_losses.spread_loss", constants=("label",)), _loss,
            oracle=True),
     OpCase("em_network.MatrixCapsules", Recipe(
-        _run_network, ("activation", "logit", "pose", "first_pose", "first_activation"), {"image": 1},
+        _run_network, ("total", "spread", "activation", "logit", "pose", "first_pose",
+                       "first_activation"), {"image": 1}, ("label",),
         build=lambda lib, a: lib.module("em_network.MatrixCapsules", "", _network_settings(lib, a)),
         table=lambda a: "convert_em:OFFICIAL" if a["preset"] == "official" else "convert_em"), _network),
 )

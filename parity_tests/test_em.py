@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from parity_tests.goldens import REPOSITORY
 from parity_tests.sides import Lib
-from port import convert, convert_em, em_routing, em_settings, optim_adam
+from port import convert, convert_em, em_fused, em_routing, em_settings, optim_adam
+from port.em_layers import ConvCapsules
 from port.em_network import MatrixCapsules
 from port.em_settings import Routing
 
@@ -223,3 +226,38 @@ def test_wrong_shape_is_refused() -> None:
     arrays["lyr.conv_caps1/votes/w"] = np.zeros((1, 8, 2, 4, 4), np.float32)
     with pytest.raises(convert.ConversionError, match="lyr.conv_caps1/votes/w: shape"):
         convert.load_module(network, arrays, table=convert_em.MAPPING)
+
+
+@pytest.mark.parametrize("name", ["paper", "ibm", "official"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_kernel_is_the_plain_layer(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused kernel and plain PyTorch give the same parents and gradients, stride 2, SAME."""
+    if em_fused.reason_against(torch.device("cpu")):
+        pytest.skip("Numba is not installed")
+    settings = em_settings.preset(name)
+    routing = replace(settings.routing, variance_floor=1e-2)
+    generator = torch.Generator().manual_seed(5)
+    layer = ConvCapsules(2, 3, (3, 2), 2, "SAME", routing, 0.5, False, (0.5, 0.01),
+                         np.random.default_rng(1)).to(getattr(torch, dtype))
+    pose = torch.randn(3, 6, 5, 2, 16, generator=generator, dtype=layer.weight.dtype)
+    activation = torch.rand(3, 6, 5, 2, generator=generator, dtype=layer.weight.dtype)
+    found = []
+    for choice in ("auto", "off"):
+        monkeypatch.setenv("SCAE_KERNELS", choice)
+        inputs = [pose.clone().requires_grad_(), activation.clone().requires_grad_(),
+                  *layer.parameters()]
+        result = layer(*inputs[:2])
+        total = (result.pose * torch.cos(torch.arange(16.0))).sum() + result.activation.square().sum()
+        found.append([*result, *torch.autograd.grad(total, inputs)])
+    bound = 1e-12 if dtype == "float64" else 2e-5
+    for fused, plain in zip(*found):
+        assert float((fused - plain).abs().max()) <= bound * float(plain.abs().max())
+
+
+def test_kernel_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off is off, and another value is said."""
+    monkeypatch.setenv("SCAE_KERNELS", "off")
+    assert em_fused.reason_against(torch.device("cpu")) == "SCAE_KERNELS=off"
+    monkeypatch.setenv("SCAE_KERNELS", "fast")
+    with pytest.raises(ValueError, match="SCAE_KERNELS=fast: expected auto or off"):
+        em_fused.reason_against(torch.device("cpu"))

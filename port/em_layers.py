@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port import em_routing, initializers
+from port import em_fused, em_routing, initializers
 from port.em_routing import POSE, Routed
 from port.em_settings import Routing
 from port.layers import _parameter
@@ -227,9 +227,12 @@ class ConvCapsules(nn.Module):
 
     def forward(self, pose: Array, activation: Array) -> Routed:
         """Parents of poses `[B, H, W, I, 16]` and activations `[B, H, W, I]`."""
-        pose, activation = (em_routing.windows(pad_children(
-            x, self.kernel, self.stride, self.padding), self.kernel, self.stride)
-            for x in (pose, activation))
+        pose, activation = (pad_children(x, self.kernel, self.stride, self.padding)
+                            for x in (pose, activation))
+        if not em_fused.reason_against(pose.device):
+            return em_fused.route(pose, activation, self.weight, self.beta_u, self.beta_a, self.stride,
+                                  self.routing)
+        pose, activation = (em_routing.windows(x, self.kernel, self.stride) for x in (pose, activation))
         return em_routing.route(pose_product(pose, self.weight), activation, self.beta_u, self.beta_a,
                                 self.stride, self.routing)
 
