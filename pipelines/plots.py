@@ -90,8 +90,8 @@ def seeds_chart(measured: dict) -> str:
         row = measured["protocols"][protocol][measure]
         colour = FIRST if protocol == "clean" else SECOND
         axes.plot([100 * row["low"], 100 * row["high"]], [place, place], color=colour, linewidth=2)
-        axes.plot([100 * v for v in row["values"]], [place] * len(row["values"]), "o", color=colour,
-                  markersize=5, alpha=0.45, markeredgewidth=0)
+        axes.plot([100 * v for v in row["values"]], [place - 0.24] * len(row["values"]), "o",
+                  color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
         axes.plot([100 * row["mean"]], [place], "|", color=INK, markersize=13, markeredgewidth=1.8)
         if row["paper"] is not None:
             axes.plot([100 * row["paper"]] * 2, [place - 0.45, place + 0.45], color=THIRD,
