@@ -5,7 +5,7 @@ Among them every deviation of the public ports that `facts/peers.md` names (colu
 
 from __future__ import annotations
 
-from parity_tests import mutants_em
+from parity_tests import mutants_capsnet, mutants_em
 from parity_tests.mutation import Mutant
 
 _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
@@ -273,6 +273,7 @@ MUTANTS: tuple[Mutant, ...] = (
             return 0""", "a part with a singular pose leaves the mixture"),
     Mutant("kernel-scatter-swap", _KERNEL, "padded[at + right] += near * far_x[i]",
            "padded[at + right] += far * near_x[i]", "weights of two neighbours exchanged on the way back"),
-    # matrix capsules
+    # the routing ancestors
+    *mutants_capsnet.MUTANTS,
     *mutants_em.MUTANTS,
 )

@@ -225,7 +225,7 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
     with planted(mutant), recorder.aside():
         rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
         own = [row for row in rows if row.room == mutant.room]
-        own += [row for row in registry.fast_rows() if mutant.room in row.judges]
+        own += [row for row in (*rows, *registry.fast_rows()) if mutant.room in row.judges]
         checks = [("op parity", op, lambda op=op: check_signature(op))
                   for op in registry.rows() if op.startswith(f"{mutant.room}.")]
         checks += [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]

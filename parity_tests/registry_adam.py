@@ -59,8 +59,8 @@ def _run_optimizer(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> di
 _ZERO = {"var": np.array([1.0, -2.0]), "grad": np.zeros(2), "m": np.zeros(2), "v": np.zeros(2)}
 
 ROWS = (
-    OpCase("optim_adam.exponential_decay", function("optim_adam.exponential_decay"), _decay, exact=True,
-           oracle=True),
+    OpCase("optim_adam.exponential_decay", function("optim_adam.exponential_decay"), _decay,
+           (("between two factors", Case({}, {"step": 500})),), exact=True, oracle=True),
     OpCase("optim_adam.adam_update", Recipe(
         lambda lib, x, a, _: lib.optim_adam.adam_update(**x, **a), ("var", "m", "v"),
         # At v = 0 the root has no gradient; nothing differentiates an update.

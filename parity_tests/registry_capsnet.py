@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -50,8 +51,16 @@ def _run_primary(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict
     return {"grid": grid, "flat": lib.capsnet.flatten_grid(grid)}
 
 
+def _run_capsules(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> Any:
+    if lib.side == "reference":
+        return m(x["capsules"])
+    kernel = lib.capsnet_kernel
+    with mock.patch.object(kernel, "BLOCK_BYTES", a.get("block_bytes", kernel.BLOCK_BYTES)):
+        return m(x["capsules"])
+
+
 def _run_network(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:
-    result = m(x["image"], x.get("label"), a.get("mask", "label"))
+    result = m(x["image"], x.get("label"), mask=a.get("mask", "label"))
     named = {name: getattr(result, name) for name in ("loss", "capsules", "lengths", "reconstruction")}
     zero = result.loss * 0.0  # of a term that these settings do not have
     if named["reconstruction"] is None:
@@ -72,7 +81,7 @@ CONVOLUTION = Recipe(lambda lib, x, a, m: m(x["image"]), layouts=CHANNELS, build
                      scope="conv1", torch_scope="conv1.", table=TABLE)
 PRIMARY = Recipe(_run_primary, ("grid", "flat"), layouts=CHANNELS, build=_primary,
                  scope="conv_capsule1", torch_scope="primary.", table=TABLE)
-CAPSULES = Recipe(lambda lib, x, a, m: m(x["capsules"]), ("capsules",), build=_routing_capsules,
+CAPSULES = Recipe(_run_capsules, ("capsules",), build=_routing_capsules,
                   scope="capsule2", torch_scope="classes.", table=TABLE)
 DECODER = Recipe(lambda lib, x, a, m: m(x["masked"]), build=_decoder, scope="recons",
                  torch_scope="decoder.", table=TABLE)
@@ -155,7 +164,8 @@ def _draw_primary(m: Maker) -> Case:
 
 def _draw_capsules(m: Maker) -> Case:
     batch, *sizes = m.sizes(5)
-    return m.case({"sizes": sizes, "settings": _options(m)}, terms=sizes[0] * sizes[3],
+    return m.case({"sizes": sizes, "settings": _options(m), "block_bytes": m.choice([1, 500, 1 << 20])},
+                  terms=sizes[0] * sizes[3],
                   capsules=_vectors(m, batch, sizes[0], sizes[1], scale=m.choice([0.1, 1.0])))
 
 
@@ -225,6 +235,8 @@ def _run_preset(lib: Lib, x: dict[str, Any], a: dict[str, Any], _: Any) -> np.nd
 
 _SAME = np.ones((1, 3, 2, 4))
 _TINY = np.array([[0.0, 0.0, 0.0], [1e-10, 0.0, -1e-10], [1e-3, 1e-3, 0.0], [5.0, -9.0, 1.0]])
+_SMALL = {"canvas": 9, "kernel": 3, "conv1_channels": 4, "primary_types": 2, "primary_atoms": 3,
+          "classes": 3, "class_atoms": 4, "decoder": (5,)}
 _HINGE = {"lengths": np.array([[0.0, 0.5, 1.0], [0.25, 0.75, 0.5]]), "labels": np.eye(3)[:2]}
 
 ROWS = (
@@ -254,11 +266,15 @@ ROWS = (
     OpCase("capsnet.PrimaryCapsules", PRIMARY, _draw_primary, oracle=True),
     OpCase("capsnet.RoutingCapsules", CAPSULES, _draw_capsules,
            (("children that are zero", Case({"capsules": np.zeros((2, 3, 2))}, {
-               "sizes": [3, 2, 4, 5], "settings": {}})),), oracle=True),
+               "sizes": [3, 2, 4, 5], "settings": {}})),
+            ("gradient of the last iteration alone", Case({"capsules": _TINY[None] + 1.0}, {
+                "sizes": [4, 3, 2, 5], "settings": {"routing_gradient": "last"}, "block_bytes": 1}))),
+           oracle=True, judges=("capsnet_kernel",)),
     OpCase("capsnet.CapsuleDecoder", DECODER, _draw_decoder, oracle=True),
     OpCase("capsnet.CapsNet", NETWORK, _draw_network,
            (("a black image", Case({"image": np.zeros((2, 9, 9, 1)), "label": np.array([0, 2])}, {
-               "settings": {"canvas": 9, "kernel": 3, "conv1_channels": 4, "primary_types": 2,
-                            "primary_atoms": 3, "classes": 3, "class_atoms": 4, "decoder": (5,)}})),),
+               "settings": _SMALL})),
+            ("a frozen encoder", Case({"image": np.full((2, 9, 9, 1), 0.5), "label": np.array([0, 2])}, {
+                "settings": _SMALL | {"reconstruction": "frozen"}}))),
            oracle=True),
 )

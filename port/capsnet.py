@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import initializers
+from port.capsnet_kernel import route_children
 from port.capsnet_routing import (
     Routing,
     capsule_lengths,
@@ -214,10 +215,12 @@ class RoutingCapsules(nn.Module):
 
     def forward(self, capsules: Array) -> Array:
         """Parents `[batch, parent, atom_out]` of children `[batch, child, atom_in]`."""
-        return self.route(capsules).capsules
+        settings = self.settings
+        return route_children(capsules, self.weight, self.parents, self.bias, settings.iterations,
+                              settings.leaky, settings.routing_gradient, settings.squash_epsilon)
 
     def route(self, capsules: Array) -> Routing:
-        """The same with logits and coupling."""
+        """The same by way of the votes, with logits and coupling of the last iteration."""
         settings = self.settings
         votes = capsule_votes(capsules, self.weight, self.parents)
         return dynamic_routing(votes, self.bias, settings.iterations, settings.leaky,
@@ -270,7 +273,7 @@ class CapsNet(nn.Module):
 
     def __init__(self, settings: Settings, seed: int = 0) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings = self.config = settings
         rng = np.random.default_rng(seed)
         self.conv1 = Convolution(settings.channels, settings.conv1_channels, settings.kernel,
                                  settings.conv1_stride, settings.initial, rng)
@@ -294,12 +297,14 @@ class CapsNet(nn.Module):
         side, channels = self.settings.canvas, self.settings.channels
         return self.decoder(mask_capsules(capsules, keep)).unflatten(1, (channels, side, side))
 
-    def forward(self, image: Array, label: Tensor | None = None, mask: str = "label") -> Result:
+    def forward(self, image: Array, label: Tensor | None = None, noise: None = None,
+                mask: str = "label") -> Result:
         """One forward pass.
 
         Args:
             image: `[batch, C, S, S]` in [0, 1].
             label: integers `[batch]`; without them the margin loss is absent.
+            noise: there is none; the training loop hands it to every model.
             mask: which capsule is decoded: that of the `label` (training), or the longest by `length`,
                 which is also taken without labels.
         """

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adam import adam
 
 Array = Float[Tensor, "..."]
 
@@ -100,22 +101,21 @@ class Adam(torch.optim.Optimizer):
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
-                _adam_foreach(parameters, [p.grad for p in parameters],
-                              [self.state[p]["m"] for p in parameters],
-                              [self.state[p]["v"] for p in parameters], group)
+                _adam_fused(parameters, [p.grad for p in parameters],
+                            [self.state[p]["m"] for p in parameters],
+                            [self.state[p]["v"] for p in parameters], group)
             group["steps"] += 1
         return loss
 
 
-def _adam_foreach(parameters: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor],
-                  group: dict) -> None:
-    """`adam_update` in place on many tensors at once: a few kernels instead of nine a tensor."""
-    beta1, beta2, step = group["beta1"], group["beta2"], group["steps"] + 1
-    size = group["lr"] * math.sqrt(1.0 - beta2 ** step) / (1.0 - beta1 ** step)
-    torch._foreach_mul_(m, beta1)
-    torch._foreach_add_(m, grads, alpha=1.0 - beta1)
-    torch._foreach_mul_(v, beta2)
-    torch._foreach_addcmul_(v, grads, grads, value=1.0 - beta2)
-    root = torch._foreach_sqrt(v)
-    torch._foreach_add_(root, group["epsilon"])
-    torch._foreach_addcdiv_(parameters, m, root, value=-size)
+def _adam_fused(parameters: list[Tensor], grads: list[Tensor], m: list[Tensor], v: list[Tensor],
+                group: dict) -> None:
+    """`adam_update` in place in one pass over memory.
+
+    torch's rule divides by sqrt(v)/sqrt(1 - β2ᵗ) + ε'; with ε' = ε/sqrt(1 - β2ᵗ) that is TensorFlow's.
+    """
+    beta2, steps = group["beta2"], group["steps"]
+    adam([*parameters], grads, m, v, [],
+         [torch.tensor(float(steps), device=p.device) for p in parameters], fused=True, amsgrad=False,
+         beta1=group["beta1"], beta2=beta2, lr=group["lr"], weight_decay=0.0, maximize=False,
+         eps=group["epsilon"] / math.sqrt(1.0 - beta2 ** (steps + 1)))

@@ -226,7 +226,7 @@ class RoutingCapsules(NamedModule):
         return self.route(capsules).capsules
 
     def route(self, capsules: Array) -> Routing:
-        """The same with logits and coupling."""
+        """The same with logits and coupling of the last iteration."""
         settings = self.settings
         votes = capsule_votes(capsules, self.weights, self.parents)
         return dynamic_routing(votes, self.biases, settings.iterations, settings.leaky,
@@ -307,12 +307,14 @@ class CapsNet(NamedModule):
         flat = self.decoder(mask_capsules(capsules, keep))
         return tf.transpose(tf.reshape(flat, [flat.shape[0], channels, side, side]), [0, 2, 3, 1])
 
-    def __call__(self, image: Array, label: tf.Tensor | None = None, mask: str = "label") -> Result:
+    def __call__(self, image: Array, label: tf.Tensor | None = None, noise: None = None,
+                 mask: str = "label") -> Result:
         """One forward pass.
 
         Args:
             image: `[batch, S, S, C]` in [0, 1].
             label: integers `[batch]`; without them the margin loss is absent.
+            noise: there is none; the training loop hands it to every model.
             mask: which capsule is decoded: that of the `label` (training), or the longest by `length`,
                 which is also taken without labels.
         """
