@@ -19,11 +19,6 @@ from parity_tests.sides import Arrays
 from parity_tests.strategies import Maker
 
 OP = "scae.ImageAutoencoder"
-# Taps whose gradients the recordings hold, and the token templates (decoded anew in the loss).
-INTER = ("part_enc/img_embedding", "part_enc/caps_params", "part_enc/pose", "part_enc/presence",
-         "part_enc/pres_logit", "part_enc/feature", "templates/colorized", "obj_enc/output",
-         "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params", "res/scale",
-         "res/raw_caps_params", "res/vote")
 N_STEPS = 3
 # Runs of the truth with inputs an ulp away. One number upstream can carry most of a tap's error, and
 # the ratio of two single errors is often large: three draws make a small maximum rare.
@@ -205,7 +200,7 @@ def verify_initial(case: ModelCase, reproduce: str) -> None:
 def run(case: ModelCase, side: str, model: Any, dtype: str, step: int = 0, taps: bool = True,
         gradients: bool = True) -> ModelOutcome:
     """One forward and backward pass on the data of one step."""
-    inter = [] if not (taps and gradients) else [name for name in INTER
+    inter = [] if not (taps and gradients) else [name for name in models.INTER
              if name != "part_enc/feature" or case.arguments["part_encoder"]["n_features"]]
     return models.forward(side, model, case.images[step],
                           None if case.labels is None else case.labels[step],

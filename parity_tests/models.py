@@ -11,6 +11,12 @@ import numpy as np
 
 from parity_tests.sides import Arrays
 
+# Taps whose gradients the recordings hold, and the token templates (decoded anew in the loss).
+INTER = ("part_enc/img_embedding", "part_enc/caps_params", "part_enc/pose", "part_enc/presence",
+         "part_enc/pres_logit", "part_enc/feature", "templates/colorized", "obj_enc/output",
+         "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params", "res/scale",
+         "res/raw_caps_params", "res/vote")
+
 
 @dataclass
 class ModelOutcome:

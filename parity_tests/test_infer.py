@@ -43,11 +43,6 @@ def shapes_of(arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in arrays.items()}
 
 
-def same(name: str, one: object, other: object, found: infer.Inference) -> bool:
-    """Whether two spellings of a setting mean the same."""
-    return complete.normal(name, one, found) == complete.normal(name, other, found)
-
-
 @hypothesis.given(cases(draw_configuration))
 @hypothesis.settings(max_examples=30)
 def test_drawn_configurations(config: port.Config) -> None:
@@ -57,7 +52,7 @@ def test_drawn_configurations(config: port.Config) -> None:
     for name, value in found.known.items():
         if name == "n_classes" and not config.autoencoder.probe:
             continue
-        assert same(name, truth[name], value, found), name
+        assert complete.same(name, truth[name], value, len(found.kernels)), name
     assert set(found.unknown) <= UNSEEN | {"n_classes"}
     if tuple(strides.each(config.cnn.strides, len(found.kernels))) in strides.strides_possible(
             len(found.kernels)):
@@ -68,7 +63,7 @@ def test_drawn_configurations(config: port.Config) -> None:
     told = {name for name in truth if name not in UNSEEN | {"n_classes"} or name in given}
     again = port.config.explicit(model.config)
     for name in told:
-        assert same(name, again[name], truth[name], found), name
+        assert complete.same(name, again[name], truth[name], len(found.kernels)), name
     assert port.from_tf(arrays, config).config == config
     back = port.to_tf(model)
     assert all(np.array_equal(back[name], arrays[name]) for name in arrays | back)
@@ -121,15 +116,17 @@ def test_full_size() -> None:
 
 
 def test_strides() -> None:
-    """Other strides than the original's: found where one arrangement fits, asked for where several do."""
+    """Other strides than the original's are given; for another number of convolutions they are found."""
     base = {"canvas_size": 32, "strides": [1, 1, 2, 2], "output_channels": [4, 4, 4, 4], "n_part_caps": 3,
             "template_nonlin": "relu1", "template_size": 4, "n_hiddens": 5, "n_output_dims": 6}
     arrays = port.to_tf(port.ImageAutoencoder(port.config.from_flat(base)))
-    told = {"canvas_size": 32, "template_nonlin": "relu1"}
+    told = {"canvas_size": 32, "template_nonlin": "relu1", "strides": [1, 1, 2, 2]}
     assert port.from_tf(arrays, told).config.cnn.strides == (1, 1, 2, 2)
+    without = {"canvas_size": 32, "template_nonlin": "relu1"}
     for given, message in (
             (told | {"strides": [2, 2, 1, 1]}, "canvas_size 32 contradicts.*43, 44, 45 or 46"),
-            (told | {"canvas_size": 9}, "canvas_size 9 contradicts"),
+            (without, "43, 44, 45 or 46 with strides 2×2×1×1; .* give strides .1×1×2×2 would fit"),
+            (without | {"canvas_size": 9}, "canvas_size 9 contradicts.*2×2×1×1$"),
             (told | {"strides": [2, 1]}, "4 convolutions"),
             ({"template_nonlin": "relu1"}, r"does not tell canvas_size \(43, 44, 45 or 46\): give it"),
             (told | {"n_part_caps": 4}, "n_part_caps is 4, the checkpoint has 3"),
@@ -144,6 +141,8 @@ def test_strides() -> None:
     assert port.from_tf(ones, {"template_nonlin": "relu1", "strides": [1]}).config.canvas == 12
     three = port.to_tf(port.ImageAutoencoder(port.config.from_flat(base | {
         "strides": [2, 1, 2], "output_channels": [4, 5, 6], "canvas_size": 15})))
+    assert port.from_tf(three, {"template_nonlin": "relu1", "canvas_size": 11}
+                        ).config.cnn.strides == (1, 2, 1)
     with pytest.raises(port.ConfigError, match="fit several strides.*2×1×2 or 1×2×2"):
         port.from_tf(three, {"template_nonlin": "relu1", "canvas_size": 15})
 

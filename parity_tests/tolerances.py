@@ -119,6 +119,11 @@ def gradient32(truth: np.ndarray, reference32: np.ndarray, largest: float, moved
     return forward32(truth, reference32, moved, terms) + floor
 
 
+def recorded32(bound: float) -> float:
+    """Bound of one float32 value to another: each may be `bound` away from the float64 truth."""
+    return 2.0 * bound
+
+
 @dataclass(frozen=True)
 class StepBounds:
     """Bounds on optimizer steps of a float64 port against a float32 recording.

@@ -100,6 +100,73 @@ def aggregate(preset: Preset = "digits", on: Annotated[str | None, typer.Option(
     stage.run(settings.load_preset(preset, overrides, params), results, on)
 
 
+Checkpoint = Annotated[str, typer.Argument(
+    metavar="CKPT", help="TensorFlow checkpoint: its prefix, or its folder.")]
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+SomePreset = Annotated[str | None, typer.Option(
+    help="A preset of params.yaml that the checkpoint was trained with.")]
+ModelFile = Annotated[str | None, typer.Option(
+    "--config", metavar="FILE", help="JSON or YAML file of what the checkpoint does not tell, or a "
+    "recording's manifest; overlays the preset.")]
+
+
+@app.command()
+def inspect(checkpoint: Checkpoint, json_file: JsonFile = None) -> None:
+    """What is in an original checkpoint: variables, architecture, what will be skipped."""
+    from pipelines import inspect as command
+
+    command.run(checkpoint, json_file)
+
+
+@app.command()
+def convert(source: Annotated[str, typer.Argument(
+                metavar="CKPT", help="TensorFlow checkpoint; with --to tf a converted folder.")],
+            out: Annotated[str, typer.Argument(
+                metavar="OUT", help="Folder to write; with --to tf a checkpoint's prefix.")],
+            preset: SomePreset = None, config: ModelFile = None,
+            to: Annotated[str, typer.Option(metavar="torch|tf", help="Which way.")] = "torch",
+            dry_run: Annotated[bool, typer.Option(
+                "--dry-run", help="Print what becomes of every variable; write nothing.")] = False,
+            no_verify: Annotated[bool, typer.Option(
+                "--no-verify", help="Skip the proof; the result is marked unverified.")] = False,
+            allow_nonfinite: Annotated[bool, typer.Option(
+                "--allow-nonfinite", help="Convert NaN and infinities as they are.")] = False,
+            params: Params = "params.yaml") -> None:
+    """An original checkpoint to PyTorch and proven equal, or back."""
+    from pipelines import convert as command
+
+    command.run(source, out, preset, config, to, dry_run, not no_verify, allow_nonfinite, params)
+
+
+@app.command()
+def verify(checkpoint: Checkpoint,
+           out: Annotated[str, typer.Argument(metavar="OUT", help="The converted folder.")],
+           golden: Annotated[str | None, typer.Option(
+               metavar="DIR", help="A recording to hold both sides to.")] = None,
+           json_file: JsonFile = None,
+           html_file: Annotated[str | None, typer.Option(
+               "--html", metavar="FILE", help="Write the table as one page.")] = None) -> None:
+    """A converted folder against its checkpoint, or both against a recording, tap by tap."""
+    from pipelines import verify as command
+
+    command.run(checkpoint, out, golden, json_file, html_file)
+
+
+@app.command()
+def record(checkpoint: Checkpoint,
+           out: Annotated[str, typer.Argument(metavar="DIR", help="The folder of recordings to write.")],
+           batch: Annotated[str | None, typer.Option(
+               metavar="FILE", help="A .npz with image [n, B, S, S, C] and label; random by default."
+               )] = None,
+           dtype: Annotated[str, typer.Option(metavar="float64|float32", help="Precision.")] = "float64",
+           preset: SomePreset = None, config: ModelFile = None, seed: Seed = 0,
+           params: Params = "params.yaml") -> None:
+    """Recordings of a checkpoint, made by the reference: what verify and pytest hold a port to."""
+    from pipelines import record as command
+
+    command.run(checkpoint, out, batch, dtype, preset, config, seed, params)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     from pipelines import console

@@ -28,7 +28,7 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
                           "variables can be listed (scae inspect)")
     wrong = [f"{key} is {shown(given[key])}, the checkpoint has {shown(value)}"
              for key, value in inference.known.items()
-             if key in given and normal(key, given[key], inference) != normal(key, value, inference)]
+             if key in given and not same(key, given[key], value, len(inference.kernels))]
     if wrong:
         raise ConfigError("the configuration contradicts the checkpoint: " + "; ".join(wrong))
     settings = inference.assumed | inference.known | dict(given)
@@ -47,7 +47,8 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
     if missing:
         raise ConfigError("the checkpoint does not tell " + ", ".join(
             f"{key} ({values})" for key, values in missing.items()) + ": give "
-            + ("it" if len(missing) == 1 else "them"))
+            + ("it" if len(missing) == 1 else "them")
+            + " (config=…; on the command line --config FILE or --preset NAME)")
     fits = _strides(inference, settings["canvas_size"], strides)
     settings["strides"] = given.get("strides", fits)
     told = {place for key in settings for place in FLAT[key]}
@@ -58,26 +59,33 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
 
 
 def _strides(inference: Inference, canvas: int, given: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The strides that bring the canvas to the embedding grid; those given or the original's first."""
+    """The strides that bring the canvas to the embedding grid; others than the original's are given."""
     grid, kernels = inference.grid, inference.kernels
-    if given is None:
-        fits, possible = grids.fitting(grid, kernels, canvas), inference.canvas_sizes
-    else:
-        possible = tuple(sorted(grids.canvases(grid, kernels, given)))
-        fits = [given] if canvas in possible else []
+    candidates = grids.strides_possible(len(kernels)) if given is None else [given]
+    fits = grids.fitting(grid, kernels, canvas, candidates)
     if not fits:
+        sizes = sorted({size for s in candidates for size in grids.canvases(grid, kernels, s)})
+        other = grids.fitting(grid, kernels, canvas, grids.any_of_two(len(kernels)))
+        words = f" with strides {shown(candidates[0])}" if len(candidates) == 1 else ""
+        hint = f"; if its strides are others, give strides ({either(other)} would fit)" if other else ""
         raise ConfigError(f"canvas_size {canvas} contradicts the checkpoint: its {grid}×{grid} "
-                          f"embedding comes from a canvas of {either(possible)}")
+                          f"embedding comes from a canvas of {either(sizes)}{words}{hint}")
     if len(fits) > 1:
-        raise ConfigError(f"canvas_size {canvas} and the {grid}×{grid} embedding fit several strides, "
-                          f"none of them the original's: give strides ({either(fits)})")
+        raise ConfigError(f"canvas_size {canvas} and the {grid}×{grid} embedding fit several strides: "
+                          f"give strides ({either(fits)})")
     return fits[0]
 
 
-def normal(key: str, value: Any, inference: Inference) -> Any:
-    """One spelling: a single kernel or stride serves all layers, one hidden size may be a list."""
-    if key in ("kernel_shapes", "strides"):
-        return grids.each(value, len(inference.known["output_channels"]))
-    if key == "n_hiddens" and not isinstance(value, int) and len(value) == 1:
-        return value[0]
-    return value
+def same(key: str, one: Any, other: Any, n_layers: int) -> bool:
+    """Whether two values of a setting mean the same.
+
+    A single kernel or stride serves all `n_layers` convolutions, one hidden size may be a list.
+    """
+    def spelled(value: Any) -> Any:
+        if key in ("kernel_shapes", "strides"):
+            return grids.each(value, n_layers)
+        if key == "n_hiddens" and not isinstance(value, int) and len(value) == 1:
+            return value[0]
+        return value
+
+    return spelled(one) == spelled(other)

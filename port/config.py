@@ -62,7 +62,12 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
             return value
         elif typing.get_origin(option) is tuple and isinstance(value, Sequence):
             inner = typing.get_args(option)[0]
-            items = json.loads(value) if isinstance(value, str) else value
+            try:
+                items = json.loads(value) if isinstance(value, str) else value
+            except ValueError:
+                continue
+            if not isinstance(items, Sequence):
+                continue
             return tuple(_convert(key, inner, item) for item in items)
     if name in CHOICES:
         raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
@@ -174,7 +179,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         else:
             for section, name in FLAT[key]:
                 sections.setdefault(section, {})[name] = (
-                    [int(value)] * 2 if name == "template_size" and value != UNSET
+                    [value] * 2 if name == "template_size" and value != UNSET
                     and not isinstance(value, list | tuple) else value)
     top = sections.pop("", {})
     if "n_caps" in sections.get("part_encoder", {}):

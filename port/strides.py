@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from port.config import CNN
 
@@ -15,7 +15,7 @@ def strides_possible(n_layers: int) -> list[tuple[int, ...]]:
     """The original's strides for its four convolutions; all of 1 and 2 for another number."""
     if n_layers == len(ORIGINAL_STRIDES):
         return [ORIGINAL_STRIDES]
-    return list(itertools.product((2, 1), repeat=n_layers))
+    return any_of_two(n_layers)
 
 
 def canvases(grid: int, kernels: Sequence[int], strides: Sequence[int]) -> list[int]:
@@ -31,10 +31,12 @@ def each(values: Sequence[int], n_layers: int) -> tuple[int, ...]:
     return tuple(values) * (n_layers if len(values) == 1 else 1)
 
 
-def fitting(grid: int, kernels: Sequence[int], canvas: int) -> list[tuple[int, ...]]:
-    """Strides that bring a canvas to `grid`: the original's if they do, else all of 1 and 2 that do."""
-    for candidates in (strides_possible(len(kernels)), itertools.product((2, 1), repeat=len(kernels))):
-        fits = [strides for strides in candidates if canvas in canvases(grid, kernels, strides)]
-        if fits:
-            return fits
-    return []
+def fitting(grid: int, kernels: Sequence[int], canvas: int,
+            candidates: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The strides among `candidates` that bring a canvas to `grid`."""
+    return [strides for strides in candidates if canvas in canvases(grid, kernels, strides)]
+
+
+def any_of_two(n_layers: int) -> list[tuple[int, ...]]:
+    """All strides of 1 and 2."""
+    return list(itertools.product((2, 1), repeat=n_layers))

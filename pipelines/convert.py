@@ -1,0 +1,195 @@
+"""`scae convert`: an original checkpoint to a PyTorch folder that is proven equal, and back.
+
+    scae convert model.ckpt-300001 OUT --config FILE
+    scae convert --to tf OUT model.ckpt-1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import port
+from pipelines import original
+from pipelines.comparison import Report
+from pipelines.settings import BadInput, unknown
+from port import checkpoint, contents, convert, mapping
+
+TARGETS = ("torch", "tf")
+
+
+def run(source: str, out: str, preset: str | None = None, config: str | None = None, to: str = "torch",
+        dry_run: bool = False, verify: bool = True, allow_nonfinite: bool = False,
+        params: str = "params.yaml") -> None:
+    """Convert one way or the other; what is printed last says whether it is proven.
+
+    Raises:
+        BadInput: the source cannot be read or does not fit, settings are missing or contradict it,
+            or the target cannot be written.
+        CheckFailed: what was written is not equal to its source, or does not compute the same.
+    """
+    if to not in TARGETS:
+        raise BadInput(f"--to: {unknown('target', to, TARGETS)}")
+    if to == "tf":
+        if preset or config:
+            raise BadInput("--to tf takes no --preset or --config: the folder has its configuration")
+        to_tf(source, out, dry_run, verify)
+        return
+    said, default = original.given_configuration(preset, config, params)
+    found = original.read(source)
+    sorted_out = found.sorted_out()
+    if dry_run:
+        print_table(sorted_out)
+    refuse_nonfinite(sorted_out, allow_nonfinite, found.prefix)
+    with original.in_words(str(found.prefix)):
+        model = build(sorted_out, said, default)
+    if dry_run:
+        print(f"{found.prefix}: every variable has its place; nothing written (--dry-run)")
+        return
+    with original.staged(Path(out), checkpoint.FILES) as folder:
+        write(folder, model, found, sorted_out, "**unverified**: nobody compared it with its source.")
+        if verify:
+            report = Report(f"Conversion of {found.prefix.name}")
+            prove(report, sorted_out, folder)
+            report.conclude()
+            for note in report.notes:
+                print(f"note: {note}")
+            write(folder, model, found, sorted_out, proven(report))
+    summary(Path(out), model, sorted_out)
+    print(f"{out}: done and proven ({proven(report)})" if verify else f"{out}: done, unverified")
+
+
+def build(source: contents.Contents, said: dict, default: bool) -> port.ImageAutoencoder:
+    """The model with the checkpoint's weights."""
+    model = port.ImageAutoencoder(convert.configuration_of(source, said, default))
+    convert.load_module(model, source.variables)
+    return model.eval()
+
+
+def refuse_nonfinite(source: contents.Contents, allowed: bool, prefix: Path) -> None:
+    """Raise for NaN and infinities in weights or slots, unless they are wanted."""
+    bad = source.nonfinite()
+    if bad and not allowed:
+        name, count = next(iter(bad.items()))
+        raise BadInput(f"{prefix}: {name} has {count} entries that are NaN or infinite ({len(bad)} arrays "
+                       "have such); --allow-nonfinite converts them as they are")
+
+
+def write(folder: Path, model: port.ImageAutoencoder, found: original.Original, source: contents.Contents,
+          verdict: str) -> None:
+    """The files of a converted model."""
+    tool = f"scae-port {port.__version__}"
+    slots = "yes, in optimizer.safetensors" if source.slots else "none"
+    note = (f"Converted from the TensorFlow checkpoint `{found.prefix.name}` (SHA-256 of its files "
+            f"`{found.digest}`) by {tool}.\n\nStep: {step_of(source)}. Optimizer slots: {slots}.\n\n"
+            f"Verification: {verdict}")
+    unset = model.config.unset
+    if unset:
+        note += ("\n\nNot told by the checkpoint or its converter, run with the original's defaults: "
+                 + ", ".join(unset) + ".")
+    metadata = {"source": found.prefix.name, "source_sha256": found.digest, "tool": tool}
+    with original.in_words(str(folder)):
+        tensors = convert.slots_from_tf(model, source.variables | source.slots)
+        checkpoint.write_files(folder, model, note, tensors, source.step, metadata)
+
+
+def step_of(source: contents.Contents) -> str:
+    """The step in words."""
+    return "not recorded" if source.step is None else str(source.step)
+
+
+def prove(report: Report, source: contents.Contents, folder: Path) -> None:
+    """Reload a converted folder and compare it with its source: tensors, then both sides' taps."""
+    from pipelines import proof
+
+    model = original.load_folder(folder)
+    with original.in_words(str(folder)):
+        slots, step = checkpoint.load_slots(folder, model)
+    proof.tensors(report, source, model, slots, step)
+    report.conclude()
+    proof.forward(report, model.config, source.variables, convert.to_tf(model))
+
+
+def proven(report: Report) -> str:
+    """The proof in one line."""
+    n_tensors = len(report.sections[0].rows)
+    worst = report.worst()
+    return (f"verified: {n_tensors} arrays equal in every bit; on random input the port differs from the "
+            f"reference by at most {worst['port float64']['max_rel']:.1e} of a tap's scale in float64 and "
+            f"{worst['port float32']['max_rel']:.1e} in float32")
+
+
+def print_table(source: contents.Contents) -> None:
+    """Every variable with its target, and what is skipped."""
+    rows = []
+    for name, array in source.variables.items():
+        target = mapping.port_name(name)
+        if target is None:
+            rows.append((name, str(list(array.shape)), "", ""))
+            continue
+        shape = mapping.to_port(np.empty(array.shape, np.int8), target[1]).shape
+        slots = " + slots" * (f"{name}/RMSProp" in source.slots)
+        rows.append((name, str(list(array.shape)), f"{target[0]} {list(shape)}{slots}",
+                     "" if target[1] == "same" else target[1]))
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    for row in rows:
+        print(" ".join(f"{cell:{width}}" for cell, width in zip(row, [*widths, 0])).rstrip())
+    for name, reason in source.skipped.items():
+        print(f"{name}: skipped, {reason}")
+
+
+def summary(out: Path, model: port.ImageAutoencoder, source: contents.Contents) -> None:
+    """What was converted, in a few words."""
+    config = model.config
+    print(f"{source.parameters:,} parameters, {config.part_encoder.n_caps} parts, "
+          f"{config.obj_decoder.n_caps} objects, canvas {config.canvas}×{config.canvas}×{config.channels}, "
+          f"strides {', '.join(map(str, config.cnn.strides))}; step {step_of(source)}, "
+          f"{len(source.slots)} optimizer slots, {len(source.skipped)} arrays skipped")
+    if config.unset:
+        print(f"unset, run with the original's defaults: {', '.join(config.unset)}")
+
+
+def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
+    """A PyTorch folder as a TensorFlow checkpoint with the original's names and layouts.
+
+    Raises:
+        BadInput: the folder cannot be read, a checkpoint is there already, or it cannot be written.
+        CheckFailed: what was written reads back otherwise.
+    """
+    model = original.load_folder(folder)
+    with original.in_words(folder):
+        slots, step = checkpoint.load_slots(folder, model)
+    if model.dtype.itemsize != 4:
+        raise BadInput(f"{folder}: weights are {model.dtype}, the original's are float32")
+    arrays: dict[str, np.ndarray] = convert.to_tf(model) | convert.slots_to_tf(model, slots)
+    if step is not None:
+        arrays["global_step"] = np.int64(step)
+    if dry_run:
+        for name, array in sorted(arrays.items()):
+            print(name, list(np.shape(array)))
+        print(f"{prefix}: {len(arrays)} arrays; nothing written (--dry-run)")
+        return
+    reference = original.reference_side()
+    import tensorflow as tf
+
+    target = Path(prefix)
+    if target.is_dir():
+        raise BadInput(f"{prefix} is a folder; name a prefix, for instance {target / 'model.ckpt-1'}")
+    with original.in_words(prefix):
+        if reference.checkpoint.is_there(target):
+            raise BadInput(f"{prefix}: a checkpoint is there already; name another prefix")
+        try:
+            reference.write_checkpoint(target, dict(sorted(arrays.items())))
+        except tf.errors.OpError as error:
+            raise BadInput(f"{prefix} cannot be written: {str(error).splitlines()[0]}") from None
+    if not verify:
+        print(f"{prefix}: {len(arrays)} arrays, unverified")
+        return
+    again = original.read(prefix).arrays
+    report = Report(f"Conversion of {folder}")
+    section = report.section("tensors", "the folder")
+    for name, expected in arrays.items():
+        section.add(name, "TensorFlow", "bits", again.get(name), np.asarray(expected))
+    report.conclude()
+    print(f"{prefix}: done and proven ({len(arrays)} arrays read back equal in every bit)")

@@ -1,0 +1,207 @@
+"""`scae record`: a folder of recordings of a checkpoint, written by the reference.
+
+Of the format of the recordings of the original program (`manifest.json` and `.npz` files), so that
+`scae verify --golden` and `pytest` take it: evidence for a checkpoint that cannot be shown, and what
+a machine without TensorFlow is checked against.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import port
+from parity_tests import models
+from pipelines import original, proof
+from pipelines.convert import refuse_nonfinite
+from pipelines.settings import BadInput, unknown
+from port import convert, optim
+
+DTYPES = ("float64", "float32")
+N_STEPS = 5
+BATCH = 4
+RATE = {"lr": 1e-4, "decay": 0.9, "momentum": 0.9}  # the original's defaults
+
+Arrays = dict[str, np.ndarray]
+
+
+def run(source: str, out: str, batch: str | None = None, dtype: str = "float64", preset: str | None = None,
+        config: str | None = None, seed: int = 0, params: str = "params.yaml") -> None:
+    """Record forward passes, gradients and steps, with and without noise.
+
+    Raises:
+        BadInput: the checkpoint, the configuration or the batch cannot be used, or the folder is
+            not empty.
+    """
+    if dtype not in DTYPES:
+        raise BadInput(f"--dtype: {unknown('type', dtype, DTYPES)}")
+    said, default = original.given_configuration(preset, config, params)
+    found = original.read(source)
+    sorted_out = found.sorted_out()
+    refuse_nonfinite(sorted_out, False, found.prefix)
+    with original.in_words(str(found.prefix)):
+        configuration = convert.configuration_of(sorted_out, said, default)
+    batches = read_batches(batch, configuration) if batch else draw_batches(configuration, seed)
+    with original.staged(Path(out)) as folder, original.in_words(out):
+        recorder = Recorder(folder, configuration, sorted_out.variables, sorted_out.slots, batches, dtype,
+                            original.training_constants(config, RATE), seed)
+        recorder.forward()
+        recorder.steps()
+        copy_checkpoint(found, folder)
+        manifest = recorder.manifest() | {
+            "config": Path(out).name, "checkpoint": f"checkpoint/{found.prefix.name}",
+            "checkpoint_sha256": found.digest, "global_step_at_load": sorted_out.step}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    print(f"{out}: recorded from the reference in {dtype}: {', '.join(sorted(recorder.files))}")
+
+
+def draw_batches(config: port.Config, seed: int) -> Arrays:
+    """Random images and labels, `[N_STEPS, BATCH, …]`, channels last."""
+    rng = np.random.default_rng(seed)
+    batches = {"image": rng.random((N_STEPS, BATCH, config.canvas, config.canvas, config.channels)
+                                   ).astype(np.float32)}
+    if config.autoencoder.probe:
+        batches["label"] = rng.integers(0, config.autoencoder.n_classes, (N_STEPS, BATCH))
+    return batches
+
+
+def read_batches(path: str, config: port.Config) -> Arrays:
+    """Batches of a file: `image` `[n, B, S, S, C]`, or one `[B, S, S, C]` that serves every step.
+
+    Raises:
+        BadInput: it cannot be read, or its images do not fit the configuration.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            given = {name: archive[name] for name in ("image", "label") if name in archive.files}
+    except Exception as error:  # a damaged archive fails in many ways inside zipfile and NumPy
+        raise BadInput(f"{path}: cannot be read as .npz ({' '.join(str(error).split())})") from None
+    if "image" not in given:
+        raise BadInput(f"{path}: no array 'image'")
+    side = (config.canvas, config.canvas, config.channels)
+    if given["image"].ndim == 4:
+        given = {name: np.repeat(array[None], N_STEPS, 0) for name, array in given.items()}
+    image = given["image"]
+    if image.ndim != 5 or image.shape[2:] != side or not image.size:
+        raise BadInput(f"{path}: 'image' is {list(image.shape)}, expected [batches, examples, "
+                       f"{', '.join(map(str, side))}]")
+    if not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1):
+        raise BadInput(f"{path}: 'image' must hold floating numbers from 0 to 1")
+    label = given.get("label")
+    if config.autoencoder.probe and label is None:
+        raise BadInput(f"{path}: no array 'label', which the model's probes need")
+    if label is not None and (label.shape != image.shape[:2] or not np.issubdtype(label.dtype, np.integer)
+                              or label.min() < 0 or label.max() >= config.autoencoder.n_classes):
+        raise BadInput(f"{path}: 'label' must be integers {list(image.shape[:2])} from 0 to "
+                       f"{config.autoencoder.n_classes - 1}")
+    given["image"] = image.astype(np.float32)
+    return given
+
+
+def copy_checkpoint(found: original.Original, folder: Path) -> None:
+    """The checkpoint's files beside the recordings, under their names."""
+    from reference.checkpoint import files_of
+
+    target = folder / "checkpoint"
+    target.mkdir()
+    for file in files_of(found.prefix):
+        shutil.copyfile(file, target / file.name)
+    (target / "checkpoint").write_text(f'model_checkpoint_path: "{found.prefix.name}"\n')
+
+
+class Recorder:
+    """Runs the reference and writes what it computes."""
+
+    def __init__(self, folder: Path, config: port.Config, variables: Arrays, slots: Arrays, batches: Arrays,
+                 dtype: str, constants: dict[str, float], seed: int) -> None:
+        self.folder, self.config, self.variables, self.slots = folder, config, variables, slots
+        self.batches, self.dtype = batches, dtype
+        self.files: dict[str, str] = {}
+        n_steps, batch = batches["image"].shape[:2]
+        self.rmsprop = {"decay": constants["decay"], "momentum": constants["momentum"],
+                        "epsilon": constants.get("epsilon", optim.rmsprop_epsilon(
+                            int(constants.get("batch_size", batch)))), "centered": False}
+        self.lr = constants["lr"]
+        generator = torch.Generator().manual_seed(seed)
+        draws = [port.Noise.draw(generator, config, batch).raw for _ in range(n_steps)]
+        self.noise = {f"raw_{j}": np.stack([raw[j].numpy() for raw in draws]) for j in range(len(draws[0]))}
+        self.no_gradient: list[str] = []
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.write("batches.npz", batches, f"[{n_steps}, B, …]; forward and gradients use batch 0")
+        if self.noise:
+            self.write("noise_samples.npz", self.noise, f"raw_j [{n_steps}, B, …]")
+
+    def write(self, file: str, arrays: Arrays, what: str) -> None:
+        """One file of the folder."""
+        np.savez_compressed(self.folder / file, **arrays)
+        self.files[file] = what
+
+    def draws(self, variant: str, step: int) -> list[np.ndarray] | None:
+        """Raw draws of a step in order; None without noise."""
+        return [raw[step] for raw in self.noise.values()] if variant == "noise" else None
+
+    def label(self, step: int) -> np.ndarray | None:
+        """Labels of a batch, where there are any."""
+        return self.batches["label"][step] if "label" in self.batches else None
+
+    def forward(self) -> None:
+        """Taps and gradients on batch 0."""
+        infix = "64" if self.dtype == "float64" else ""
+        featured = self.config.part_encoder.n_features > 0
+        inter = [name for name in models.INTER if featured or name != "part_enc/feature"]
+        for variant in ("nonoise", "noise") if self.noise else ("nonoise",):
+            model = proof.build("reference", self.config, self.variables, self.dtype)
+            outcome = models.forward("reference", model, self.batches["image"][0], self.label(0),
+                                     self.draws(variant, 0), self.dtype, inter)
+            drawn = self.noise if variant == "noise" else {}
+            self.write(f"forward{infix}_{variant}.npz",
+                       outcome.taps | {f"noise/{name}": raw[0] for name, raw in drawn.items()},
+                       f"taps, {self.dtype}, batch 0")
+            self.write(f"grads{infix}_{variant}.npz",
+                       {name: grad for name, grad in outcome.gradients.items() if grad is not None},
+                       "var/<name>: d total loss / d variable; inter/<tap>: d total loss / d intermediate")
+            self.no_gradient = [name.removeprefix("var/") for name, grad in outcome.gradients.items()
+                                if grad is None and name.startswith("var/")]
+            self.entries = {name: {"shape": list(np.shape(tap)), "dtype": str(np.asarray(tap).dtype)}
+                            for name, tap in outcome.taps.items()}
+
+    def steps(self) -> None:
+        """Training steps from the checkpoint's slots, where it has them, and from fresh ones."""
+        n_steps = min(N_STEPS, len(self.batches["image"]))
+        runs = [("history_fresh_slots.npz", "nonoise", {})]
+        if self.slots:
+            runs.append(("history_ckpt.npz", "nonoise", self.slots))
+            if self.noise:
+                runs.append(("history_ckpt_noise.npz", "noise", self.slots))
+        for file, variant, slots in runs:
+            model = proof.build("reference", self.config, self.variables, self.dtype)
+            step = models.optimizer_step("reference", model, self.lr, self.rmsprop, slots)
+            scalars: list[Arrays] = []
+            for i in range(n_steps):
+                outcome = models.forward("reference", model, self.batches["image"][i], self.label(i),
+                                         self.draws(variant, i), self.dtype, taps=False)
+                scalars.append(outcome.taps)
+                step(outcome)
+            self.write(file, {name: np.stack([s[name] for s in scalars]) for name in scalars[0]},
+                       "scalars at each step, before update i")
+            if file == "history_ckpt.npz":
+                self.write(f"vars_ckpt_after{n_steps}.npz", models.variables_of("reference", model),
+                           f"variables after {n_steps} steps, no noise, slots from the checkpoint")
+
+    def manifest(self) -> dict[str, Any]:
+        """What the folder holds and how it was made."""
+        plan = port.noise_plan(self.config)
+        return {
+            "recorded_by": f"reference of scae-port {port.__version__}, {self.dtype}",
+            "batch": int(self.batches["image"].shape[1]), "arguments": self.config.to_arguments(),
+            "lr": self.lr, "rmsprop": self.rmsprop,
+            "noise": [{"use": draw.use, "kind": draw.kind, "shape": list(raw.shape[1:])}
+                      for draw, raw in zip(plan, self.noise.values(), strict=True)],
+            "no_gradient": self.no_gradient,
+            "trainable_variables": [[name, list(array.shape)] for name, array in self.variables.items()],
+            "forward_entries": self.entries, "files": self.files}
