@@ -129,7 +129,7 @@ def _compete(m: Maker) -> Case:
     return m.case({"stride": m.size(1, 3),
                    "competition": m.choice(["parents", "filled", "stride_1_per_type"])},
                   terms=int(np.prod(sizes[1:5])) * sizes[-1],
-                  joint=m.normal(*sizes, scale=m.choice([1.0, 10.0, 60.0])))
+                  joint=m.normal(*sizes, scale=m.choice([1.0, 10.0, 60.0])) + m.choice([0.0, -300.0]))
 
 
 def _route(m: Maker) -> Case:
@@ -243,6 +243,12 @@ def _no_children() -> Case:
     return Case(case.inputs | {"activation": np.zeros_like(case.inputs["activation"])}, case.attributes)
 
 
+def _filled() -> Case:
+    """Log joints below -100 and close together: IBM's filler takes part of every child's share."""
+    joint = np.random.default_rng(9).standard_normal((2, 2, 3, 2, 2, 2, 3)) - 300.0
+    return Case({"joint": joint}, {"stride": 1, "competition": "filled"})
+
+
 def _run_route(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
     return lib.em_routing.route(**x, stride=a["stride"], routing=_settings(lib, a["routing"]))
 
@@ -350,7 +356,8 @@ ROWS = (
            oracle=True),
     OpCase("em_routing.log_activation", Recipe(_with_routing("log_activation")), _log_activation),
     OpCase("em_routing.e_step", function("em_routing.e_step"), _e_step, oracle=True),
-    OpCase("em_routing.compete", function("em_routing.compete"), _compete, oracle=True),
+    OpCase("em_routing.compete", function("em_routing.compete"), _compete,
+           (("the filler counts", _filled()),), oracle=True),
     OpCase("em_routing.route", Recipe(_run_route, ROUTED), _route, (
         ("one child a parent", _one_child()), ("identical votes", _same_votes()),
         ("no active child", _no_children())), oracle=True),
@@ -373,7 +380,7 @@ ROWS = (
     OpCase("em_layers.ConvCapsules", Recipe(
         lambda lib, x, a, m: m(**x), ROUTED, build=_build(
             "em_layers.ConvCapsules", "lyr.conv_caps1", "convCaps0"), torch_scope="capsules.0.",
-        table=table), _conv_capsules, oracle=True),
+        table=table), _conv_capsules, oracle=True, judges=("em_fused", "em_kernel")),
     OpCase("em_layers.ClassCapsules", Recipe(
         _run_class, ROUTED, build=_build("em_layers.ClassCapsules", "class_caps", "capsule2"),
         torch_scope="class_capsules.", table=table), _class_capsules, oracle=True),

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from port import affnist
+from port import affnist, smallnorb
 from port.data import DataError, Dataset, Split, split_of
 
 MNIST_FILES = {  # file name: md5 of the compressed original
@@ -178,7 +178,8 @@ def _affnist_like(root: Path, download: bool) -> Dataset:
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
     "digits": _digits, "mnist": _mnist, "usps": _usps, "svhn": _svhn, "svhn_head": _svhn_head,
-    "cifar10": _cifar10, "affnist": _affnist, "affnist_like": _affnist_like}
+    "cifar10": _cifar10, "affnist": _affnist, "affnist_like": _affnist_like,
+    "smallnorb": smallnorb.load}
 
 
 # ------------------------------------------------------------------------------------ files, checked
