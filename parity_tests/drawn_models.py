@@ -45,6 +45,17 @@ class ModelCase:
     noise: list[list[np.ndarray]] | None
     seed: int
 
+    @property
+    def op(self) -> str:
+        """Name in the registry."""
+        return OP
+
+    @property
+    def inter(self) -> list[str]:
+        """Taps with respect to which the loss is differentiated too."""
+        return [name for name in models.INTER
+                if name != "part_enc/feature" or self.arguments["part_encoder"]["n_features"]]
+
     def __repr__(self) -> str:
         return (f"ModelCase(images {list(self.images.shape)}, labels {self.labels is not None}, noise "
                 f"{self.noise is not None}, seed {self.seed}, {json.dumps(self.arguments)})")
@@ -174,7 +185,7 @@ def verify_model(case: ModelCase, reproduce: str = "verify_model(case)", float32
     Raises:
         ParityError: with the first tap, gradient or variable that differs.
     """
-    recorder.example(OP, {"images": case.images})
+    recorder.example(case.op, {"images": case.images})
     verify_initial(case, reproduce)
     weights = draw_weights(case)
     built = {side: models.build(side, case.arguments, "float64", case.seed)
@@ -192,16 +203,15 @@ def verify_initial(case: ModelCase, reproduce: str) -> None:
     """From the same seed both sides start from bit-equal weights under the same names."""
     found = {side: models.variables_of(side, models.build(side, case.arguments, "float32", case.seed))
              for side in ("reference", "port")}
-    _same_keys(found["port"], found["reference"], "variables", reproduce)
+    _same_keys(case, found["port"], found["reference"], "variables", reproduce)
     for name, expected in found["reference"].items():
-        check(_where(f"initial {name}", "float32", reproduce), found["port"][name], expected, 0.0)
+        check(_where(case, f"initial {name}", "float32", reproduce), found["port"][name], expected, 0.0)
 
 
 def run(case: ModelCase, side: str, model: Any, dtype: str, step: int = 0, taps: bool = True,
         gradients: bool = True) -> ModelOutcome:
     """One forward and backward pass on the data of one step."""
-    inter = [] if not (taps and gradients) else [name for name in models.INTER
-             if name != "part_enc/feature" or case.arguments["part_encoder"]["n_features"]]
+    inter = case.inter if taps and gradients else []
     return models.forward(side, model, case.images[step],
                           None if case.labels is None else case.labels[step],
                           None if case.noise is None else case.noise[step], dtype, inter, taps,
@@ -212,24 +222,24 @@ def verify64(case: ModelCase, outcomes: dict[str, ModelOutcome], weights: Arrays
              ) -> None:
     """Every tap and gradient in float64; the same variables have none."""
     truth, ours = outcomes["reference"], outcomes["port"]
-    _same_keys(ours.taps, truth.taps, "taps", reproduce)
-    same_paths(ours, truth, reproduce)
+    _same_keys(case, ours.taps, truth.taps, "taps", reproduce)
+    same_paths(case, ours, truth, reproduce)
     try:
-        compare64(ours, truth, None, reproduce)
+        compare64(case, ours, truth, None, reproduce)
     except ParityError:
-        compare64(ours, truth, moved_by_an_ulp(case, weights, tolerances.ULP64), reproduce)
+        compare64(case, ours, truth, moved_by_an_ulp(case, weights, tolerances.ULP64), reproduce)
 
 
-def same_paths(ours: ModelOutcome, truth: ModelOutcome, reproduce: str) -> None:
+def same_paths(case: ModelCase, ours: ModelOutcome, truth: ModelOutcome, reproduce: str) -> None:
     """A variable has a gradient on both sides or on neither (the optimizer skips one without)."""
     for name, expected in truth.gradients.items():
         if name.startswith("var/") and (ours.gradients.get(name) is None) != (expected is None):
-            raise ParityError(f"{_where(name, 'float64', reproduce).head()}\n  one side has no "
+            raise ParityError(f"{_where(case, name, 'float64', reproduce).head()}\n  one side has no "
                               f"gradient at all\n  reproduce: {reproduce}")
 
 
-def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | None, reproduce: str
-              ) -> None:
+def compare64(case: ModelCase, ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | None,
+              reproduce: str) -> None:
     """All taps and gradients; `moved` widens the bounds by the problem's own condition."""
     for name, expected in truth.taps.items():
         exact = not np.issubdtype(expected.dtype, np.floating)
@@ -237,8 +247,8 @@ def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | Non
         bound = 0.0 if exact else tolerances.forward64(expected, tolerances.tap_magnitude(name))
         if moved is not None and not exact:
             bound += tolerances.conditioned64(moved.taps[name], expected)
-        margin = check(_where(name, "float64", reproduce), actual, expected, bound)
-        recorder.margin(OP, "forward", "float64", margin)
+        margin = check(_where(case, name, "float64", reproduce), actual, expected, bound)
+        recorder.margin(case.op, "forward", "float64", margin)
     for name, expected in truth.gradients.items():
         actual = ours.gradients.get(name)
         if actual is None and expected is None:
@@ -248,8 +258,8 @@ def compare64(ours: ModelOutcome, truth: ModelOutcome, moved: ModelOutcome | Non
         bound = tolerances.gradient64(expected, truth.largest)
         if moved is not None and moved.gradients.get(name) is not None:
             bound += tolerances.conditioned64(moved.gradients[name], expected)
-        margin = check(_where(f"grad {name}", "float64", reproduce), actual, expected, bound)
-        recorder.margin(OP, "gradient", "float64", margin)
+        margin = check(_where(case, f"grad {name}", "float64", reproduce), actual, expected, bound)
+        recorder.margin(case.op, "gradient", "float64", margin)
 
 
 def moved_by_an_ulp(case: ModelCase, weights: Arrays, ulp: float, draw: int = 0) -> ModelOutcome:
@@ -280,14 +290,14 @@ def verify_steps(case: ModelCase, built: dict[str, Any], outcomes: dict[str, Mod
                         for side, model in built.items()}
             ours, truth = outcomes["port"], outcomes["reference"]
             expected = truth.taps["loss/total"]
-            check(_where(f"loss before update {i}", "float64", reproduce), ours.taps["loss/total"],
+            check(_where(case, f"loss before update {i}", "float64", reproduce), ours.taps["loss/total"],
                   expected, 10 * tolerances.forward64(expected) + allowed * truth.largest)
         for side, step in steps.items():
             step(outcomes[side])
         after = {side: models.variables_of(side, model) for side, model in built.items()}
         allowed += tolerances.step64(LR, outcomes["reference"].largest)
         for name, expected in after["reference"].items():
-            check(_where(f"{name} after update {i}", "float64", reproduce), after["port"][name],
+            check(_where(case, f"{name} after update {i}", "float64", reproduce), after["port"][name],
                   expected, tolerances.forward64(expected) + allowed)
 
 
@@ -302,37 +312,37 @@ def verify32(case: ModelCase, weights: Arrays, truth: ModelOutcome, reproduce: s
     for outcome in runs.values():
         parted = models.same_pieces(outcome, truth, case.arguments)
         if parted:  # a discontinuity, named: this run is on its other side
-            recorder.note(OP, f"float32 not compared, other side of: {parted}")
+            recorder.note(case.op, f"float32 not compared, other side of: {parted}")
             return
     for name, expected in truth.taps.items():
         actual, own = runs["port"].taps[name], runs["reference"].taps[name]
         if not np.issubdtype(expected.dtype, np.floating):
-            check(_where(name, "float32", reproduce), actual.astype(own.dtype), own, 0.0)
+            check(_where(case, name, "float32", reproduce), actual.astype(own.dtype), own, 0.0)
             continue
         effect = max(tolerances.error(m.taps[name], expected) for m in moved)
         bound = tolerances.forward32(expected, own, effect, tolerances.tap_terms(name, truth.taps),
                                      tolerances.tap_magnitude(name))
-        margin = check(_where(name, "float32", reproduce), actual,
+        margin = check(_where(case, name, "float32", reproduce), actual,
                        np.where(np.isfinite(own), expected, own), bound, "float32")
-        recorder.margin(OP, "forward", "float32", margin)
+        recorder.margin(case.op, "forward", "float32", margin)
     for name, expected in truth.gradients.items():
         values = [runs[key].gradients.get(name) for key in ("port", "reference", "moved")]
         if expected is None:
             continue
         actual, own, near = (np.zeros(expected.shape, np.float32) if v is None else v for v in values)
         bound = tolerances.gradient32(expected, own, truth.largest, tolerances.error(near, expected))
-        margin = check(_where(f"grad {name}", "float32", reproduce), actual,
+        margin = check(_where(case, f"grad {name}", "float32", reproduce), actual,
                        np.where(np.isfinite(own), expected, own), bound, "float32")
-        recorder.margin(OP, "gradient", "float32", margin)
+        recorder.margin(case.op, "gradient", "float32", margin)
 
 
-def _where(tap: str, dtype: str, reproduce: str) -> Where:
-    return Where(OP, tap, f"port {dtype}", "reference float64", reproduce)
+def _where(case: ModelCase, tap: str, dtype: str, reproduce: str) -> Where:
+    return Where(case.op, tap, f"port {dtype}", "reference float64", reproduce)
 
 
-def _same_keys(ours: dict, theirs: dict, what: str, reproduce: str) -> None:
+def _same_keys(case: ModelCase, ours: dict, theirs: dict, what: str, reproduce: str) -> None:
     if set(ours) != set(theirs):
-        raise ParityError(f"{OP}: {what} only in port {sorted(set(ours) - set(theirs))}, only in "
+        raise ParityError(f"{case.op}: {what} only in port {sorted(set(ours) - set(theirs))}, only in "
                           f"reference {sorted(set(theirs) - set(ours))}\n  reproduce: {reproduce}")
 
 

@@ -1,7 +1,7 @@
 """Which recorded function of the original is which recipe here.
 
-One row per function name in the op manifests. `CONSTELLATION` and `ELSEWHERE` name the rows that
-another issue or another test answers for.
+One row per function name in the op manifests. `ELSEWHERE` names the rows that another test answers
+for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import numpy as np
 
 from parity_tests.sides import Arrays, Recipe
 
-CONSTELLATION = ("OrderInvariantCapsuleLikelihood", "constellation_create_numpy",
-                 "CapsuleLikelihood_student", "OrderInvariantCapsuleLikelihood_student")
 ELSEWHERE = dict.fromkeys(("bipartite_match", "bipartite_match_auto", "eval_segmentation",
                            "cluster_classify"), "test_evaluate.py")
 
@@ -40,6 +38,9 @@ SCOPES = {
     "CapsuleLikelihood": ("image_capsule/capsule_likelihood", "object_decoder.capsule_likelihood."),
     "ClassificationProbe": ("image_autoencoder/classification_probe", "probes.0."),
     "PartDecoder": ("template_based_image_decoder", "part_decoder."),
+    "OrderInvariantCapsuleLikelihood": (
+        "constellation_capsule/order_invariant_capsule_likelihood",
+        "constellation_capsule.order_invariant_capsule_likelihood."),
 }
 
 
@@ -169,7 +170,7 @@ _LAYER_OUT = ("vote", "scale", "vote_presence", "pres_logit_per_caps", "pres_log
 
 
 def _likelihood_sizes(x: Arrays, a: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    return x, {"n_points": x["votes"].shape[2], "n_dims": _last(x["votes"])}
+    return x, {"n_points": x["votes"].shape[2], "n_dims": _last(x["votes"])} | a
 
 
 _LAYER_NAMES = {"mask": "caps_mask", "noise_caps": "caps_noise", "noise_vote": "vote_noise"}
@@ -181,6 +182,20 @@ _LAYER_DEFAULTS = {"n_caps_dims": 2, "learn_vote_scale": False, "deformations": 
 def _capsule_layer(x: Arrays, a: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     return ({_LAYER_NAMES.get(name, name): value for name, value in x.items()},
             {"n_features": _last(x["features"]), "settings": _LAYER_DEFAULTS | a})
+
+
+# Slots that the original calls by a word; a list has one pattern for each slot.
+_WHICH_PATTERNS = {"basic": (0, 1), "all": (0, 1, 2, 3)}
+
+
+def _slots(which: str | list[list[int]]) -> tuple[int, ...]:
+    return _WHICH_PATTERNS[which] if isinstance(which, str) else tuple(slot for slot, in which)
+
+
+def _constellation(x: Arrays, a: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    assert a.pop("shuffle_corners")  # recorded with points shuffled only
+    return {}, {"seed": int(x["np_random_seed"]), "size": a.pop("size_n"),
+                "slots": _slots(a.pop("which_patterns")), "settings": a}
 
 
 def _decoder_sizes(x: Arrays, a: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -269,6 +284,19 @@ GOLDEN_RECIPES: dict[str, GoldenRecipe] = {
         module("object_decoder.CapsuleLikelihood", ("log_prob",), lambda a: a,
                lambda lib, x, a, m: m(**{k: x.get(k) for k in _LIKELIHOOD_IN})),
         _likelihood_sizes, "capsule_likelihood"),
+    "CapsuleLikelihood_student": GoldenRecipe(
+        module("object_decoder.CapsuleLikelihood", _LIKELIHOOD_OUT, lambda a: a,
+               lambda lib, x, a, m: m(**{k: x.get(k) for k in _LIKELIHOOD_IN})),
+        _likelihood_sizes, "capsule_likelihood"),
+    **dict.fromkeys(("OrderInvariantCapsuleLikelihood", "OrderInvariantCapsuleLikelihood_student"),
+                    GoldenRecipe(
+        module("constellation_likelihood.OrderInvariantCapsuleLikelihood", _LIKELIHOOD_OUT,
+               lambda a: a, lambda lib, x, a, m: m(**x)),
+        variable_prefix="order_invariant_capsule_likelihood")),
+    "constellation_create_numpy": GoldenRecipe(
+        Recipe(lambda lib, x, a, _: lib.constellation_data.create(
+            np.random.RandomState(a["seed"]), a["size"], a["slots"], **a["settings"]),
+            ("corners", "presence", "pattern_presence", "pattern_id")), _constellation),
     "CapsuleLayer": GoldenRecipe(
         Recipe(lambda lib, x, a, m: m(**x), _LAYER_OUT,
                constants=("caps_mask", "caps_noise", "vote_noise"),

@@ -17,11 +17,12 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
 # What a full checkout with recordings has; a missing one is reported as skipped, with its place.
-EXPECTED = ("tiny_alpha", "rgb_tiny", "mnist_coupled", *(f"options/{name}" for name in (
+EXPECTED = ("tiny_alpha", "rgb_tiny", "mnist_coupled", "constellation", *(f"options/{name}" for name in (
+    "constellation_mlp",
     "enc_linear", "similarity", "no_feature", "vote_soft", "sparsity_kl", "output_scale",
     "no_stopgrad", "no_templates_fed", "no_deform_fixed_scale", "caps_dropout", "hiddens_list")))
 EXPECTED_OPS = ("ops", "options/hierarchy", "options/mode_probe", "options/attention_dropout",
-                "options/background_image")
+                "options/background_image", "options/constellation_student")
 
 
 class MissingGolden(FileNotFoundError):
@@ -97,7 +98,7 @@ def discover() -> dict[str, Golden]:
 
 
 def is_constellation(golden: Golden) -> bool:
-    """Whether a model folder belongs to the constellation autoencoder (an issue of its own)."""
+    """Whether a model folder belongs to the constellation autoencoder."""
     manifest = golden.manifest
     if "arguments" in manifest:
         return "part_decoder" not in manifest["arguments"]

@@ -1,4 +1,7 @@
-"""Run the whole image model on either side: every tap, scalar and gradient as NumPy arrays."""
+"""Run a whole model on either side: every tap, scalar and gradient as NumPy arrays.
+
+Of an image model the inputs are images and labels, of a constellation model points and presences.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,17 @@ def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) ->
     if side == "reference":
         import tensorflow as tf
         reference = importlib.import_module("reference")
-        return reference.ImageAutoencoder(arguments, seed=seed, dtype=getattr(tf, dtype))
-    port = importlib.import_module("port")
-    model = port.ImageAutoencoder(importlib.import_module("port.config").from_arguments(arguments),
-                                  seed=seed)
+        kind = (reference.ConstellationAutoencoder if is_constellation(arguments)
+                else reference.ImageAutoencoder)
+        return kind(arguments, seed=seed, dtype=getattr(tf, dtype))
+    config = importlib.import_module("port.config").from_arguments(arguments)
+    model = importlib.import_module("port.models").build(config, seed)
     return model.double() if dtype == "float64" else model
+
+
+def is_constellation(arguments: Mapping[str, Any]) -> bool:
+    """Whether nested class arguments are those of the constellation autoencoder."""
+    return arguments.get("model") == "constellation"
 
 
 def load(side: str, model: Any, variables: Arrays) -> None:
@@ -67,8 +76,8 @@ def forward(side: str, model: Any, image: np.ndarray, label: np.ndarray | None,
     Args:
         side: `reference` or `port`.
         model: from `build`.
-        image: `[B, S, S, C]`.
-        label: `[B]` or None.
+        image: `[B, S, S, C]`, or points `[B, M, 2]`.
+        label: `[B]` or None, or presences `[B, M]` or None.
         noise: raw draws in the original's order, or None.
         dtype: of the model.
         inter: taps with respect to which the loss is differentiated too.
@@ -84,6 +93,8 @@ def _forward_reference(model: Any, image: np.ndarray, label: np.ndarray | None,
                        gradients: bool) -> ModelOutcome:
     import tensorflow as tf
     variables = model.variables_by_name
+    if label is not None and is_constellation(model.arguments):
+        label = label.astype(dtype)
     with tf.GradientTape() as tape:
         result = model(tf.constant(image.astype(dtype)),
                        None if label is None else tf.constant(label),
@@ -107,8 +118,12 @@ def _forward_port(model: Any, image: np.ndarray, label: np.ndarray | None,
     model.zero_grad(set_to_none=True)
     draws = None if noise is None else port.Noise(
         **{f"raw_{i}": torch.tensor(raw) for i, raw in enumerate(noise)})
-    channels_first = np.ascontiguousarray(np.moveaxis(image.astype(dtype), -1, 1))
-    result = model(torch.tensor(channels_first), None if label is None else torch.tensor(label),
+    image = image.astype(dtype)
+    if model.config.kind == "constellation":
+        label = None if label is None else label.astype(dtype)
+    else:
+        image = np.ascontiguousarray(np.moveaxis(image, -1, 1))
+    result = model(torch.tensor(image), None if label is None else torch.tensor(label),
                    draws, taps=taps)
     found: dict[str, np.ndarray | None] = {}
     if gradients:
@@ -147,10 +162,11 @@ def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, 
     Sampler cells, signs before each ReLU of the encoder, capsule winners and object presences: where
     float32 rounds to the other side of one, gradients jump and are not comparable.
     """
-    canvas, size = arguments["canvas"], arguments["part_decoder"]["template_size"]
-    cells = [sampler_cells(outcome, canvas, size) for outcome in (one, other)]
-    if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
-        return "sampler cell"
+    if not is_constellation(arguments):
+        canvas, size = arguments["canvas"], arguments["part_decoder"]["template_size"]
+        cells = [sampler_cells(outcome, canvas, size) for outcome in (one, other)]
+        if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
+            return "sampler cell"
     before_relu = [name for name in one.taps if name.endswith("_preact")
                    and name.startswith("part_enc/conv") and name in other.taps]
     if not all(np.array_equal(one.taps[n] > 0, other.taps[n] > 0) for n in before_relu):

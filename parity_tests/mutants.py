@@ -6,6 +6,8 @@ Among them every deviation of the public ports that `facts/peers.md` names (colu
 from __future__ import annotations
 
 from parity_tests import mutants_capsnet, mutants_em
+from parity_tests import mutants_em
+from parity_tests.mutants_constellation import CONSTELLATION_MUTANTS
 from parity_tests.mutation import Mutant
 
 _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
@@ -177,7 +179,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "no 0.5 in the vote's scale"),
     Mutant("dynamic-l2-mean", _OBJECTS, "torch.sum(torch.square(dynamic)) / 2.0 / batch",
            "torch.mean(torch.square(dynamic))", "mean for the l2 loss", "Dinngger"),
-    Mutant("caps-noise-unscaled", _OBJECTS, "raw * self.settings.noise_scale if uniform else raw", "raw",
+    Mutant("caps-noise-unscaled", _OBJECTS, '(raw * noise_scale if noise_type == "uniform" else raw)', "raw",
            "object noise not scaled"),
     Mutant("cpr-static-missing", _OBJECTS, "ops.geometric_transform(dynamic + self.cpr_static,",
            "ops.geometric_transform(dynamic + 0.0 * self.cpr_static,", "static relations are zero",
@@ -276,4 +278,5 @@ MUTANTS: tuple[Mutant, ...] = (
     # the routing ancestors
     *mutants_capsnet.MUTANTS,
     *mutants_em.MUTANTS,
+    *CONSTELLATION_MUTANTS,
 )

@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 import hypothesis
 import numpy as np
 
-from parity_tests import drawn_models, goldens, recorder, registry
+from parity_tests import drawn_constellations, drawn_models, goldens, recorder, registry
 from parity_tests.registry import OpCase
 from parity_tests.signatures import check_signature
 from parity_tests.strategies import Case, cases
@@ -29,6 +29,7 @@ from parity_tests.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNEL = "decoder_kernel"  # the module that Numba compiles
+CONSTELLATION_ROOMS = ("constellation", "config_constellation")
 
 
 @dataclass(frozen=True)
@@ -168,17 +169,21 @@ def check_row(row: OpCase, examples: int) -> None:
     parity()
 
 
-def check_models(examples: int) -> None:
+def check_models(examples: int, drawn: ModuleType = drawn_models) -> None:
     """The fixed whole models, then so many drawn ones, the same every time.
+
+    Args:
+        examples: how many are drawn.
+        drawn: image models or constellation models.
 
     Raises:
         Exception: whatever the check of an example raises.
     """
-    for case in drawn_models.SPECIAL:
+    for case in drawn.SPECIAL:
         drawn_models.verify_model(case, "mutant check of a fixed whole model", float32=False, n_steps=1)
 
     @_examples(examples)
-    @hypothesis.given(cases(drawn_models.draw_model))
+    @hypothesis.given(cases(drawn.draw_model))
     def parity(case: drawn_models.ModelCase) -> None:
         drawn_models.verify_model(case, "mutant check of the whole model")
 
@@ -197,7 +202,7 @@ def _goldens(side: str) -> list[tuple[str, str, Callable[[], object]]]:
     golden_models.forget()
     return [("golden", golden.name,
              lambda golden=golden: golden_models.verify_golden(golden, "noise", "float64", side))
-            for golden in goldens.models() if golden.folder.is_relative_to(goldens.HERE)]
+            for golden in golden_models.MODELS if golden.folder.is_relative_to(goldens.HERE)]
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,11 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
         checks = [("op parity", op, lambda op=op: check_signature(op))
                   for op in registry.rows() if op.startswith(f"{mutant.room}.")]
         checks += [("op parity", row.op, lambda row=row: check_row(row, examples)) for row in own]
-        checks.append(("model parity", "whole model", lambda: check_models(models)))
+        kinds = [("whole constellation model", drawn_constellations), ("whole model", drawn_models)]
+        if not mutant.room.startswith(CONSTELLATION_ROOMS):
+            kinds.reverse()
+        checks += [("model parity", name, lambda drawn=drawn: check_models(models, drawn))
+                   for name, drawn in kinds]
         checks += _goldens(mutant.file.split("/")[0])
         if all_rooms:
             checks += [("op parity", row.op, lambda row=row: check_row(row, examples))

@@ -19,7 +19,8 @@ from parity_tests.strategies import Case, Maker
 ROOMS = ("ops", "preprocess", "initializers", "warp", "layers", "attention", "mixture",
          "part_encoder", "part_decoder", "object_decoder", "losses", "probe", "scae", "optim",
          "optim_adam", "capsnet_settings", "capsnet_routing", "capsnet", "em_settings", "em_routing",
-         "em_layers", "em_losses", "em_network")
+         "em_layers", "em_losses", "em_network", "constellation_data",
+         "constellation_likelihood", "constellation_decoder", "constellation")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class OpCase:
 def rows() -> dict[str, OpCase]:
     """Every row by op, in the order of the rooms."""
     found: dict[str, OpCase] = {}
-    for part in ("ops", "images", "layers", "parts", "objects", "training", "adam", "capsnet", "em"):
+    for part in ("ops", "images", "layers", "parts", "objects", "training", "adam", "capsnet", "em",
+                 "constellation"):
         module = importlib.import_module(f"parity_tests.registry_{part}")
         for row in module.ROWS:
             if row.op in found:

@@ -31,6 +31,8 @@ def _likelihood(m: Maker) -> Case:
     (_, caps, points), inputs = _votes(m)
     inputs["dummy_vote"] = m.normal(1, 1, points, 6, scale=1.0)
     inputs.setdefault("presence", np.ones(inputs["x"].shape[:2]))
+    if m.flag(3):
+        inputs["df"] = m.uniform(low=2.1, high=9.0)
     return m.case({"mixing": m.choice(["faithful", "faithful", "normalised"])},
                   terms=6 * (caps + 1) * points, **inputs)
 
@@ -38,7 +40,8 @@ def _likelihood(m: Maker) -> Case:
 def _likelihood_module(m: Maker) -> Case:
     dims = m.choice([6, 2])
     (_, caps, points), inputs = _votes(m, dims)
-    return m.case({"n_points": points, "n_dims": dims, "mixing": m.choice(["faithful", "normalised"])},
+    return m.case({"n_points": points, "n_dims": dims, "mixing": m.choice(["faithful", "normalised"]),
+                   "pdf": m.choice(["normal", "normal", "student"])},
                   terms=dims * (caps + 1) * points, **inputs)
 
 
@@ -69,6 +72,8 @@ def _layer(m: Maker) -> Case:
     if settings["noise_type"] is not None:
         inputs["caps_noise"] = m.uniform(batch, caps, 1, low=-0.5, high=0.5)
         inputs["vote_noise"] = m.uniform(batch, caps, votes, low=-0.5, high=0.5)
+    if m.flag(5):
+        settings["n_caps_params"] = None
     if m.flag(3):
         settings["caps_dropout_rate"] = 0.3
         inputs["caps_mask"] = (m.rng.random((batch, caps, 1)) > 0.3).astype(np.float64)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+# Modules whose initial values are constants.
+NOTHING_TO_DRAW = ("layers.LayerNorm", "constellation_likelihood.OrderInvariantCapsuleLikelihood")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Lib:
     def module(self, op: str, scope: str, *arguments: Any, **keywords: Any) -> Any:
         """An instance of a class that both sides have, in this side's dtype."""
         cls = self.get(op)
-        if op != "layers.LayerNorm":  # has no weights to draw
+        if op not in NOTHING_TO_DRAW:
             keywords = keywords | {"rng": np.random.default_rng(0)}
         if self.side == "reference":
             tf = importlib.import_module("tensorflow")

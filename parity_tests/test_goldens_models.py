@@ -1,4 +1,4 @@
-"""Every recorded image model: each tap, scalar and gradient, on both sides and in both dtypes.
+"""Every recorded model: each tap, scalar and gradient, on both sides and in both dtypes.
 
 Folders are discovered, so recordings nobody has seen are compared too; of each folder the files
 that are there, of each file the arrays that are there.
@@ -19,7 +19,7 @@ from parity_tests.models import ModelOutcome
 from parity_tests.sides import Arrays
 
 SIDES = ("reference", "port")
-MODELS = goldens.models()
+MODELS = [*goldens.models(), *goldens.constellations()]
 RUNS = [(golden, variant, dtype, side) for golden in MODELS for variant in ("nonoise", "noise")
         for dtype, infix in (("float64", "64"), ("float32", ""))
         if any(golden.has(f"{kind}{infix}_{variant}.npz") for kind in ("forward", "grads"))
@@ -61,9 +61,10 @@ def noise_of(golden: Golden, variant: str, recorded: Arrays, step: int = 0) -> l
 
 
 def batch_of(golden: Golden, step: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image and label of one recorded batch."""
+    """Image and label of one recorded batch; of a constellation points and presences."""
     batches = golden.load("batches.npz")
-    return batches["image"][step], batches["label"][step] if "label" in batches else None
+    names = ("corners", "presence") if goldens.is_constellation(golden) else ("image", "label")
+    return batches[names[0]][step], batches[names[1]][step] if names[1] in batches else None
 
 
 def outcome(golden: Golden, variant: str, dtype: str, side: str, inter: tuple[str, ...]
@@ -93,8 +94,11 @@ def forget() -> None:
 
 
 def is_tap(name: str) -> bool:
-    """Whether an array of a forward file is a tap (not a raw graph tensor or a repeated draw)."""
-    return not name.startswith(("noise/", "raw/", "mod/"))
+    """Whether an array of a forward file is a tap.
+
+    Not raw graph tensors, repeated draws, and the patterns of a constellation, which no model sees.
+    """
+    return not name.startswith(("noise/", "raw/", "mod/", "input/pattern_"))
 
 
 @pytest.mark.golden
@@ -229,11 +233,3 @@ def test_is_here(name: str) -> None:
     if name in reasons:
         recorder.golden(name, "model", None, "skipped", reasons[name])
         pytest.skip(reasons[name])
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("golden", goldens.constellations(), ids=lambda golden: golden.name)
-def test_constellation(golden: Golden) -> None:
-    """Constellation models wait for their own issue."""
-    recorder.golden(golden.name, "model", None, "skipped", "issue: constellation model")
-    pytest.skip("issue: constellation model")

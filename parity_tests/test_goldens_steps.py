@@ -16,7 +16,7 @@ from parity_tests import goldens, models, recorder, tolerances
 from parity_tests.compare import Where, check
 from parity_tests.goldens import Golden
 from parity_tests.sides import Arrays
-from parity_tests.test_goldens_models import MODELS, arguments_of, checkpoint, variables_of
+from parity_tests.test_goldens_models import MODELS, arguments_of, batch_of, checkpoint, variables_of
 
 SIDES = ("reference", "port")
 HISTORIES = {"history_ckpt.npz": ("nonoise", "checkpoint"),
@@ -50,14 +50,12 @@ def run_steps(golden: Golden, file: str, side: str, dtype: str, steps: int) -> T
     models.load(side, model, variables)
     slots = slots_of(golden) if start == "checkpoint" else {}
     step = models.optimizer_step(side, model, manifest["lr"], manifest["rmsprop"], slots)
-    batches = golden.load("batches.npz")
     noise = golden.load("noise_samples.npz") if variant == "noise" else None
     found = Trajectory([], {})
     for i in range(steps):
         raw = None if noise is None else [noise[f"raw_{j}"][i] for j in range(len(noise))]
         # The mse is a tap: costly on the reference, so only before the first update there.
-        label = batches["label"][i] if "label" in batches else None
-        outcome = models.forward(side, model, batches["image"][i], label, raw, dtype,
+        outcome = models.forward(side, model, *batch_of(golden, i), raw, dtype,
                                  taps=side == "port" or i == 0)
         found.scalars.append({k: v for k, v in outcome.taps.items() if np.ndim(v) == 0})
         step(outcome)

@@ -95,13 +95,24 @@ def test_recorded_checkpoints(golden: goldens.Golden) -> None:
 @pytest.mark.golden
 @pytest.mark.parametrize("golden", goldens.constellations(), ids=lambda golden: golden.name)
 def test_constellations(golden: goldens.Golden) -> None:
-    """A constellation checkpoint is recognised; converting it is refused in words."""
+    """A constellation checkpoint converts with nothing given; what no shape shows is unset."""
     contents = convert.sort_out(reference.read_checkpoint(golden.folder / "checkpoint"))
     found = infer.infer(shapes_of(contents.variables))
     assert (found.model, found.known["n_obj_caps"], found.known["n_votes"]) == ("constellation", 3, 4)
-    assert found.unknown == [] and found.canvas_sizes == ()
-    with pytest.raises(port.ConfigError, match="constellation"):
-        convert.configuration_of(contents)
+    assert found.required == {} and found.canvas_sizes == () and "sparsity_weight" in found.unknown
+    recorded, config = port.config.from_manifest(golden.manifest), convert.configuration_of(contents)
+    for section, name in (("obj_encoder", name) for name in recorded.obj_encoder.__dataclass_fields__):
+        assert (getattr(getattr(config, section), name) == getattr(getattr(recorded, section), name)
+                or f"{section}.{name}" in config.unset)
+    assert config.obj_decoder.n_hiddens == recorded.obj_decoder.n_hiddens
+    assert config.obj_decoder.klass == recorded.obj_decoder.klass
+    assert "autoencoder.sparsity_weight" in config.unset
+    assert port.config.from_arguments(port.config.json.loads(config.to_json())).unset == config.unset
+    assert convert.configuration_of(contents, golden.manifest) == recorded
+    with pytest.raises(port.ConfigError, match="contradicts the checkpoint: n_votes is 5"):
+        convert.configuration_of(contents, {"n_votes": 5})
+    with pytest.raises(port.ConfigError, match="the model 'scae', the checkpoint's is 'constellation'"):
+        convert.configuration_of(contents, {"model": "scae"})
 
 
 def test_full_size() -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 import port
-from parity_tests import goldens, models
+from parity_tests import drawn_constellations, goldens, models
 from parity_tests.drawn_models import SPECIAL
 
 PRESETS = {
     "defaults": port.Config().to_arguments(),
+    "constellation defaults": port.config.ConstellationConfig().to_arguments(),
     **{golden.name: port.config.from_manifest(golden.manifest).to_arguments()
        for golden in goldens.models() if "/" not in golden.name},
+    **{f"constellation {i}": case.arguments for i, case in enumerate(drawn_constellations.SPECIAL)},
     **{f"covering {i}": case.arguments for i, case in enumerate(SPECIAL)},
 }
 
@@ -21,8 +23,8 @@ PRESETS = {
 @pytest.mark.parametrize("name", PRESETS)
 def test_same_seed_same_weights(name: str, seed: int, tier: str) -> None:
     """Names, shapes and every bit."""
-    if tier == "smoke" and name not in ("defaults", "covering 0"):
-        pytest.skip("smoke tier: two configurations; test_model compares the others' too")
+    if tier == "smoke" and name not in ("defaults", "covering 0", "constellation 0"):
+        pytest.skip("smoke tier: three configurations; test_model compares the others' too")
     reference, ours = (models.variables_of(side, models.build(side, PRESETS[name], "float32", seed))
                        for side in ("reference", "port"))
     assert sorted(reference) == sorted(ours)

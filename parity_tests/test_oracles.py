@@ -98,8 +98,47 @@ def _image_capsule(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndar
                          "caps_presence": layer["vote_presence"].max(2)}
 
 
+def _freedom(v: Arrays) -> float | None:
+    return oracles.object_decoder.degrees_of_freedom(v["df"]) if "df" in v else None
+
+
 def _likelihood(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
-    return oracles.object_decoder.capsule_likelihood(**{"dummy_vote": v.get("dummy_vote"), **x})
+    return oracles.object_decoder.capsule_likelihood(
+        **{"dummy_vote": v.get("dummy_vote"), "df": _freedom(v), **x})
+
+
+def _unordered(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    return oracles.constellation.order_invariant_likelihood(
+        **{"df": _freedom(v), **x}, n_votes=a["n_votes"])
+
+
+def _decoder(name: str) -> Oracle:
+    def oracle(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+        inputs = {_NAMES.get(key, key): value for key, value in x.items()}
+        return getattr(oracles.constellation, name)(
+            inputs.pop("features"), inputs.pop("x"), inputs.pop("presence", None), v,
+            **{k: value for k, value in a["settings"].items() if k != "klass"}, **inputs)
+    return oracle
+
+
+def _vote_density(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    shape, df = x["scales"].shape, x.get("df")
+    return np.array([oracles.object_decoder.vote_log_prob(
+        x["x"][b, 0], x["votes"][b, i], x["scales"][b, i], None if df is None else float(df))
+        for b, i in np.ndindex(shape)]).reshape(shape)
+
+
+def _student(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    return np.vectorize(oracles.scalars.student_log_prob)(x["x"], x["df"], x["loc"], x["scale"])
+
+
+def _noise(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
+    factor = a["noise_scale"] if a["noise_type"] == "uniform" else 1.0
+    return x["logit"] + factor * x.get("raw", 0.0)
+
+
+def _constellations(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
+    return oracles.constellation_data.create(a["seed"], a["size"], a["slots"], **a["settings"])
 
 
 def _probe(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
@@ -177,6 +216,10 @@ ORACLES: dict[str, Oracle] = {
     "part_decoder.PartDecoder": _part_decoder,
     "object_decoder.capsule_likelihood": _likelihood,
     "object_decoder.CapsuleLikelihood": _likelihood,
+    "mixture.student_log_prob": _student,
+    "object_decoder.vote_log_prob": _vote_density,
+    "object_decoder.degrees_of_freedom": by_name("object_decoder", "degrees_of_freedom"),
+    "object_decoder.add_noise": _noise,
     "object_decoder.CapsuleLayer": _capsule_layer,
     "object_decoder.ImageCapsule": _image_capsule,
     **{f"losses.{name}": _pair(name) for name in (
@@ -190,6 +233,16 @@ ORACLES: dict[str, Oracle] = {
         ("var", "ms", "mom"), oracles.optim.rmsprop_update(**x, **a))),
     "optim.clip_gradients": _clip,
     "optim.RMSProp": _rmsprop,
+    "constellation_data.create": _constellations,
+    "constellation_likelihood.order_invariant_likelihood": _unordered,
+    "constellation_likelihood.OrderInvariantCapsuleLikelihood": _unordered,
+    "constellation_likelihood.mixing_kl": by_name("constellation", "mixing_kl"),
+    "constellation_likelihood.usage_loss": lambda x, a, v: oracles.constellation.usage_loss(
+        x["is_from_capsule"], x.get("presence"), x["pres_logit"]),
+    "constellation_decoder.caps_presence": by_name("constellation", "caps_presence"),
+    "constellation_decoder.ConstellationCapsule": _decoder("constellation_capsule"),
+    "constellation_decoder.ConstellationDecoder": _decoder("constellation_decoder"),
+    "constellation.total_loss": lambda x, a, v: oracles.constellation.total_loss(x, a["weights"]),
     "optim_adam.exponential_decay": lambda x, a, v: oracles.optim_adam.exponential_decay(**a),
     "optim_adam.adam_update": lambda x, a, v: dict(zip(
         ("var", "m", "v"), oracles.optim_adam.adam_update(**x, **a))),
@@ -208,7 +261,8 @@ ORACLES: dict[str, Oracle] = {
     **oracles_em.ORACLES,
 }
 # Options that repair the original: an oracle has its formula without them.
-FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True}
+FAITHFUL = {"mask": "faithful", "mixing": "faithful", "pooling": "faithful", "activate_final": True,
+            "repairs": (), "with_mixing_kl": False}
 ROWS = [row for row in registry.rows().values() if row.op in ORACLES]
 
 

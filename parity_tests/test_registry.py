@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from parity_tests import goldens, registry
-from parity_tests.golden_ops import CONSTELLATION, ELSEWHERE, GOLDEN_RECIPES
+from parity_tests.golden_ops import ELSEWHERE, GOLDEN_RECIPES
 
 ROWS = registry.rows()
 # Rooms that only one side has (DESIGN.md, Layout).
@@ -53,5 +53,5 @@ def test_rows_tested_elsewhere(op: str) -> None:
 def test_every_recorded_function_has_a_recipe() -> None:
     """No function of the committed recordings is passed over in silence."""
     recorded = {record.function for record in goldens.records() if record.ok}
-    unknown = recorded - set(GOLDEN_RECIPES) - set(CONSTELLATION) - set(ELSEWHERE)
+    unknown = recorded - set(GOLDEN_RECIPES) - set(ELSEWHERE)
     assert not unknown, f"no recipe for {sorted(unknown)}"

@@ -181,8 +181,12 @@ def tap_terms(name: str, taps: dict[str, np.ndarray]) -> float:
     """Number of terms of the long sums among the taps (everything else: 1).
 
     The reconstruction likelihood and the squared error sum over all pixels and channels; the total
-    inherits the first; the object likelihood sums over parts, their six numbers and the capsules.
+    inherits the first; the object likelihood sums over parts, their six numbers and the capsules. Of
+    a constellation both sum over points and their two coordinates.
     """
+    points = taps.get("input/corners")
+    if points is not None:
+        return float(np.prod(points.shape[1:])) if name in ("res/log_prob", "loss/total") else 1.0
     image, pose = taps.get("input/image"), taps.get("part_enc/pose")
     if name in ("res/rec_ll", "res/mse", "loss/total", "per_caps_rec/mean_per_image"):
         return float(np.prod(image.shape[1:])) if image is not None else 1.0

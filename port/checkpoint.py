@@ -15,7 +15,7 @@ from torch import Tensor
 
 from port import optim
 from port.config import ConfigError, from_arguments
-from port.scae import ImageAutoencoder
+from port.models import Model, build
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
     """A model folder that cannot be read; the message says what, where and what to do."""
 
 
-def save(model: ImageAutoencoder, folder: str | Path, note: str = "", slots: Slots | None = None,
+def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,
          step: int | None = None, metadata: Mapping[str, str] | None = None) -> Path:
     """Write a model folder: all of it, or nothing.
 
@@ -55,7 +55,7 @@ def save(model: ImageAutoencoder, folder: str | Path, note: str = "", slots: Slo
     return folder
 
 
-def write_files(folder: Path, model: ImageAutoencoder, note: str = "", slots: Slots | None = None,
+def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None = None,
                 step: int | None = None, metadata: Mapping[str, str] | None = None) -> None:
     """The files of `save` in a folder that exists."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -73,16 +73,18 @@ def write_files(folder: Path, model: ImageAutoencoder, note: str = "", slots: Sl
         save_file(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": "RMSProp"})
 
 
-def _card(model: ImageAutoencoder, note: str) -> str:
+def _card(model: Model, note: str) -> str:
     n_parameters = sum(p.numel() for p in model.parameters())
     config = model.config
-    return (f"# Stacked capsule autoencoder\n\n{config.part_encoder.n_caps} part capsules, "
-            f"{config.obj_decoder.n_caps} object capsules, canvas {config.canvas}×{config.canvas}×"
-            f"{config.channels}, {n_parameters:,} parameters.\n\n{note}\n\n"
+    objects = f"{config.obj_decoder.n_caps} object capsules"
+    what = (f"# Stacked capsule autoencoder\n\n{config.part_encoder.n_caps} part capsules, {objects}, "
+            f"canvas {config.canvas}×{config.canvas}×{config.channels}" if config.kind == "scae" else
+            f"# Constellation autoencoder\n\n{objects} of {config.obj_decoder.n_votes} votes each")
+    return (f"{what}, {n_parameters:,} parameters.\n\n{note}\n\n"
             "    import port\n    model = port.load(\"<this folder>\")\n")
 
 
-def load(folder: str | Path) -> ImageAutoencoder:
+def load(folder: str | Path) -> Model:
     """A model from its folder, in eval mode.
 
     Args:
@@ -103,7 +105,7 @@ def load(folder: str | Path) -> ImageAutoencoder:
         state = load_file(folder / "model.safetensors")
     except (ConfigError, ValueError, safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({error})") from error
-    model = ImageAutoencoder(config)
+    model = build(config)
     dtypes = {tensor.dtype for tensor in state.values()}
     if len(dtypes) == 1:
         model.to(dtypes.pop())
@@ -125,7 +127,7 @@ def load_metadata(folder: str | Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
-def load_slots(folder: str | Path, model: ImageAutoencoder) -> tuple[dict[str, dict[str, Tensor]],
+def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Tensor]],
                                                                       int | None]:
     """RMSProp slots by parameter name, and the step; without a file no slots.
 
@@ -158,7 +160,7 @@ def load_slots(folder: str | Path, model: ImageAutoencoder) -> tuple[dict[str, d
 
 
 @torch.no_grad()
-def continue_from(folder: str | Path, model: ImageAutoencoder, optimizer: optim.RMSProp) -> int:
+def continue_from(folder: str | Path, model: Model, optimizer: optim.RMSProp) -> int:
     """Put a folder's slots into an optimizer, so that training continues where it stopped.
 
     Args:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from port import config as configuration
+from port import config_constellation
 from port import strides as grids
-from port.config import FLAT, SECTIONS, Config, ConfigError
+from port.config import FLAT, SECTIONS, AnyConfig, ConfigError
 from port.infer import Inference, either, shown
 
 
-def complete(inference: Inference, given: Mapping[str, Any], default: bool = False) -> Config:
+def complete(inference: Inference, given: Mapping[str, Any], default: bool = False) -> AnyConfig:
     """The configuration from what the checkpoint shows and what the user says.
 
     Args:
@@ -23,15 +24,15 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
     Raises:
         ConfigError: a setting that contradicts the checkpoint, or required ones that are missing.
     """
-    if inference.model != "scae":
-        raise ConfigError("a constellation model: its PyTorch side is not built yet, only its "
-                          "variables can be listed (scae inspect)")
     wrong = [f"{key} is {shown(given[key])}, the checkpoint has {shown(value)}"
              for key, value in inference.known.items()
              if key in given and not same(key, given[key], value, len(inference.kernels))]
     if wrong:
         raise ConfigError("the configuration contradicts the checkpoint: " + "; ".join(wrong))
     settings = inference.assumed | inference.known | dict(given)
+    if inference.model != "scae":
+        return configuration.from_flat({"model": inference.model} | settings | (
+            {} if default else _unset(settings, config_constellation.FLAT, config_constellation.SECTIONS)))
     required, strides = inference.required, given.get("strides")
     if strides is not None:
         strides = grids.each(strides, len(inference.kernels))
@@ -51,11 +52,16 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
             + " (config=…; on the command line --config FILE or --preset NAME)")
     fits = _strides(inference, settings["canvas_size"], strides)
     settings["strides"] = given.get("strides", fits)
-    told = {place for key in settings for place in FLAT[key]}
-    places = [(section, name) for section, cls in SECTIONS.items() for name in cls.__dataclass_fields__]
-    unset = {} if default else {f"{section}.{name}": configuration.UNSET for section, name in places
-                                if (section, name) not in told}
-    return configuration.from_flat(settings | unset)
+    return configuration.from_flat(settings | ({} if default else _unset(settings, FLAT, SECTIONS)))
+
+
+def _unset(settings: Mapping[str, Any], flat: Mapping[str, Any], sections: Mapping[str, type]
+           ) -> dict[str, str]:
+    """`section.name` → "unset" for every argument that the settings leave open."""
+    told = {place for key in settings for place in flat[key]}
+    places = [(section, name) for section, cls in sections.items() for name in cls.__dataclass_fields__]
+    return {f"{section}.{name}": configuration.UNSET for section, name in places
+            if (section, name) not in told}
 
 
 def _strides(inference: Inference, canvas: int, given: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from port import config_constellation
+from port.config_constellation import ConstellationConfig
 from port.config_schema import (
     CHOICES,
     CNN,
@@ -31,10 +33,13 @@ from port.config_schema import (
     unknown,
 )
 
-__all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "Autoencoder", "Config",
-           "ConfigError", "ObjDecoder", "ObjEncoder", "PartDecoder", "PartEncoder", "explicit",
-           "flat_name", "from_arguments", "from_flat", "from_manifest", "is_complete", "parse_flags",
-           "read", "to_flat", "training_flags"]
+__all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "AnyConfig", "Autoencoder",
+           "Config", "ConfigError", "ConstellationConfig", "ObjDecoder", "ObjEncoder", "PartDecoder",
+           "PartEncoder", "explicit", "flat_name", "from_arguments", "from_flat", "from_manifest",
+           "is_complete", "parse_flags", "read", "to_flat", "training_flags"]
+
+
+AnyConfig = Config | ConstellationConfig
 
 
 def _convert(key: str, kind: Any, value: Any) -> Any:
@@ -75,8 +80,8 @@ def _convert(key: str, kind: Any, value: Any) -> Any:
     raise ConfigError(f"{key}: expected {expected}, got {value!r}")
 
 
-def _section(name: str, values: Mapping[str, Any]) -> Any:
-    cls = SECTIONS[name]
+def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
+    cls = sections[name]
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
@@ -85,30 +90,34 @@ def _section(name: str, values: Mapping[str, Any]) -> Any:
                   for key, value in values.items()})
 
 
-def from_arguments(arguments: Mapping[str, Any]) -> Config:
+def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     """Configuration from nested class arguments; what is not given keeps its default.
 
     Args:
-        arguments: `canvas`, `channels`, `repairs` and the sections; a value "unset" is the default
-            and is remembered as unset.
+        arguments: `canvas`, `channels`, `repairs` and the sections, or those of a constellation
+            model (`port.config_constellation`); a value "unset" is the default and is remembered as
+            unset.
 
     Raises:
         ConfigError: unknown key or value, or a contradiction between sections.
     """
-    allowed = ("canvas", "channels", "repairs", *SECTIONS)
+    constellation = config_constellation.is_constellation(arguments)
+    kinds = config_constellation.SECTIONS if constellation else SECTIONS
+    top = {"n_points": 11} if constellation else {"canvas": 28, "channels": 1}
+    allowed = (*(("model",) if constellation else ()), *top, "repairs", *kinds)
     for key in arguments:
         if key not in allowed:
             raise ConfigError(unknown("section", key, allowed))
-    sections = {name: dict(arguments.get(name, {})) for name in SECTIONS}
-    sections["part_decoder"].pop("output_size", None)
+    sections = {name: dict(arguments.get(name, {})) for name in kinds}
+    sections.get("part_decoder", {}).pop("output_size", None)
     unset = tuple(f"{section}.{name}" for section, values in sections.items() for name in values
                   if values[name] == UNSET)
     sections = {section: {name: value for name, value in values.items() if value != UNSET}
                 for section, values in sections.items()}
-    return Config(_convert("canvas", int, arguments.get("canvas", 28)),
-                  _convert("channels", int, arguments.get("channels", 1)),
-                  **{name: _section(name, values) for name, values in sections.items()},
-                  repairs=tuple(arguments.get("repairs", ())), unset=unset)
+    return (ConstellationConfig if constellation else Config)(
+        **{name: _convert(name, int, arguments.get(name, default)) for name, default in top.items()},
+        **{name: _section(name, values, kinds) for name, values in sections.items()},
+        repairs=tuple(arguments.get("repairs", ())), unset=unset)
 
 
 def _flat_names() -> dict[str, tuple[tuple[str, str], ...]]:
@@ -145,12 +154,15 @@ TRAINING_FLAGS = {"batch_size": int, "lr": float, "max_train_steps": int, "grad_
 _DROPPED = {"use_lr_schedule": "the original builds the decay and discards it (Q07)"}
 
 
-def to_flat(config: Config) -> dict[str, Any]:
+def to_flat(config: AnyConfig) -> dict[str, Any]:
     """Every setting under its flat name; `from_flat` reads it back."""
+    if isinstance(config, ConstellationConfig):
+        return {"model": config.kind} | {name: _value(config, *places[0])
+                                         for name, places in config_constellation.FLAT.items()}
     return {name: _value(config, *places[0]) for name, places in FLAT.items()}
 
 
-def from_flat(settings: Mapping[str, Any]) -> Config:
+def from_flat(settings: Mapping[str, Any]) -> AnyConfig:
     """Configuration from flat names: the original's flags, else the class argument's name.
 
     Args:
@@ -166,14 +178,18 @@ def from_flat(settings: Mapping[str, Any]) -> Config:
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as nested class arguments, nothing added but `n_votes`."""
+    for key in _DROPPED.keys() & settings.keys():
+        warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
+    if config_constellation.is_constellation(settings):
+        return config_constellation.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     sections: dict[str, dict[str, Any]] = {}
     # A plain name reaches every section that has it; the dotted one is applied last.
     for key, value in sorted(settings.items(), key=lambda pair: "." in pair[0]):
         if key in _DROPPED:
-            warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
-        elif key in TRAINING_FLAGS:
-            if key == "model" and value not in ("scae", None):
-                raise ConfigError(f"model {value!r}: this is the image model ('scae')")
+            continue
+        if key in TRAINING_FLAGS:
+            if key == "model" and value not in (Config.kind, None):
+                raise ConfigError(unknown("model", value, (Config.kind, ConstellationConfig.kind)))
         elif key not in FLAT:
             raise ConfigError(unknown("key", key, [k for k in (*FLAT, *TRAINING_FLAGS) if "." not in k]))
         else:
@@ -210,7 +226,7 @@ def training_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: kind(settings[key]) for key, kind in TRAINING_FLAGS.items() if key in settings}
 
 
-def from_manifest(manifest: Mapping[str, Any] | str | Path) -> Config:
+def from_manifest(manifest: Mapping[str, Any] | str | Path) -> AnyConfig:
     """Configuration of a recording: its `arguments`, or its `flags` as a command line.
 
     Args:
@@ -225,9 +241,9 @@ def from_manifest(manifest: Mapping[str, Any] | str | Path) -> Config:
     return from_arguments(_spelled_out(manifest))
 
 
-def read(source: Config | Mapping[str, Any] | str | Path | None) -> Config | None:
+def read(source: AnyConfig | Mapping[str, Any] | str | Path | None) -> AnyConfig | None:
     """A configuration from whatever names one: itself, a manifest, nested or flat settings, a file."""
-    if source is None or isinstance(source, Config):
+    if source is None or isinstance(source, AnyConfig):
         return source
     return from_arguments(_spelled_out(_mapping(source)))
 
@@ -240,8 +256,11 @@ def _mapping(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
     return json.loads(path.read_text())
 
 
-def _spelled_out(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest, nested or flat settings say, as nested class arguments without defaults."""
+def _spelled_out(source: Mapping[str, Any], model: str | None = None) -> dict[str, Any]:
+    """What a manifest, nested or flat settings say, as nested class arguments without defaults.
+
+    `model` is the kind of those that do not name one.
+    """
     if "arguments" in source:
         arguments = dict(source["arguments"])
     elif "flags" in source:
@@ -249,9 +268,9 @@ def _spelled_out(source: Mapping[str, Any]) -> dict[str, Any]:
     elif any(isinstance(source.get(name), Mapping) for name in SECTIONS):
         arguments = dict(source)
     else:
-        arguments = _nested(source)
-    if not isinstance(arguments.get("part_encoder", {}), Mapping) or "klass" in arguments.get(
-            "obj_decoder", {}):
+        named = "model" in source or model in (None, Config.kind)
+        arguments = _nested(source if named else {**source, "model": model})
+    if not isinstance(arguments.get("part_encoder", {}), Mapping):
         raise ConfigError("these are the arguments of another model; this is the image model ('scae')")
     return arguments
 
@@ -267,51 +286,64 @@ _FLAT_NAMES = {place: min((key for key, places in FLAT.items() if place in place
                for places in FLAT.values() for place in places}
 
 
-def explicit(source: Config | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: str = Config.kind
+             ) -> dict[str, Any]:
     """What a source says outright, by flat name and in the settings' types; defaults are left out.
 
     A command line says all flags of the original: one that is not given has the flag's default.
 
+    Args:
+        source: itself, a manifest, nested or flat settings, a file.
+        model: the kind of the settings, `scae` or `constellation`.
+
     Raises:
-        ConfigError: as `read`; or two names of one thing with different values.
+        ConfigError: as `read`; settings of another model; or two names of one thing with different
+            values.
     """
     if source is None:
         return {}
-    mapping = json.loads(source.to_json()) if isinstance(source, Config) else _mapping(source)
-    arguments = _spelled_out(mapping)
+    mapping = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
+    arguments = _spelled_out(mapping, model)
+    constellation = config_constellation.is_constellation(arguments)
+    said_of = ConstellationConfig.kind if constellation else Config.kind
+    if said_of != model:
+        raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
     said = {}
-    if "flags" in mapping and "arguments" not in mapping:
+    if "flags" in mapping and "arguments" not in mapping and not constellation:
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}
     given: dict[str, Any] = {}
     for section, name, value in _settings_of(arguments):
-        key = flat_name(section, name)
+        key = (config_constellation.flat_name if constellation else flat_name)(section, name)
         if key in given and given[key] != value:
             raise ConfigError(f"{key} is given twice, as {given[key]!r} and {value!r}")
         given[key] = value
     return said | given
 
 
-def is_complete(source: Config | Mapping[str, Any] | str | Path | None) -> bool:
+def is_complete(source: AnyConfig | Mapping[str, Any] | str | Path | None) -> bool:
     """Whether a source leaves nothing open: a whole configuration or a recording's manifest."""
-    if source is None or isinstance(source, Config):
+    if source is None or isinstance(source, AnyConfig):
         return source is not None and not source.unset
     return bool({"arguments", "flags"} & set(_mapping(source)))
 
 
 def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
     """(section, name, value) of nested arguments that are said, in their types; not yet checked as one."""
+    constellation = config_constellation.is_constellation(arguments)
+    kinds = config_constellation.SECTIONS if constellation else SECTIONS
+    top = ("n_points",) if constellation else ("canvas", "channels")
     for key, value in arguments.items():
-        if key in ("canvas", "channels"):
+        if key in top:
             yield "", key, _convert(key, int, value)
         elif key == "repairs":
             yield "", key, tuple(value)
-        elif key not in SECTIONS:
-            raise ConfigError(unknown("section", key, ("canvas", "channels", "repairs", *SECTIONS)))
-        else:
+        elif key in kinds:
             values = {name: v for name, v in value.items() if v != UNSET and name != "output_size"}
-            section = _section(key, values)
+            section = _section(key, values, kinds)
             yield from ((key, name, getattr(section, name)) for name in values)
+        elif not (constellation and key == "model"):
+            raise ConfigError(unknown("section", key, (*top, "repairs", *kinds)))
 
 
-def _value(config: Config, section: str, name: str) -> Any:
+def _value(config: AnyConfig, section: str, name: str) -> Any:
     return getattr(getattr(config, section) if section else config, name)

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from port.quirks import MODEL_REPAIRS
 
@@ -30,6 +30,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "prior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "posterior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "paddings": ("VALID",),
+    "klass": ("ConstellationCapsule", "ConstellationDecoder"),
+    "pdf": ("normal", "student"),
 }
 
 
@@ -94,12 +96,15 @@ class ObjEncoder:
 
 @dataclass(frozen=True)
 class ObjDecoder:
-    """Object capsules: `n_hiddens` is one size or a list; `noise_type` None draws no noise."""
+    """Object capsules: `n_hiddens` is one size or a list; `noise_type` None draws no noise.
+
+    With `n_caps_params` None the features are the parameters (Q39).
+    """
 
     n_caps: int = 10
     n_caps_dims: int = 2
     n_votes: int = 16
-    n_caps_params: int = 32
+    n_caps_params: int | None = 32
     n_hiddens: int | tuple[int, ...] = 128
     learn_vote_scale: bool = True
     deformations: bool = True
@@ -149,6 +154,7 @@ class Config:
     converter told; they hold the default. Two configurations that compute the same are equal.
     """
 
+    kind: ClassVar[str] = "scae"
     canvas: int = 28
     channels: int = 1
     cnn: CNN = field(default_factory=CNN)

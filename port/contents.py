@@ -68,13 +68,13 @@ def split_checkpoint(arrays: Mapping[str, np.ndarray]
 
 
 def is_original(name: str) -> bool:
-    """Whether the image model has a variable spelled exactly so."""
+    """Whether a model of the original has a variable spelled exactly so."""
     found = port_name(name)
     return found is not None and original_name(found[0], name.startswith(_INDUCED))[0] == name
 
 
 def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
-    """Put every array of an image model's checkpoint in its place.
+    """Put every array of a checkpoint in its place.
 
     Args:
         arrays: name → value, as `reference.read_checkpoint` gives them.
@@ -84,11 +84,10 @@ def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
             fit their variables or are not all there, no proper step.
     """
     variables, slots, skipped = split_checkpoint(arrays)
-    if not any(name.startswith(infer.KINDS["constellation"]) for name in variables):
-        unknown = [name for name in variables if not is_original(name)]
-        if unknown:
-            raise ConversionError(f"{len(unknown)} of {len(arrays)} variables are none of the original's "
-                                  f"image model: {listed(unknown)}")
+    unknown = [name for name in variables if not is_original(name)]
+    if unknown:
+        raise ConversionError(f"{len(unknown)} of {len(arrays)} variables are none of the original's: "
+                              f"{listed(unknown)}")
     if not variables:
         raise ConversionError("no model variables in it")
     for name, array in (variables | slots).items():

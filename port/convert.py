@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from port import infer
 from port.complete import complete
-from port.config import Config, explicit, is_complete
+from port.config import AnyConfig, explicit, is_complete
 from port.contents import SLOT_SUFFIXES, Contents, sort_out, split_checkpoint
 from port.mapping import (
     MAPPING,
@@ -26,7 +26,7 @@ from port.mapping import (
     to_original,
     to_port,
 )
-from port.scae import ImageAutoencoder
+from port.models import Model, build
 
 __all__ = ["MAPPING", "ConversionError", "Layout", "Row", "configuration_of", "from_tf", "load_module",
            "module_arrays", "module_gradients", "original_name", "port_name", "slots_from_tf",
@@ -89,8 +89,8 @@ def module_gradients(module: nn.Module, tf_scope: str = "", torch_scope: str = "
                 module, tf_scope, torch_scope, induced, table).items()}
 
 
-def configuration_of(contents: Contents, config: Config | Mapping | str | Path | None = None,
-                     default: bool | None = None) -> Config:
+def configuration_of(contents: Contents, config: AnyConfig | Mapping | str | Path | None = None,
+                     default: bool | None = None) -> AnyConfig:
     """The configuration of a checkpoint: what names and shapes show, and what `config` says.
 
     Args:
@@ -106,14 +106,14 @@ def configuration_of(contents: Contents, config: Config | Mapping | str | Path |
     """
     found = infer.infer({name: array.shape for name, array in contents.variables.items()},
                         {name.rpartition("/")[0] for name in contents.slots})
-    given = explicit(config)
+    given = explicit(config, found.model)
     if default is None:
         default = is_complete(config)
     return complete(found, given, default)
 
 
-def from_tf(arrays: Mapping[str, np.ndarray], config: Config | Mapping | str | Path | None = None
-            ) -> ImageAutoencoder:
+def from_tf(arrays: Mapping[str, np.ndarray], config: AnyConfig | Mapping | str | Path | None = None
+            ) -> Model:
     """A model with the weights of an original checkpoint.
 
     Args:
@@ -129,23 +129,23 @@ def from_tf(arrays: Mapping[str, np.ndarray], config: Config | Mapping | str | P
         ConversionError, InferenceError: the checkpoint is no model of the original.
     """
     contents = sort_out(arrays)
-    model = ImageAutoencoder(configuration_of(contents, config))
+    model = build(configuration_of(contents, config))
     load_module(model, contents.variables)
     return model.eval()
 
 
-def to_tf(model: ImageAutoencoder) -> dict[str, np.ndarray]:
+def to_tf(model: Model) -> dict[str, np.ndarray]:
     """A model's weights under original names and layouts: `from_tf` backwards, bit for bit."""
     return {name: to_original(p.detach().cpu().numpy(), transform)
             for name, (p, transform) in module_arrays(model, induced=is_induced(model)).items()}
 
 
-def is_induced(model: ImageAutoencoder) -> bool:
+def is_induced(model: Model) -> bool:
     """Whether the model has induced self-attention, whose scopes are named otherwise."""
     return model.config.obj_encoder.n_inducing_points > 0
 
 
-def slots_from_tf(model: ImageAutoencoder, arrays: Mapping[str, np.ndarray]
+def slots_from_tf(model: Model, arrays: Mapping[str, np.ndarray]
                   ) -> dict[str, dict[str, Tensor]]:
     """RMSProp slots of a checkpoint by port parameter name: {name: {"ms": …, "mom": …}}.
 
@@ -162,7 +162,7 @@ def slots_from_tf(model: ImageAutoencoder, arrays: Mapping[str, np.ndarray]
     return result
 
 
-def slots_to_tf(model: ImageAutoencoder, slots: Mapping[str, Mapping[str, Tensor]]
+def slots_to_tf(model: Model, slots: Mapping[str, Mapping[str, Tensor]]
                 ) -> dict[str, np.ndarray]:
     """`slots_from_tf` backwards, bit for bit."""
     result = {}

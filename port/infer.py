@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from port import config as configuration
+from port import config_constellation
 from port import strides as grids
 from port.config import FLAT
 from port.mapping import ConversionError
@@ -73,7 +74,9 @@ class Inference:
     def unknown(self) -> list[str]:
         """Every setting that names and shapes do not tell, the required ones first."""
         if self.model != "scae":
-            return []
+            names = {config_constellation.flat_name(*places[0])
+                     for places in config_constellation.FLAT.values()} - {"repairs", "n_points"}
+            return sorted(names - set(self.known))
         names = {configuration.flat_name(*places[0]) for places in FLAT.values()} - {"repairs"}
         if not self.known["colorize_templates"]:
             names.discard("color_nonlin")
@@ -238,16 +241,22 @@ def _probes(look: _Look) -> dict[str, Any]:
 
 
 def _constellation(look: _Look) -> dict[str, Any]:
-    known = _set_transformer(look)
+    known = _set_transformer(look) | {"n_caps_dims": 2}
     scope = "constellation_capsule/capsule_layer"
     if f"{scope}/cpr_static" in look:
         hiddens, params = _hiddens(look, f"{scope}/batch_mlp")
-        return known | {"decoder": "ConstellationCapsule", "n_votes": look(f"{scope}/cpr_static", 4)[2],
-                        "n_hiddens": hiddens, "n_obj_caps_params": params}
-    hiddens, outputs = _hiddens(look, "constellation_decoder/batch_mlp")
-    # For each vote two coordinates, a presence and a scale, and the capsule's presence.
-    return known | {"decoder": "ConstellationDecoder", "n_votes": (outputs - 1) // 4,
-                    "n_hiddens": hiddens if isinstance(hiddens, int) else hiddens[0]}
+        known |= {"klass": "ConstellationCapsule", "n_votes": look(f"{scope}/cpr_static", 4)[2],
+                  "n_hiddens": hiddens, "n_obj_caps_params": params}
+    else:
+        hiddens, outputs = _hiddens(look, "constellation_decoder/batch_mlp")
+        if isinstance(hiddens, tuple) and len(hiddens) == 2 and hiddens[0] == hiddens[1]:
+            hiddens = hiddens[0]  # one size stands for two layers
+        elif isinstance(hiddens, int):
+            hiddens = (hiddens,)
+        # For each vote two coordinates, a presence and a scale, and the capsule's presence.
+        known |= {"klass": "ConstellationDecoder", "n_votes": (outputs - 1) // 4, "n_hiddens": hiddens}
+    student = any(name.endswith("/order_invariant_capsule_likelihood/df") for name in look.shapes)
+    return known | {"pdf": "student" if student else "normal"}
 
 
 def _some(shapes: Shapes) -> str:

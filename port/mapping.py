@@ -79,6 +79,21 @@ MAPPING: tuple[Row, ...] = (
     Row("image_capsule/capsule_layer/cpr_static", "object_decoder.capsule_layer.cpr_static"),
     Row("image_capsule/capsule_likelihood/dummy_vote",
         "object_decoder.capsule_likelihood.dummy_vote"),
+    Row("image_capsule/capsule_likelihood/df", "object_decoder.capsule_likelihood.df"),
+    Row("constellation_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/weights",
+        "constellation_capsule.capsule_layer.batch_mlp.{i}.batch_linear.{j}.weight"),
+    Row("constellation_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/add/b",
+        "constellation_capsule.capsule_layer.batch_mlp.{i}.batch_linear.{j}.bias"),
+    Row("constellation_capsule/capsule_layer/add{i}/b", "constellation_capsule.capsule_layer.biases.{i}"),
+    Row("constellation_capsule/capsule_layer/cpr_static",
+        "constellation_capsule.capsule_layer.cpr_static"),
+    Row("constellation_decoder/batch_mlp/batch_linear{i}/weights",
+        "constellation_decoder.batch_mlp.batch_linear.{i}.weight"),
+    Row("constellation_decoder/batch_mlp/batch_linear{i}/add/b",
+        "constellation_decoder.batch_mlp.batch_linear.{i}.bias"),
+    *(Row(f"{module}/order_invariant_capsule_likelihood/df",
+          f"{module}.order_invariant_capsule_likelihood.df")
+      for module in ("constellation_capsule", "constellation_decoder")),
     Row("image_autoencoder/classification_probe{i}/linear/w", "probes.{i}.linear.weight", "transpose"),
     Row("image_autoencoder/classification_probe{i}/linear/b", "probes.{i}.linear.bias"),
 )
@@ -155,7 +170,7 @@ def to_port(array: np.ndarray, transform: str | Layout, shape: tuple[int, ...] =
     if isinstance(transform, Layout):
         return np.ascontiguousarray(transform.to_port(array, shape))
     order = TRANSFORMS[transform]
-    return np.ascontiguousarray(array if order is None else array.transpose(order))
+    return np.asarray(array if order is None else array.transpose(order), order="C")
 
 
 def to_original(array: np.ndarray, transform: str | Layout) -> np.ndarray:
@@ -163,4 +178,4 @@ def to_original(array: np.ndarray, transform: str | Layout) -> np.ndarray:
     if isinstance(transform, Layout):
         return np.ascontiguousarray(transform.to_original(array))
     order = TRANSFORMS[transform]
-    return np.ascontiguousarray(array if order is None else array.transpose(np.argsort(order)))
+    return np.asarray(array if order is None else array.transpose(np.argsort(order)), order="C")

@@ -18,6 +18,7 @@ from port import ops
 Array = Float[Tensor, "..."]
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_HALF_LOG_PI = 0.5 * math.log(math.pi)
 
 
 def normal_log_prob(x: Array, mean: Array, scale: Array) -> Array:
@@ -35,6 +36,28 @@ def normal_log_prob(x: Array, mean: Array, scale: Array) -> Array:
     """
     standardised = (x - mean) / scale
     return -0.5 * torch.square(standardised) - torch.log(scale) - _HALF_LOG_TWO_PI
+
+
+def student_log_prob(x: Array, df: Array, loc: Array, scale: Array) -> Array:
+    """Student's t: log Γ((ν+1)/2) - log Γ(ν/2) - ½ log(πν) - log scale - (ν+1)/2 log(1 + y²/ν).
+
+    y = (x - loc) / scale.
+
+    Args:
+        x: broadcasts against `loc`.
+        df: ν, degrees of freedom, a positive scalar.
+        loc: any shape.
+        scale: broadcasts against `loc`, positive.
+
+    Returns:
+        The broadcast shape.
+
+    Source: `tfd.StudentT.log_prob`.
+    """
+    standardised = (x - loc) / scale
+    normaliser = (torch.log(scale) + 0.5 * torch.log(df) + _HALF_LOG_PI
+                  + torch.lgamma(0.5 * df) - torch.lgamma(0.5 * (df + 1.0)))
+    return -0.5 * (df + 1.0) * torch.log1p(torch.square(standardised) / df) - normaliser
 
 
 def mixing_log_prob(mixing_logits: Array) -> Array:

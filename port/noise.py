@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from port.config import Config
+from port.config import AnyConfig
 
 
 class Draw(NamedTuple):
@@ -23,7 +23,7 @@ class Draw(NamedTuple):
     shape: tuple[int, ...]
 
 
-def noise_plan(config: Config) -> list[Draw]:
+def noise_plan(config: AnyConfig) -> list[Draw]:
     """The draws of one forward pass in order.
 
     Args:
@@ -35,12 +35,16 @@ def noise_plan(config: Config) -> list[Draw]:
 
     Source: order of `tf.random` calls in the original's graph.
     """
-    part, encoder, decoder = config.part_encoder, config.obj_encoder, config.obj_decoder
+    encoder, decoder = config.obj_encoder, config.obj_decoder
     plan = []
-    if part.noise_scale > 0:
-        plan.append(Draw("part", "uniform01", (part.n_caps,)))
+    if config.kind == "constellation":
+        n_tokens = config.n_points
+    else:
+        n_tokens = config.part_encoder.n_caps
+        if config.part_encoder.noise_scale > 0:
+            plan.append(Draw("part", "uniform01", (n_tokens,)))
     if encoder.dropout_rate > 0:
-        plan += [Draw("attention", "keep_attention", (part.n_caps, encoder.n_dims))
+        plan += [Draw("attention", "keep_attention", (n_tokens, encoder.n_dims))
                  for _ in range(2 * encoder.n_layers)]
     if decoder.caps_dropout_rate > 0:
         plan.append(Draw("caps_mask", "keep_caps", (decoder.n_caps, 1)))
@@ -69,7 +73,7 @@ class Noise:
         self.raw = tuple(torch.as_tensor(raw[name]) for name in expected)
 
     @classmethod
-    def draw(cls, generator: torch.Generator, config: Config, batch_size: int,
+    def draw(cls, generator: torch.Generator, config: AnyConfig, batch_size: int,
              device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Noise:
         """Draw everything that one forward pass of `config` needs.
 
@@ -103,7 +107,7 @@ class Noise:
             raw[f"raw_{j}"] = value
         return cls(**raw)
 
-    def assign(self, config: Config, batch_size: int) -> dict[str, Tensor | list[Tensor]]:
+    def assign(self, config: AnyConfig, batch_size: int) -> dict[str, Tensor | list[Tensor]]:
         """The draws by use; attention masks as a list.
 
         Raises:

@@ -21,6 +21,7 @@ class Quirk(NamedTuple):
 
 
 _MODEL = "Config.repairs"
+_CONSTELLATION = "ConstellationConfig.repairs"
 
 QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
     Quirk("Q01", "attention.py", "absent keys are masked by subtracting (1 - presence)·1e32",
@@ -89,6 +90,36 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
           "all images", "protocol `clean`"),
     Quirk("Q28", "data.py", "the training stream is not shuffled", "every epoch has the same batches",
           "shuffled", "train.shuffle"),
+    # the constellation autoencoder
+    Quirk("Q29", "constellation_data.py", "coordinates are scaled by the extremes of a block of 100 "
+          "batches, absent points included", "the unit of length changes from block to block"),
+    Quirk("Q30", "constellation_data.py", "the translation is divided by the scale",
+          "large patterns lie near the origin"),
+    Quirk("Q31", "constellation_decoder.py", "the plain decoder throws its presence logits away and "
+          "keeps the noise", "presences are coins; without noise every vote has presence 1/4",
+          "the network's logits, noise added", _CONSTELLATION),
+    Quirk("Q32", "constellation_decoder.py", "a capsule's presence is the maximum of its votes' 0 or 1 "
+          "presences", "the prior sparsity losses are counts without gradient",
+          "the maximum of the soft presences", _CONSTELLATION),
+    Quirk("Q33", "constellation_decoder.py", "the mixing KL counts points as states, not votes, and is "
+          "in no loss", "mixing_kl_weight has no effect", "votes and the dummy are counted, and the "
+          "weight is applied", _CONSTELLATION),
+    Quirk("Q34", "constellation_likelihood.py", "a capsule that wins a single point is pushed to be absent",
+          "lone points are left to the dummy"),
+    Quirk("Q35", "constellation.py", "the posterior sparsity losses take votes for capsules, and absent "
+          "points count", "capsules are spread over their votes", "the mass of present points, summed over "
+          "each capsule's votes", _CONSTELLATION),
+    Quirk("Q36", "config_constellation.py", "both prior weights take the flag for within",
+          "the flag prior_between_example_sparsity_weight has no effect", "its own weight",
+          "autoencoder.prior_between_example_sparsity_weight"),
+    Quirk("Q37", "constellation_likelihood.py", "soft winners of unordered votes are zeros",
+          "no decoder can use them"),
+    Quirk("Q38", "object_decoder.py", "Student's t likelihood exists, but no class passes it on",
+          "a TypeError", "the density of the votes by name", "ConstellationConfig.obj_decoder.pdf"),
+    Quirk("Q39", "object_decoder.py", "a capsule layer without own parameters and one with normal noise "
+          "are documented", "an UnboundLocalError and a ValueError", "both run", "always"),
 )}
 
 MODEL_REPAIRS = tuple(quirk.id for quirk in QUIRKS.values() if quirk.where == _MODEL)
+CONSTELLATION_REPAIRS = ("Q01", *(quirk.id for quirk in QUIRKS.values()
+                                  if quirk.where == _CONSTELLATION))

@@ -19,6 +19,7 @@ from reference.module import NamedModule, Taps
 Array = Float[tf.Tensor, "..."]
 
 N_TRANSFORM_PARAMS = 6
+INITIAL_DF = 2.0  # of the trained variable, see `degrees_of_freedom`
 LOG_DUMMY = -2.0 * math.log(10.0)  # Q05: logit and log-density of the dummy component alike
 
 
@@ -61,13 +62,47 @@ class CapsuleVotes(NamedTuple):
     all_params: Array
 
 
+def vote_log_prob(x: Array, votes: Array, scales: Array, df: Array | None = None) -> Array:
+    """Log-density of points under votes: Σ_D log N(x_d; vote_d, scale), or of Student's t.
+
+    Args:
+        x: `[..., D]`, broadcasts against `votes`.
+        votes: `[..., D]`.
+        scales: the shape of `votes` without D.
+        df: degrees of freedom of a Student's t per coordinate (Q38); None for the normal density.
+
+    Returns:
+        The broadcast shape without D.
+
+    Source: original `capsule.py: CapsuleLikelihood` (its argument `pdf`).
+    """
+    scales = scales[..., None]
+    density = (mixture.normal_log_prob(x, votes, scales) if df is None
+               else mixture.student_log_prob(x, df, votes, scales))
+    return tf.reduce_sum(density, -1)
+
+
+def degrees_of_freedom(raw: Array) -> Array:
+    """ν = softplus(raw) + 2, so that the variance is finite.
+
+    Args:
+        raw: a scalar, the trained variable `df`.
+
+    Returns:
+        A scalar above 2.
+
+    Source: original `capsule.py: CapsuleLikelihood` (pdf 'student').
+    """
+    return ops.softplus(raw) + 2.0
+
+
 def capsule_likelihood(votes: Float[tf.Tensor, "batch caps points dims"],
                        scales: Float[tf.Tensor, "batch caps points"],
                        vote_presence_prob: Float[tf.Tensor, "batch caps points"],
                        x: Float[tf.Tensor, "batch points dims"],
                        presence: Float[tf.Tensor, "batch points"] | None,
-                       dummy_vote: Float[tf.Tensor, "1 1 points dims"], mixing: str = "faithful"
-                       ) -> Likelihood:
+                       dummy_vote: Float[tf.Tensor, "1 1 points dims"], mixing: str = "faithful",
+                       df: Array | None = None) -> Likelihood:
     """Mixture of all capsules' votes plus a dummy, per point; Σ points, mean over the batch.
 
     log p(x_m) = lse over O + 1 of (mixing_logits + Σ_D log N(x_m; vote, scale)).
@@ -80,6 +115,7 @@ def capsule_likelihood(votes: Float[tf.Tensor, "batch caps points dims"],
         presence: `[B, M]` weights of the points, or None.
         dummy_vote: `[1, 1, M, D]`; enters the soft winner only.
         mixing: `faithful` uses the unnormalised logits (Q03); `normalised` log mixing probabilities.
+        df: degrees of freedom of Student's t; None for normal votes.
 
     Returns:
         `Likelihood`. The winner is taken over the capsules without the dummy, ties to the lowest;
@@ -88,7 +124,7 @@ def capsule_likelihood(votes: Float[tf.Tensor, "batch caps points dims"],
     Source: original `capsule.py: CapsuleLikelihood`; paper equation (5).
     """
     n_caps = votes.shape[1]
-    log_prob = tf.reduce_sum(mixture.normal_log_prob(x[:, None], votes, scales[..., None]), -1)
+    log_prob = vote_log_prob(x[:, None], votes, scales, df)
     dummy = tf.fill(tf.shape(log_prob[:, :1]), tf.constant(LOG_DUMMY, log_prob.dtype))
     log_prob = tf.concat([log_prob, dummy], 1)
     mixing_logits = tf.concat([ops.safe_log(vote_presence_prob), dummy], 1)
@@ -116,31 +152,54 @@ class CapsuleLikelihood(NamedModule):
     """`capsule_likelihood` with its learned dummy vote.
 
     Args:
-        scope: holds `dummy_vote` [1, 1, M, D].
+        scope: holds `dummy_vote` [1, 1, M, D] and, for `student`, the scalar `df`.
         n_points: M.
         n_dims: D.
         rng: draws the dummy vote.
         mixing: see `capsule_likelihood`.
+        pdf: `normal`, or `student` with a trained scalar `df`.
         dtype: of the variables.
 
     Source: original `capsule.py: CapsuleLikelihood`.
     """
 
     def __init__(self, scope: str, n_points: int, n_dims: int, rng: np.random.Generator,
-                 mixing: str = "faithful", dtype: tf.DType = tf.float32) -> None:
+                 mixing: str = "faithful", pdf: str = "normal", dtype: tf.DType = tf.float32) -> None:
         super().__init__(scope, dtype)
         self.mixing = mixing
         self.dummy_vote = self.add_variable("dummy_vote", initializers.glorot_uniform(
             rng, (1, 1, n_points, n_dims)))
+        self.df = self.add_variable("df", np.float32(INITIAL_DF)) if pdf == "student" else None
 
     def __call__(self, votes: Array, scales: Array, vote_presence_prob: Array, x: Array,
                  presence: Array | None = None) -> Likelihood:
+        df = None if self.df is None else degrees_of_freedom(self.df)
         return capsule_likelihood(votes, scales, vote_presence_prob, x, presence, self.dummy_vote,
-                                  self.mixing)
+                                  self.mixing, df)
 
 
 def _hidden_sizes(n_hiddens: int | Sequence[int]) -> list[int]:
     return [n_hiddens] if isinstance(n_hiddens, int) else list(n_hiddens)
+
+
+def add_noise(logit: Array, raw: Array | None, noise_type: str | None, noise_scale: float) -> Array:
+    """logit + draws: uniform ones times `noise_scale`, the other kinds as they come (Q06).
+
+    Args:
+        logit: any shape.
+        raw: draws of the same shape, or None for no noise.
+        noise_type: `uniform`, `logistic`, `normal` (Q39) or None.
+        noise_scale: factor of uniform draws in [-½, ½).
+
+    Returns:
+        The same shape.
+
+    Source: original `capsule.py: CapsuleLayer` (noise of the presence logits).
+    """
+    if raw is None:
+        return logit
+    raw = tf.cast(raw, logit.dtype)
+    return logit + (raw * noise_scale if noise_type == "uniform" else raw)
 
 
 class CapsuleLayer(NamedModule):
@@ -164,24 +223,18 @@ class CapsuleLayer(NamedModule):
         n_params, hiddens = settings["n_caps_params"], _hidden_sizes(settings["n_hiddens"])
         self.splits = [n_votes * N_TRANSFORM_PARAMS, N_TRANSFORM_PARAMS, 1, n_votes, n_votes]
         self.batch_mlp = [
-            layers.BatchMLP(f"{scope}/batch_mlp", n_caps, n_features, [*hiddens, n_params], True, rng,
-                            dtype),
+            tf.identity if n_params is None
+            else layers.BatchMLP(f"{scope}/batch_mlp", n_caps, n_features, [*hiddens, n_params], True,
+                                 rng, dtype),
             # Q20: no bias on the last layer, so that the static and dynamic relations stay apart.
-            layers.BatchMLP(f"{scope}/batch_mlp_1", n_caps, n_params + 1, [*hiddens, sum(self.splits)],
-                            False, rng, dtype)]
+            layers.BatchMLP(f"{scope}/batch_mlp_1", n_caps,
+                            (n_features if n_params is None else n_params) + 1,
+                            [*hiddens, sum(self.splits)], False, rng, dtype)]
         shapes = [(n_caps, 1, N_TRANSFORM_PARAMS), (n_caps, 1), (n_caps, n_votes), (n_caps, n_votes)]
         self.biases = [self.add_variable(f"add{f'_{i}' if i else ''}/b", np.zeros(shape, np.float32))
                        for i, shape in enumerate(shapes)]
         self.cpr_static = self.add_variable("cpr_static", initializers.glorot_uniform(
             rng, (1, n_caps, n_votes, N_TRANSFORM_PARAMS)))
-
-    def _add_noise(self, logit: Array, raw: Array | None) -> Array:
-        if raw is None:
-            return logit
-        raw = tf.cast(raw, logit.dtype)
-        # Q06: uniform draws are scaled here; the other kinds come as finished draws.
-        uniform = self.settings["noise_type"] == "uniform"
-        return logit + (raw * self.settings["noise_scale"] if uniform else raw)
 
     def __call__(self, features: Array, caps_noise: Array | None = None,
                  vote_noise: Array | None = None, caps_mask: Array | None = None,
@@ -212,8 +265,9 @@ class CapsuleLayer(NamedModule):
         scale = scale + self.biases[3]
         if caps_mask is not None:
             caps_logit = caps_logit + ops.safe_log(exists)
-        caps_logit = self._add_noise(caps_logit, caps_noise)
-        vote_logit = self._add_noise(vote_logit, vote_noise)
+        kind, size = self.settings["noise_type"], self.settings["noise_scale"]
+        caps_logit = add_noise(caps_logit, caps_noise, kind, size)
+        vote_logit = add_noise(vote_logit, vote_noise, kind, size)
 
         if parent_transform is None:
             parent_transform = ops.geometric_transform(ccr, similarity, as_matrix=True)
@@ -252,7 +306,8 @@ class ImageCapsule(NamedModule):
         super().__init__(scope, dtype)
         self.capsule_layer = CapsuleLayer(f"{scope}/capsule_layer", n_features, settings, rng, dtype)
         self.capsule_likelihood = CapsuleLikelihood(
-            f"{scope}/capsule_likelihood", settings["n_votes"], N_TRANSFORM_PARAMS, rng, mixing, dtype)
+            f"{scope}/capsule_likelihood", settings["n_votes"], N_TRANSFORM_PARAMS, rng, mixing,
+            dtype=dtype)
 
     def __call__(self, features: Array, x: Array, presence: Array | None = None,
                  caps_noise: Array | None = None, vote_noise: Array | None = None,

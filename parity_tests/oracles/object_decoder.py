@@ -12,8 +12,28 @@ Variables = Mapping[str, np.ndarray]
 DUMMY = -2.0 * math.log(10.0)  # logit of the dummy component, and its log-density
 
 
+def vote_log_prob(x, vote, scale: float, df: float | None = None) -> float:
+    """Log-density of one point under one vote: the sum over the coordinates.
+
+    Args: x, vote [D]; df degrees of freedom of a Student's t, None for a normal.
+    Source: capsule.py, CapsuleLikelihood (argument pdf).
+    """
+    density = 0.0
+    for d in range(len(vote)):
+        if df is None:
+            density += scalars.normal_log_prob(float(x[d]), float(vote[d]), scale)
+        else:
+            density += scalars.student_log_prob(float(x[d]), df, float(vote[d]), scale)
+    return density
+
+
+def degrees_of_freedom(raw) -> float:
+    """softplus(raw) + 2. Source: capsule.py, CapsuleLikelihood (pdf student)."""
+    return scalars.softplus(float(raw)) + 2.0
+
+
 def capsule_likelihood(
-    votes, scales, vote_presence_prob, x, presence=None, dummy_vote=None
+    votes, scales, vote_presence_prob, x, presence=None, dummy_vote=None, df=None
 ) -> dict[str, np.ndarray]:
     """Parts explained by the votes of O capsules and a dummy, one vote per capsule and part.
 
@@ -25,9 +45,9 @@ def capsule_likelihood(
     sum over O + 1 of softmax(j) (vote | dummy_vote), soft_winner_pres the same of the presences
     over O; vote_presence = 1 where logit > dummy logit.
     Args: votes [B, O, N, D]; scales, vote_presence_prob [B, O, N]; x [B, N, D]; presence [B, N]
-    or None; dummy_vote [1, 1, N, D] (zeros if None). Returns a dict of these names, parts before
-    capsules in posterior_mixing_probs [B, N, O], capsules first in the mixing tensors
-    [B, O + 1, N].
+    or None; dummy_vote [1, 1, N, D] (zeros if None); df see vote_log_prob. Returns a dict of these
+    names, parts before capsules in posterior_mixing_probs [B, N, O], capsules first in the mixing
+    tensors [B, O + 1, N].
     Source: capsule.py, CapsuleLikelihood.
     """
     votes, scales, x = as64(votes), as64(scales), as64(x)
@@ -51,11 +71,7 @@ def capsule_likelihood(
             logits, joint = [], []
             for o in range(n_caps):
                 logit = scalars.safe_log(float(vote_presence_prob[b, o, n]))
-                density = 0.0
-                for d in range(n_dims):
-                    density += scalars.normal_log_prob(
-                        float(x[b, n, d]), float(votes[b, o, n, d]), float(scales[b, o, n])
-                    )
+                density = vote_log_prob(x[b, n], votes[b, o, n], float(scales[b, o, n]), df)
                 logits.append(logit)
                 joint.append(logit + density)
                 out["vote_presence"][b, o, n] = 1.0 if logit > DUMMY else 0.0
@@ -143,7 +159,8 @@ def capsule_layer(
     """
     features = as64(features)
     n_images, n_caps = features.shape[:2]
-    raw = layers.batch_mlp(features, sub_scope(variables, "batch_mlp"))
+    owns = any(name.startswith("batch_mlp/") for name in variables)
+    raw = layers.batch_mlp(features, sub_scope(variables, "batch_mlp")) if owns else features
     extended = np.zeros((n_images, n_caps, raw.shape[-1] + 1))
     for b, o in np.ndindex(n_images, n_caps):
         for i in range(raw.shape[-1]):

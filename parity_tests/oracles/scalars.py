@@ -92,6 +92,13 @@ def normal_log_prob(x: float, mean: float, scale: float) -> float:
     return -0.5 * distance * distance - math.log(scale) - 0.5 * LOG_2PI
 
 
+def student_log_prob(x: float, df: float, loc: float, scale: float) -> float:
+    """log of G((v+1)/2) / (G(v/2) sqrt(pi v) scale) (1 + y^2/v)^(-(v+1)/2), y = (x - loc)/scale."""
+    distance = (x - loc) / scale
+    constant = math.lgamma((df + 1.0) / 2.0) - math.lgamma(df / 2.0) - 0.5 * math.log(math.pi * df)
+    return constant - math.log(scale) - (df + 1.0) / 2.0 * math.log1p(distance * distance / df)
+
+
 NONLINEARITIES = {"relu1": relu1, "sigmoid": sigmoid}
 
 

@@ -119,3 +119,34 @@ def arguments_from_flags(flags: Iterable[str]) -> dict[str, Any]:
             **weights,
         },
     }
+
+
+def constellation_arguments(flags: Iterable[str]) -> dict[str, Any]:
+    """Arguments of every class of the constellation model, from its command line.
+
+    Hard-coded in the original: set transformer 4 layers, 4 heads, 128 dims, 32 out; 3 capsules of 4
+    votes, 32 parameters, 128 hidden units, learned vote scale, similarity, uniform noise 4; two
+    classes; sparsity and dynamic l2 10. Both prior weights are the flag for within.
+    Source: configs/model_config.py.
+    """
+    f = parse_flags(flags)
+    weights = {name: value for name, value in f.items() if name.endswith("_sparsity_weight")}
+    within = weights["prior_within_example_sparsity_weight"]
+    weights["prior_between_example_sparsity_weight"] = within
+    return {
+        "obj_encoder": {
+            "n_layers": 4, "n_heads": 4, "n_dims": 128, "n_output_dims": 32, "n_outputs": 3,
+            "layer_norm": True,
+        },
+        "obj_decoder": {
+            "klass": "ConstellationCapsule", "n_caps": 3, "n_votes": 4, "learn_vote_scale": True,
+            "deformations": True, "noise_type": "uniform", "noise_scale": 4.0,
+            "similarity_transform": True,
+        },
+        "autoencoder": weights
+        | {
+            "n_classes": 2, "dynamic_l2_weight": 10.0, "sparsity_weight": 10.0,
+            "prior_sparsity_loss_type": "l2", "prior_within_example_constant": 0.0,
+            "posterior_sparsity_loss_type": "entropy",
+        },
+    }
