@@ -113,8 +113,8 @@ def draw_model(m: Maker) -> ConstellationCase:
 
 
 def _fixed(index: int) -> ConstellationCase:
-    """Configuration `index`: option number i takes its value number (index + i) in turn."""
-    row = {name: values[(index * (1 + i % 2) + i // 2) % len(values)] if index else values[0]
+    """Configuration `index`: options go through their values at speeds of their own, so as to mix."""
+    row = {name: values[(index // (1 + i % max(5 - len(values), 1)) + i) % len(values)]
            for i, (name, values) in enumerate(FACTORS.items())}
     sizes = ((3, 4, 7, 2), (2, 3, 5, 4), (4, 2, 6, 3))[index % 3]
     return make_case(row, sizes, np.random.default_rng(300 + index), 300 + index)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -275,7 +275,7 @@ def moved_by_an_ulp(case: ModelCase, weights: Arrays, ulp: float, draw: int = 0)
     model = models.build("reference", case.arguments, "float64", case.seed)
     models.load("reference", model, {name: move(value) for name, value in weights.items()})
     images = np.stack([move(image) for image in case.images])
-    return run(ModelCase(case.arguments, images, case.labels, case.noise, case.seed), "reference",
+    return run(replace(case, images=images), "reference",
                model, "float64", gradients=draw == 0)
 
 

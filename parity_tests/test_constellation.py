@@ -165,7 +165,7 @@ def test_any_number_of_points() -> None:
         assert torch.isfinite(model(points[:, :n], presence[:, :n]).loss)
     order = torch.from_numpy(RNG.permutation(points.shape[1]))
     one, other = model(points, presence), model(points[:, order], presence[:, order])
-    assert float(one.loss) == pytest.approx(float(other.loss), rel=1e-12)
+    assert one.loss.item() == pytest.approx(other.loss.item(), rel=1e-12)
 
 
 def test_without_presence_is_all_present() -> None:

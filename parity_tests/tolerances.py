@@ -143,8 +143,9 @@ class StepBounds:
 _LATER = 1e-1
 STEP_BOUNDS = {
     "steady": StepBounds((2e-6,) * 5 + (_LATER,), (4e-6,) * 5 + (_LATER,), 1e-6, 1e-6),
-    # lr is 10 times larger: the rounding carried through each step is, too (tiny_alpha,
-    # constellation).
+    # lr is 10 times larger: the rounding carried through each step is, too (tiny_alpha). Or rounding is
+    # amplified: votes for points have scales of 0.1 and less, and a density moves 1/scale² as far as its
+    # vote (constellation; the bound is that of the facts, section 15).
     "fast": StepBounds((2e-6,) * 5 + (_LATER,), (3e-5,) * 5 + (_LATER,), 1e-6, 1e-6),
     # A cell edge of the sampler is crossed within the first steps (rgb_tiny, at step 3).
     "unsteady": StepBounds((2e-6,) * 3 + (1e-4,) * 2 + (_LATER,), (1e-2,) * 5 + (_LATER,), 3e-3, 1e-5),
@@ -153,6 +154,7 @@ FAST_LR = 1e-3
 # The recording's own answer to weights moved by 1e-7, which is what float32 rounding does: steady
 # folders stay below 3e-7 over five steps, rgb_tiny jumps to 1.3e-6 where it crosses an edge.
 UNSTEADY_PERTURBATION = 1e-6
+AMPLIFIED_PERTURBATION = 3e-7  # no jump, but above every steady folder (constellation: 4.9e-7)
 # Variables after 20 steps: (largest, root mean square), absolute; trajectories have parted by then.
 AFTER20 = (3e-2, 2e-4)
 # A float32 port from the same checkpoint: loss relative, variables absolute.
@@ -164,7 +166,8 @@ def step_class(manifest: dict) -> str:
     moved = manifest.get("perturbation_1e7", {}).get("rel_loss_dev_per_step", [])[:5]
     if max(moved, default=0.0) > UNSTEADY_PERTURBATION:
         return "unsteady"
-    return "fast" if manifest.get("lr", 0.0) >= FAST_LR else "steady"
+    fast = manifest.get("lr", 0.0) >= FAST_LR or max(moved, default=0.0) > AMPLIFIED_PERTURBATION
+    return "fast" if fast else "steady"
 
 
 def step_bounds(manifest: dict) -> StepBounds:

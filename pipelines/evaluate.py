@@ -25,7 +25,7 @@ import threadpoolctl
 import torch
 
 import port
-from pipelines import console, environment, pictures, settings
+from pipelines import console, constellation, environment, pictures, settings
 from pipelines.prepare import dataset_for, load, write_json
 from port import data, evaluate
 
@@ -65,6 +65,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     place = environment.choose_device(device or wanted.device)
     source = settings.folder_of("train", preset.name, seed, results)
     final = settings.load_model(source / "model").to(place)
+    if constellation.is_one(preset):
+        return of_constellations(preset, seed, results, final, place, on)
     initial = port.ImageAutoencoder(final.config, seed=seed).to(place).eval()
     dataset = dataset_for(preset, results)
     trained_on = dataset.name
@@ -101,6 +103,26 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     if wanted.require_learning and failed and on is None:
         raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: "
                                    f"{'; '.join(failed)}")
+    return folder
+
+
+def of_constellations(preset: settings.Preset, seed: int, results: str | os.PathLike,
+                      final: port.ConstellationAutoencoder, place: torch.device, on: str | None) -> Path:
+    """The stage for a constellation preset; see `pipelines.constellation`."""
+    if on is not None:
+        raise settings.BadInput(f"preset {preset.name}: constellations are evaluated on their own test "
+                                f"examples only, not on {on}")
+    folder = settings.folder_of("evaluate", preset.name, seed, results)
+    source = settings.folder_of("train", preset.name, seed, results)
+    measured = constellation.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
+                                      steps_of(source))
+    write_json(folder / "metrics.json", measured)
+    write_json(folder / "config.json", {"preset": preset.name, "on": on,
+                                        "evaluate": asdict(preset.evaluate())})
+    write_json(folder / "environment.json", environment.describe(place, seed=seed))
+    if preset.evaluate().require_learning and not measured["learned"]:
+        raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: " + "; ".join(
+            check["says"] for check in measured["checks"] if not check["passed"]))
     return folder
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines import console, settings
-from port import data, sources
+from pipelines import console, constellation, settings
+from port import constellation_batches, data, sources
 
 
 def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) -> Path:
@@ -27,6 +27,10 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
     """
     wanted = preset.prepare()
     folder = settings.folder_of("prepare", preset.name, results=results)
+    if constellation.is_one(preset):
+        write_json(folder / "metrics.json", constellation.prepare(preset, folder))
+        write_json(folder / "config.json", preset.sections["prepare"])
+        return folder
     dataset = load(wanted)
     _check_fits(dataset, preset)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +41,7 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
 
 
 def dataset_for(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) \
-        -> data.Dataset:
+        -> data.Dataset | constellation_batches.Dataset:
     """The prepared data of a preset; prepared first if missing or made with other settings."""
     folder = settings.folder_of("prepare", preset.name, results=results)
     try:
@@ -46,6 +50,8 @@ def dataset_for(preset: settings.Preset, results: str | os.PathLike = settings.R
         same = False
     if not (same and (folder / "data.npz").exists()):
         run(preset, results)
+    if constellation.is_one(preset):
+        return constellation.read(preset, folder)
     dataset = data.read(folder / "data.npz")
     _check_fits(dataset, preset)
     return dataset
@@ -108,6 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         preset = settings.load_preset(given.preset, given.overrides, given.params)
         folder = run(preset, given.results)
         counts = json.loads((folder / "metrics.json").read_text())
+        if "points" in counts:
+            print(f"prepare: {counts['name']}, {counts['test']['examples']} test examples of "
+                  f"{counts['points']} points in {folder / 'data.npz'}")
+            return
         print(f"prepare: {counts['name']}, {counts['train']['images']} training and "
               f"{counts['test']['images']} test images of {counts['channels']}x{counts['height']}x"
               f"{counts['width']} in {folder / 'data.npz'}")

@@ -41,7 +41,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
     dataset = dataset_for(preset, results).to(place)
-    model = port.ImageAutoencoder(config, seed=seed).to(place)
+    model = port.build(config, seed).to(place)
 
     folder = settings.folder_of("train", preset.name, seed, results)
     identity = train.identity(config.to_arguments(), asdict(wanted), preset.sections["prepare"],

@@ -64,6 +64,8 @@ class ConstellationAutoencoder(nn.Module):
     def __init__(self, config: ConstellationConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        # From this rank's rows to those of all ranks (`port.distributed`).
+        self.gather = lambda rows: rows
         repairs, encoder, rng = config.repairs, config.obj_encoder, np.random.default_rng(seed)
         self.object_encoder = attention.SetTransformer(
             decoders.N_DIMS, encoder.n_layers, encoder.n_heads, encoder.n_dims, encoder.n_output_dims,
@@ -150,7 +152,9 @@ class ConstellationAutoencoder(nn.Module):
         scalars = {"log_prob": likelihood.log_prob, "dynamic_weights_l2": explained.dynamic_weights_l2,
                    "mixing_kl": explained.mixing_kl, "sparsity_loss": explained.sparsity_loss,
                    "mean_scale": torch.mean(explained.scale)}
-        for kind, p in (("posterior", share), ("prior", explained.caps_presence_prob)):
+        # These look at the whole batch: with several ranks, at the rows of all of them.
+        whole_share, whole_presence = self.gather(share), self.gather(explained.caps_presence_prob)
+        for kind, p in (("posterior", whole_share), ("prior", whole_presence)):
             constant = settings.prior_within_example_constant if kind == "prior" else 0.0
             within, between = losses.sparsity_loss(
                 getattr(settings, f"{kind}_sparsity_loss_type"), p, settings.n_classes, constant)

@@ -6,7 +6,7 @@ The distribution is that of `port.constellation_data`; the random numbers are a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from port import constellation_data
+from port.config_constellation import ConstellationConfig
 from port.constellation_data import PATTERNS, SLOTS, SPAN
+from port.schedule import Settings
 
 BLOCK = 100  # batches that are scaled together, as in the original (Q29)
 
@@ -118,6 +120,9 @@ def assemble(draws: constellation_data.Draws, slots: Sequence[int] = SLOTS) -> B
 class Batches:
     """An endless stream of (corners, presence), drawn block by block on the device.
 
+    It has the interface of `port.data.Batches`: `next_index` names rows of the block and moves on,
+    `take` gathers them without a host waiting.
+
     Args:
         wanted: what is drawn.
         batch_size: B.
@@ -128,30 +133,43 @@ class Batches:
     def __init__(self, wanted: Generator, batch_size: int, seed: int,
                  device: torch.device | str = "cpu") -> None:
         self.wanted, self.batch_size = wanted, batch_size
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.place_generator = torch.Generator(device).manual_seed(seed)
         self.position = 0
-        self._next_block()
+        self.block = self._draw_block()
+
+    def _draw_block(self) -> Batch:
+        self.block_start = self.place_generator.get_state()
+        draws = draw(self.place_generator, BLOCK * self.batch_size, self.wanted)
+        return assemble(draws, self.wanted.slots)
 
     def _next_block(self) -> None:
-        self.block_start = self.generator.get_state()
-        draws = draw(self.generator, BLOCK * self.batch_size, self.wanted)
-        self.block = assemble(draws, self.wanted.slots)
+        # In place: a captured step keeps reading the same memory.
+        for field, new in zip(self.block, self._draw_block()):
+            field.copy_(new)
 
     def __iter__(self) -> Batches:
         return self
 
-    def next_batch(self) -> Batch:
-        """The next batch with its ground truth."""
+    def next_index(self) -> Int64[Tensor, " batch"]:
+        """Which rows of the block the next batch holds; moves on, to a new block after the last."""
         if self.position == BLOCK:
             self._next_block()
             self.position = 0
-        rows = slice(self.position * self.batch_size, (self.position + 1) * self.batch_size)
+        start = self.position * self.batch_size
         self.position += 1
-        return Batch(*(field[rows] for field in self.block))
+        return torch.arange(start, start + self.batch_size, device=self.block.corners.device)
+
+    def take(self, index: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        """Points and presences of these rows."""
+        return self.block.corners[index], self.block.presence[index]
+
+    def next_batch(self) -> Batch:
+        """The next batch with its ground truth."""
+        index = self.next_index()
+        return Batch(*(field[index] for field in self.block))
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        batch = self.next_batch()
-        return batch.corners, batch.presence
+        return self.take(self.next_index())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the next batch depends on, as tensors on the CPU."""
@@ -159,6 +177,22 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue where `state_dict` was taken."""
-        self.generator.set_state(state["block"])
+        self.place_generator.set_state(state["block"])
         self._next_block()
         self.position = int(state["where"])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Constellations to train on, drawn as they are needed, and fixed ones to evaluate on."""
+
+    wanted: Generator
+    test: Batch
+    name: str = "constellation"
+
+    def to(self, device: torch.device | str) -> Dataset:
+        return replace(self, test=Batch(*(field.to(device) for field in self.test)))
+
+    def batches(self, config: ConstellationConfig, settings: Settings, seed: int) -> Batches:
+        """The stream that training takes; shuffling and placing have no meaning here."""
+        return Batches(self.wanted, settings.batch_size, seed, self.test.corners.device)

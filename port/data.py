@@ -21,6 +21,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from port import preprocess
+from port.config import Config
 
 SHIFTS = ("original", "uniform", "centred")  # where an image may come to lie on its canvas
 
@@ -54,6 +55,11 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+    def batches(self, config: Config, settings, seed: int) -> Batches:
+        """The stream of training images that `port.train` takes (`settings`: `schedule.Settings`)."""
+        return Batches(self.train, settings.batch_size, config.canvas, seed, settings.shuffle,
+                       settings.shift)
 
 
 def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Split:

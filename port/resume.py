@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from port import data, optim
+from port import constellation_batches, data, optim
 from port.distributed import ALONE, World
 
 FILE_LIMIT = 15 * 2**20  # bytes of tensors in one file; larger sets are written in parts
@@ -37,7 +37,8 @@ class NonFiniteLoss(ArithmeticError):
 class State:
     """All that the next step depends on, in memory and on disk."""
 
-    def __init__(self, model: torch.nn.Module, optimizer: optim.RMSProp, batches: data.Batches,
+    def __init__(self, model: torch.nn.Module, optimizer: optim.RMSProp,
+                 batches: data.Batches | constellation_batches.Batches,
                  noise_generator: torch.Generator):
         self.model, self.optimizer, self.batches = model, optimizer, batches
         self.noise_generator = noise_generator

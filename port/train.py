@@ -21,11 +21,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from port import data, diagnose, evaluate, optim, precision, resume, schedule
+from port import (
+    constellation_batches,
+    data,
+    diagnose,
+    evaluate,
+    evaluate_constellation,
+    optim,
+    precision,
+    resume,
+    schedule,
+)
 from port.distributed import ALONE, World, check_divisible
 from port.schedule import Settings
 from port.step import Step
 
+AnyDataset = data.Dataset | constellation_batches.Dataset
 # What may change when a run continues: how long it is, how often it reports, and what only changes
 # the order of rounding (see `port.resume`).
 NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", "capture",
@@ -54,15 +65,15 @@ class Trained:
     captured: bool = False
 
 
-def train(model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
+def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
           folder: Path | None = None, on_step: Callable[[int], None] | None = None,
           on_row: Callable[[dict[str, float]], None] | None = None,
           world: World = ALONE) -> Trained:
     """Train a model in place, continuing from the newest checkpoint in `folder` if there is one.
 
     Args:
-        model: an image autoencoder, on the device to train on.
-        dataset: uint8 images, on the same device.
+        model: an autoencoder, on the device to train on.
+        dataset: uint8 images, or constellations, on the same device.
         settings: how to train.
         folder: where checkpoints go; None writes none.
         on_step: called with the number of updates done, after each.
@@ -88,7 +99,7 @@ def train(model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
 class Run:
     """A model being trained, one step at a time; arguments as for `train`."""
 
-    def __init__(self, model: torch.nn.Module, dataset: data.Dataset, settings: Settings,
+    def __init__(self, model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
                  folder: Path | None = None, on_step: Callable[[int], None] | None = None,
                  on_row: Callable[[dict[str, float]], None] | None = None, world: World = ALONE):
         check_divisible(settings.batch_size, world.size)
@@ -98,8 +109,7 @@ class Run:
         device = next(model.parameters()).device
         order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
                                   .generate_state(2))
-        batches = data.Batches(dataset.train, settings.batch_size, model.config.canvas, order_seed,
-                               settings.shuffle, settings.shift)
+        batches = dataset.batches(model.config, settings, order_seed)
         optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
                                   epsilon=optim.rmsprop_epsilon(settings.batch_size))
         self.state = resume.State(model, optimizer, batches,
@@ -136,7 +146,7 @@ class Run:
             row = state.read_means()
             if settings.held_out_every and (
                     self.done or state.step % settings.held_out_every == 0):
-                row |= held_out(self.model, self.dataset.test, settings)
+                row |= held_out(self.model, self.dataset, settings)
             if self.on_row:
                 self.on_row(row)
         if look or save:
@@ -194,9 +204,16 @@ class Run:
                 "torch": torch.__version__}
 
 
-def held_out(model: torch.nn.Module, test: data.Split, settings: Settings) -> dict[str, float]:
-    """Reconstruction likelihood and probe accuracy on images that are not trained on, no noise."""
-    n = settings.held_out_images
+def held_out(model: torch.nn.Module, dataset: AnyDataset, settings: Settings) -> dict[str, float]:
+    """What a model says about examples that are not trained on, without noise.
+
+    Of images the reconstruction likelihood and probe accuracy, of constellations the likelihood of the
+    points and the accuracy of their segmentation.
+    """
+    n, test = settings.held_out_images, dataset.test
+    if isinstance(dataset, constellation_batches.Dataset):
+        seen = evaluate_constellation.collect(model, test, settings.batch_size, n)
+        return {"held_out_log_prob": seen.log_prob, "held_out_segmentation": seen.accuracy}
     part = data.Split(test.images[:n], test.labels[:n])
     model.eval()
     gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them

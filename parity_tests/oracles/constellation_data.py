@@ -49,7 +49,7 @@ def create(
     corners = np.array([[point[:2] for point in row] for row in shuffled], np.float32)
     if gaussian_noise > 0:
         for index in np.ndindex(corners.shape):
-            corners[index] += generator.normal(0.0, gaussian_noise)
+            corners[index] = float(corners[index]) + generator.normal(0.0, gaussian_noise)
     low, high = corners.min(), corners.max()
     scaled = np.zeros(corners.shape, np.float32)
     for index in np.ndindex(corners.shape):
