@@ -5,9 +5,7 @@ Among them every deviation of the public ports that `facts/peers.md` names (colu
 
 from __future__ import annotations
 
-from parity_tests import mutants_capsnet, mutants_em
-from parity_tests import mutants_em
-from parity_tests.mutants_constellation import CONSTELLATION_MUTANTS
+from parity_tests import mutants_capsnet, mutants_constellation, mutants_em
 from parity_tests.mutation import Mutant
 
 _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
@@ -278,5 +276,5 @@ MUTANTS: tuple[Mutant, ...] = (
     # the routing ancestors
     *mutants_capsnet.MUTANTS,
     *mutants_em.MUTANTS,
-    *CONSTELLATION_MUTANTS,
+    *mutants_constellation.MUTANTS,
 )

@@ -12,7 +12,7 @@ _ORDER = "    order = np.stack([rng.permutation(n_points) for _ in range(size)])
 _NOISE = ("    noise = rng.normal(0.0, gaussian_noise, (size, n_points, 2)) if gaussian_noise > 0 else "
           "None\n")
 
-CONSTELLATION_MUTANTS: tuple[Mutant, ...] = (
+MUTANTS: tuple[Mutant, ...] = (
     Mutant("unordered-unnormalised", _LIKELIHOOD, "mixing_log_prob[..., None] + log_prob, 1)",
            "mixing_logits[..., None] + log_prob, 1)",
            "unnormalised mixing logits, as the image model has them"),
