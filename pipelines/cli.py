@@ -167,6 +167,22 @@ def record(checkpoint: Checkpoint,
     command.run(checkpoint, out, batch, dtype, preset, config, seed, params)
 
 
+@app.command()
+def bench(preset: Preset = "mnist",
+          batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+          repeats: Annotated[int, typer.Option(help="Rounds; the fastest counts.")] = 10,
+          threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for all cores.")] = 0,
+          device: Annotated[str, typer.Option(help="cpu or cuda, of the port.")] = "cpu",
+          plain: Annotated[bool, typer.Option(help="Time the port without its kernels too.")] = True,
+          json_file: Annotated[str | None, typer.Option(
+              "--json", metavar="FILE", help="Where the numbers go.")] = None,
+          params: Params = "params.yaml") -> None:
+    """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
+    from pipelines import bench as command
+
+    command.run(command.Options(preset, params, batch_size, repeats, threads, device, plain), json_file)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     from pipelines import console
