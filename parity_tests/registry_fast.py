@@ -12,7 +12,7 @@ import numpy as np
 
 from parity_tests.golden_ops import SCOPES
 from parity_tests.registry import OpCase
-from parity_tests.registry_images import _warp_cells
+from parity_tests.registry_images import _at_edges, _resampler, _warp_cells
 from parity_tests.registry_parts import DECODER_LAYOUTS, _decoder_cells, _part_decoder, build_decoder
 from parity_tests.sides import Recipe
 from parity_tests.strategies import Case, Maker
@@ -107,6 +107,10 @@ def _cells_by_parts(lib: Any, x: dict[str, Any], a: dict[str, Any]) -> Any:
                                 else x["target"].shape[1:3]})
 
 
+def _hat(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
+    return (lib.warp_hat if lib.side == "port" else lib.warp).resampler(**x)
+
+
 IDENTITY = [1.0, 0, 0, 0, 1, 0]
 SPECIAL = (
     # Canvas pixels on template pixels: every coordinate an integer, the border at -1 and w included.
@@ -136,4 +140,6 @@ ROWS = (
             ("far apart, one absent", _far_apart(0.5, [-1e8, -2.0, -0.4])),
             ("background alone", _far_apart(1e4, [-0.1, -2.0, -0.4]))), cells=_cells_by_parts,
         note="fused kernel, fed directly", judges=("decoder_kernel", "kernels")),
+    OpCase("warp.resampler", Recipe(_hat, layouts={"data": 1, "out": 1}), _resampler,
+           (("cell edges", _at_edges()),), note="products with hat weights", judges=("warp_hat",)),
 )

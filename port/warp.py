@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from port import warp_hat
+
 Array = Float[Tensor, "..."]
 
 
@@ -141,5 +143,7 @@ def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
     batch, n_parts, channels, height, width = templates.shape
     inverse = inverse_affine(pose.reshape(batch * n_parts, 6))
     grid = affine_grid(inverse, canvas_shape, (height, width))
-    drawn = resampler(templates.reshape(batch * n_parts, channels, height, width), grid)
+    # On a GPU the gather's backward is not repeatable.
+    sample = warp_hat.resampler if grid.is_cuda else resampler
+    drawn = sample(templates.reshape(batch * n_parts, channels, height, width), grid)
     return drawn.reshape(batch, n_parts, channels, *canvas_shape)
