@@ -129,6 +129,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
     try:
+        _forget_hints()
         with interpreted() if mutant.room == KERNEL else contextlib.nullcontext():
             importlib.import_module(package)
             yield
@@ -137,6 +138,15 @@ def planted(mutant: Mutant) -> Iterator[None]:
         for name in _modules(package):
             del sys.modules[name]
         sys.modules.update(saved)
+        _forget_hints()
+
+
+def _forget_hints() -> None:
+    """beartype keeps one type hint for all that print alike: `tuple[Row, ...]` of a package that is
+    imported again would stand for the first one's Row, and refuse every row of its own."""
+    with contextlib.suppress(ImportError):  # a private name, which other versions may not have
+        from beartype._cache.cacheclear import clear_caches
+        clear_caches()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """The template decoder's pixel likelihood on a CPU, example by example: a kernel for Numba.
 
 What `warp.warp_templates`, the mixture of `part_decoder.PartDecoder` and `mixture.mixture_log_prob`
-do one after the other on arrays of [B, K, C, H, W] is done here row by row of the canvas, so that
-only rows are ever held. Three things make it short work:
+do one after the other on arrays of [B, K, C, H, W] is done here part by part, so that no more than a
+canvas is ever held. Three things make it short work:
 
 - Outside a template's footprint colour and alpha are exactly 0, so a part enters there with its log
-  presence alone: one addition a pixel. Where the footprint can lie on a row is bounded beforehand.
+  presence alone: one addition a pixel. Where the footprint can lie on a row is bounded beforehand,
+  and its pixels are listed one after the other, in loops long enough for vector instructions.
 - With unit scale and colours in [0, 1] a component's density is at least e^-1/2 of its peak, so the
   largest logit serves as the maximum of both sums over the components.
 - Each (example, part) owns its gradients: no atomics, and the order of every sum is fixed, so the
@@ -35,10 +36,14 @@ NOTHING = -800.0
 
 
 def _compiled(function):
-    """Compile for the types of each call, kept on disk; no arithmetic is reordered."""
+    """Compile for the types of each call, kept on disk where possible; nothing is reordered."""
     if numba is None:
         return function
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that can be written
+        return numba.njit(**options)(function)
 
 
 @no_type_check
@@ -82,67 +87,118 @@ if numba is not None:
 
 @_compiled
 @no_type_check
-def _bounds(start, stop, size, low, high):
-    """Indices [first, last) of a row outside of which start + i (stop - start)/(size - 1) is not in
-    (low, high); one index of room on either side."""
-    if not (start < high or stop < high) or not (start > low or stop > low):
-        return 0, 0
-    slope = (stop - start) / max(size - 1, 1)
-    if slope == 0.0 or not math.isfinite(slope):
-        return 0, size
-    one, other = (low - start) / slope, (high - start) / slope
-    first = math.floor(max(min(one, other), 0.0)) - 1.0
-    last = math.ceil(min(max(one, other), size + 0.0)) + 2.0
-    return max(int(first), 0), min(int(last), size)
+def _span(start, per_slope, low, high, size):
+    """Pixels [first, last) of a row outside of which start + i / per_slope is not in (low, high).
 
-
-@_compiled
-@no_type_check
-def _footprint(pose, half_x, half_y, axes_x, axes_y, row, width, height, rounding):
-    """Pixels [first, last) of a canvas row that can lie on the template.
-
-    The coordinates are bounded in float64; `rounding` (ulp of the dtype) times the size of their
-    terms covers what the pixels' own coordinates lose.
+    One pixel of room on either side; `per_slope` 0 stands for a row along which nothing changes.
     """
-    size = axes_x.shape[1]
-    first, last = 0, size
-    for source in range(2):
-        a, b, t = float(pose[3 * source]), float(pose[3 * source + 1]), float(pose[3 * source + 2])
-        half = half_x if source == 0 else half_y
-        extent = (width if source == 0 else height) + 0.0
-        left, right = float(axes_x[source, 0]), float(axes_x[source, size - 1])
-        fixed = b * axes_y[source, row] + t * half + half
-        slack = 8.0 * rounding * (abs(a * left) + abs(b * axes_y[source, row]) + abs(t * half) + half)
-        begin, end = _bounds(fixed + a * left, fixed + a * right, size, -1.0 - slack, extent + slack)
-        first, last = max(first, begin), min(last, end)
-    return first, max(last, first)
+    if per_slope == 0.0:
+        return (0, size) if low <= start <= high else (0, 0)
+    one, other = (low - start) * per_slope, (high - start) * per_slope
+    first = int(min(max(min(one, other), 0.0), size)) - 1
+    last = int(min(max(max(one, other), -3.0), size)) + 2
+    return max(first, 0), min(last, size)
 
 
 @_compiled
 @no_type_check
-def _weights(pose, half_x, half_y, axes_x, axes_y, row, first, last, width, height, corner, near_x,
-             far_x, near_y, far_y):
-    """Cell and bilinear weights of each pixel of a row, as `warp.affine_grid` and `warp.resampler`."""
-    real = near_x.dtype.type
-    one, zero, border = real(1.0), real(0.0), real(-1.0)
-    a, c = pose[0], pose[3]
-    fixed_x, fixed_y = pose[1] * axes_y[0, row], pose[4] * axes_y[1, row]
+def _reach(slope, across, shift, half, axis, other_axis, rounding):
+    """For `_span`: 1 / change of a coordinate from pixel to pixel, and what rounding can move it.
+
+    The spans are found in float64; `rounding` (ulp of the dtype) times the size of the terms covers
+    what the coordinates themselves lose.
+    """
+    size = axis.size
+    slope, across = float(slope), float(across)
+    terms = abs(slope * axis[size - 1]) + abs(across * other_axis[other_axis.size - 1]) \
+        + abs(float(shift)) + float(half)
+    step = slope * (float(axis[size - 1]) - float(axis[0])) / max(size - 1, 1)
+    return (1.0 / step if abs(step) > 1e-30 else 0.0), 8.0 * rounding * terms
+
+
+@_compiled
+@no_type_check
+def _fill(start, count, out):
+    """start, start + 1, …"""
+    for i in range(count):
+        out[i] = start + i
+
+
+@_compiled
+@no_type_check
+def _line(slope, axis, across, shift, half, out):
+    """Template coordinates along a row of the canvas, each operation as in `warp.affine_grid`."""
+    for i in range(axis.size):
+        out[i] = ((slope * axis[i] + across) + shift) + half
+
+
+@_compiled
+@no_type_check
+def _trace(pose, halves, axes_x, axes_y, extents, rounding, whole, spans, pixel, x, y):
+    """List the pixels of a part's footprint and where they sample, as `warp.affine_grid`.
+
+    Args:
+        whole: take every pixel of the canvas.
+        spans: `[rows, 3]`, written: first and last pixel of each row, and its place in the list.
+        pixel: number of each listed pixel on the canvas, written.
+        x, y: coordinates of each in template pixels, written.
+
+    Returns:
+        How many pixels there are.
+    """
+    size, n = axes_x.shape[1], 0
+    half_x, half_y = halves[0], halves[1]
+    a, b, c, d = pose[0], pose[1], pose[3], pose[4]
     shift_x, shift_y = pose[2] * half_x, pose[5] * half_y
-    end_x, end_y = real(width), real(height)
-    stride = np.int32(width + 2)
-    for i in range(first, last):
-        x = ((a * axes_x[0, i] + fixed_x) + shift_x) + half_x
-        y = ((c * axes_x[1, i] + fixed_y) + shift_y) + half_y
-        inside = (x > border) & (y > border) & (x < end_x) & (y < end_y)
-        x = x if inside else zero
-        y = y if inside else zero
-        floor_x, floor_y = np.floor(x), np.floor(y)
-        near_x[i] = (floor_x + one) - x if inside else zero
-        far_x[i] = x - floor_x
-        near_y[i] = (floor_y + one) - y if inside else zero
-        far_y[i] = y - floor_y
-        # The template lies in a border of zeros.
-        corner[i] = (np.int32(floor_y) + np.int32(1)) * stride + np.int32(floor_x) + np.int32(1)
+    per_x, slack_x = _reach(a, b, shift_x, half_x, axes_x[0], axes_y[0], rounding)
+    per_y, slack_y = _reach(c, d, shift_y, half_y, axes_x[1], axes_y[1], rounding)
+    whole |= not math.isfinite(slack_x + slack_y)
+    for row in range(axes_y.shape[1]):
+        across_x, across_y = b * axes_y[0, row], d * axes_y[1, row]
+        first, last = 0, size
+        if not whole:
+            first, last = _span(float(across_x) + shift_x + half_x + float(a) * axes_x[0, 0], per_x,
+                                -1.0 - slack_x, extents[0] + slack_x, size)
+            begin, end = _span(float(across_y) + shift_y + half_y + float(c) * axes_x[1, 0], per_y,
+                               -1.0 - slack_y, extents[1] + slack_y, size)
+            first = max(first, begin)
+            last = max(min(last, end), first)
+        spans[row, 0], spans[row, 1], spans[row, 2] = first, last, n
+        _fill(row * size + first, last - first, pixel[n:])
+        _line(a, axes_x[0, first:last], across_x, shift_x, half_x, x[n:])
+        _line(c, axes_x[1, first:last], across_y, shift_y, half_y, y[n:])
+        n += last - first
+    return n
+
+
+@_compiled
+@no_type_check
+def _axis(n, x, extent, cell, near, far):
+    """Cell and bilinear weights along one axis, as `warp.resampler`.
+
+    The template lies in a border of zeros, one pixel before and two behind: a pixel outside it gets
+    the last cell, where all four taps are 0 and so is every derivative.
+    """
+    real = near.dtype.type
+    one, border, end = real(1.0), real(-1.0), real(extent)
+    for i in range(n):
+        inside = (x[i] > border) & (x[i] < end)
+        at = x[i] if inside else end
+        floor = np.floor(at)
+        near[i] = (floor + one) - at
+        far[i] = at - floor
+        cell[i] = np.int32(floor) + np.int32(1)
+
+
+@_compiled
+@no_type_check
+def _cells(n, x, y, extents, cells, weights):
+    """Corner of each pixel's cell in the padded template, and near x, far x, near y, far y."""
+    _axis(n, x, extents[0], cells[0], weights[0], weights[1])
+    _axis(n, y, extents[1], cells[1], weights[2], weights[3])
+    columns, rows, stride = cells[0], cells[1], np.int32(extents[0] + 3)
+    for i in range(n):
+        columns[i] += rows[i] * stride
 
 
 @_compiled
@@ -152,18 +208,19 @@ def _pad(plane, padded):
     height, width = plane.shape
     padded[:] = 0.0
     for y in range(height):
-        start = (y + 1) * (width + 2) + 1
+        start = (y + 1) * (width + 3) + 1
         for x in range(width):
             padded[start + x] = plane[y, x]
 
 
 @_compiled
 @no_type_check
-def _sample(padded, stride, first, last, corner, near_x, far_x, near_y, far_y, out):
+def _sample(n, padded, stride, corner, weights, out):
     """Bilinear samples of one plane."""
+    near_x, far_x, near_y, far_y = weights[0], weights[1], weights[2], weights[3]
     across, right = np.uint32(stride), np.uint32(1)
-    for i in range(first, last):
-        at = corner[i]
+    for i in range(n):
+        at = np.uint32(corner[i])
         out[i] = (((near_x[i] * near_y[i]) * padded[at]
                    + (far_x[i] * far_y[i]) * padded[at + across + right])
                   + (near_x[i] * far_y[i]) * padded[at + across]) \
@@ -172,11 +229,12 @@ def _sample(padded, stride, first, last, corner, near_x, far_x, near_y, far_y, o
 
 @_compiled
 @no_type_check
-def _sample_slopes(padded, stride, first, last, corner, near_x, far_x, near_y, far_y, out, by_x, by_y):
+def _sample_slopes(n, padded, stride, corner, weights, out, by_x, by_y):
     """`_sample`, and the derivatives of the samples by the coordinates."""
+    near_x, far_x, near_y, far_y = weights[0], weights[1], weights[2], weights[3]
     across, right = np.uint32(stride), np.uint32(1)
-    for i in range(first, last):
-        at = corner[i]
+    for i in range(n):
+        at = np.uint32(corner[i])
         t00, t01 = padded[at], padded[at + right]
         t10, t11 = padded[at + across], padded[at + across + right]
         nx, fx, ny, fy = near_x[i], far_x[i], near_y[i], far_y[i]
@@ -187,11 +245,12 @@ def _sample_slopes(padded, stride, first, last, corner, near_x, far_x, near_y, f
 
 @_compiled
 @no_type_check
-def _scatter(padded, stride, first, last, corner, near_x, far_x, near_y, far_y, gradient):
+def _scatter(n, padded, stride, corner, weights, gradient):
     """The transpose of `_sample`: add the gradient of each sample to its four pixels."""
+    near_x, far_x, near_y, far_y = weights[0], weights[1], weights[2], weights[3]
     across, right = np.uint32(stride), np.uint32(1)
-    for i in range(first, last):
-        at, g = corner[i], gradient[i]
+    for i in range(n):
+        at, g = np.uint32(corner[i]), gradient[i]
         near, far = g * near_y[i], g * far_y[i]
         padded[at] += near * near_x[i]
         padded[at + right] += near * far_x[i]
@@ -201,34 +260,60 @@ def _scatter(padded, stride, first, last, corner, near_x, far_x, near_y, far_y, 
 
 @_compiled
 @no_type_check
-def _top_logit(alpha, log_presence, background_logit):
-    """A bound on the logits of an example: a sample lies between the template's extremes and 0."""
-    top = float(background_logit)
-    for k in range(alpha.shape[0]):
-        top = max(top, float(log_presence[k]) + max(float(alpha[k].max()), 0.0))
-    return top
+def _take(n, source, pixel, out):
+    """The listed pixels of a canvas."""
+    for i in range(n):
+        out[i] = source[np.uint32(pixel[i])]
 
 
 @_compiled
 @no_type_check
-def _shifts(alpha, inverse, log_presence, background_logit, half_x, half_y, axes_x, axes_y,
-            rows, shift, padded, logit, corner, near_x, far_x, near_y, far_y):
-    """Fill `shift` with what every logit of a pixel is reduced by; whether it is one for all."""
-    top = _top_logit(alpha, log_presence, background_logit)
+def _multiply(n, one, other, out):
+    """out = one · other."""
+    for i in range(n):
+        out[i] = one[i] * other[i]
+
+
+@_compiled
+@no_type_check
+def _weigh(n, logit, log_presence, shift, weight):
+    """exp(logit + log presence - shift); where not every pixel is listed, `shift` is constant."""
+    for i in range(n):
+        weight[i] = _exp((logit[i] + log_presence) - shift[i])
+
+
+@_compiled
+@no_type_check
+def _density(n, x, mean, out):
+    """exp(-½ (x - mean)²), 1 at its peak; `mean` becomes x - mean."""
+    minus_half = out.dtype.type(-0.5)
+    for i in range(n):
+        mean[i] = x[i] - mean[i]
+        out[i] = _exp(minus_half * mean[i] * mean[i])
+
+
+@_compiled
+@no_type_check
+def _shifts(alpha, inverse, log_presence, background_logit, halves, extents, axes_x, axes_y, shift,
+            padded, spans, pixel, x, y, cells, weights):
+    """Fill `shift` with what every logit of a pixel is reduced by; whether it is one for all.
+
+    A sample lies between the template's extremes and 0, which bounds the logits of an example.
+    """
+    top = float(background_logit)
+    for k in range(alpha.shape[0]):
+        top = max(top, float(log_presence[k]) + max(float(alpha[k].max()), 0.0))
     if top - float(background_logit) <= SPREAD:
         shift[:] = top
         return True
-    size = axes_x.shape[1]
     shift[:] = background_logit
     for k in range(alpha.shape[0]):
         _pad(alpha[k], padded)
-        for row in range(rows):
-            _weights(inverse[k], half_x, half_y, axes_x, axes_y, row, 0, size, alpha.shape[2],
-                     alpha.shape[1], corner, near_x, far_x, near_y, far_y)
-            _sample(padded, alpha.shape[2] + 2, 0, size, corner, near_x, far_x, near_y, far_y, logit)
-            for i in range(size):
-                at = row * size + i
-                shift[at] = max(shift[at], logit[i] + log_presence[k])
+        n = _trace(inverse[k], halves, axes_x, axes_y, extents, 0.0, True, spans, pixel, x, y)
+        _cells(n, x, y, extents, cells, weights)
+        _sample(n, padded, extents[0] + 3, cells[0], weights, x)
+        for i in range(n):
+            shift[i] = max(shift[i], x[i] + log_presence[k])
     return False
 
 
@@ -267,30 +352,27 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
         mixing_sum, joint_sum: `[B, S·S]` and `[B, C, S·S]`, the sums over the components of
             exp(logit - shift) without and with their densities; written, for the backward.
     """
-    real = templates.dtype.type
+    dtype = templates.dtype
     n_parts, channels, height, width = templates.shape[1:]
     rows, size = axes_y.shape[1], axes_x.shape[1]
-    pixels = rows * size
-    half_x, half_y = real((width - 1) / 2.0), real((height - 1) / 2.0)
-    minus_half, log_peak = real(-0.5), real(-0.5 * math.log(2.0 * math.pi))
-    padded = np.empty((channels + 1, (height + 2) * (width + 2)), templates.dtype)
-    corner = np.empty(size, np.uint32)
-    buffers = np.empty((7, size), templates.dtype)
-    near_x, far_x, near_y, far_y, logit, weight, mean = buffers
-    shift, beyond = np.empty(pixels, templates.dtype), np.empty(pixels, templates.dtype)
+    pixels, stride, extents = rows * size, width + 3, (width, height)
+    halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
+    log_peak = dtype.type(-0.5 * math.log(2.0 * math.pi))
+    padded = np.empty((channels + 1, (height + 3) * stride), dtype)
+    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
+    cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
+    shift, beyond, x, y, weight, mean, density, seen_target = np.empty((8, pixels), dtype)
     for b in range(start, stop):
-        uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], half_x, half_y,
-                          axes_x, axes_y, rows, shift, padded[0], logit, corner, near_x, far_x, near_y,
-                          far_y)
+        uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents,
+                          axes_x, axes_y, shift, padded[0], spans, pixel, x, y, cells, weights)
         total = mixing_sum[b]
         beyond[:] = 0.0
         for p in range(pixels):
             total[p] = _exp(background_logit[0] - shift[p])
         for c in range(channels):
-            joint, x = joint_sum[b, c], target[b, c]
-            for p in range(pixels):
-                d = x[p] - background[0]
-                joint[p] = total[p] * _exp(minus_half * d * d)
+            mean[:] = background[0]
+            _density(pixels, target[b, c], mean, density)
+            _multiply(pixels, total, density, joint_sum[b, c])
         source = templates[b if templates.shape[0] > 1 else 0]
         for k in range(n_parts):
             seen = _visible(inverse[b, k], log_presence[b, k], alpha[k].max(), shift[0], uniform)
@@ -300,41 +382,36 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
             if seen == 1:
                 beyond += outside
                 continue
-            _pad(alpha[k], padded[channels])
-            for c in range(channels):
-                _pad(source[k, c], padded[c])
+            n = _trace(inverse[b, k], halves, axes_x, axes_y, extents, rounding, not uniform, spans,
+                       pixel, x, y)
             for row in range(rows):
-                first, last = 0, size
-                if uniform:
-                    first, last = _footprint(inverse[b, k], half_x, half_y, axes_x, axes_y, row, width,
-                                             height, rounding)
                 begin = row * size
-                for i in range(begin, begin + first):
+                for i in range(begin, begin + spans[row, 0]):
                     beyond[i] += outside
-                for i in range(begin + last, begin + size):
+                for i in range(begin + spans[row, 1], begin + size):
                     beyond[i] += outside
-                if first == last:
-                    continue
-                _weights(inverse[b, k], half_x, half_y, axes_x, axes_y, row, first, last, width, height,
-                         corner, near_x, far_x, near_y, far_y)
-                _sample(padded[channels], width + 2, first, last, corner, near_x, far_x, near_y, far_y,
-                        logit)
-                for i in range(first, last):
-                    weight[i] = _exp((logit[i] + log_presence[b, k]) - shift[begin + i])
-                    total[begin + i] += weight[i]
-                for c in range(channels):
-                    _sample(padded[c], width + 2, first, last, corner, near_x, far_x, near_y, far_y,
-                            mean)
-                    joint, x = joint_sum[b, c], target[b, c]
-                    for i in range(first, last):
-                        d = x[begin + i] - mean[i]
-                        joint[begin + i] += weight[i] * _exp(minus_half * d * d)
+            _cells(n, x, y, extents, cells, weights)
+            _pad(alpha[k], padded[channels])
+            _sample(n, padded[channels], stride, cells[0], weights, mean)
+            _weigh(n, mean, log_presence[b, k], shift, weight)
+            for i in range(n):
+                total[np.uint32(pixel[i])] += weight[i]
+            for c in range(channels):
+                joint = joint_sum[b, c]
+                _pad(source[k, c], padded[c])
+                _sample(n, padded[c], stride, cells[0], weights, mean)
+                _take(n, target[b, c], pixel, seen_target)
+                _density(n, seen_target, mean, density)
+                for i in range(n):
+                    joint[np.uint32(pixel[i])] += weight[i] * density[i]
         for p in range(pixels):
             total[p] += beyond[p]
         for c in range(channels):
-            joint, x, out = joint_sum[b, c], target[b, c], log_prob[b, c]
+            joint, out = joint_sum[b, c], log_prob[b, c]
+            mean[:] = 0.0
+            _density(pixels, target[b, c], mean, density)
             for p in range(pixels):
-                joint[p] += beyond[p] * _exp(minus_half * x[p] * x[p])
+                joint[p] += beyond[p] * density[p]
                 out[p] = math.log(joint[p] / total[p]) + log_peak
 
 
@@ -357,51 +434,57 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
         d_log_presence: `[B, K]`.
         d_background, d_background_logit: `[B]`.
     """
-    real = templates.dtype.type
+    dtype = templates.dtype
     n_parts, channels, height, width = templates.shape[1:]
     rows, size = axes_y.shape[1], axes_x.shape[1]
-    pixels = rows * size
-    half_x, half_y = real((width - 1) / 2.0), real((height - 1) / 2.0)
-    minus_half, zero = real(-0.5), real(0.0)
-    padded = np.empty((channels + 1, (height + 2) * (width + 2)), templates.dtype)
-    spread = np.empty((channels + 1, (height + 2) * (width + 2)), templates.dtype)
-    corner = np.empty(size, np.uint32)
-    buffers = np.empty((13, size), templates.dtype)
-    near_x, far_x, near_y, far_y, logit, weight, mean, by_x, by_y, alpha_x, alpha_y, move_x, move_y = \
-        buffers
-    d_logit, d_mean = np.empty(size, templates.dtype), np.empty(size, templates.dtype)
-    shift, density = np.empty(pixels, templates.dtype), np.empty(pixels, templates.dtype)
-    prior, plain = np.empty(pixels, templates.dtype), np.empty(pixels, templates.dtype)
-    posterior = np.empty((channels, pixels), templates.dtype)
+    pixels, stride, extents = rows * size, width + 3, (width, height)
+    halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
+    padded = np.empty((height + 3) * stride, dtype)
+    spread = np.empty((channels + 1, (height + 3) * stride), dtype)
+    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
+    cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
+    shift, x, y, weight, mean, density, seen_target, d_logit, prior, plain = np.empty((10, pixels), dtype)
+    by_x, by_y, moved_x, moved_y = np.empty((4, pixels), dtype)
+    posterior = np.empty((channels, pixels), dtype)
+    before, behind = np.empty((2, rows, size + 1))
     for b in range(start, stop):
-        uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], half_x, half_y,
-                          axes_x, axes_y, rows, shift, padded[0], logit, corner, near_x, far_x, near_y,
-                          far_y)
+        uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents,
+                          axes_x, axes_y, shift, padded, spans, pixel, x, y, cells, weights)
         # Per unit of exp(logit - shift): g_c / Σ joint, Σ_c g_c / Σ mixing, and d logit where a
         # component is black (`plain`, the parts beyond their footprint).
         prior[:] = 0.0
         plain[:] = 0.0
         for c in range(channels):
-            g, joint, x, unit = gradient[b, c], joint_sum[b, c], target[b, c], posterior[c]
+            g, joint, unit = gradient[b, c], joint_sum[b, c], posterior[c]
+            mean[:] = 0.0
+            _density(pixels, target[b, c], mean, density)
+            for p in range(pixels):
+                unit[p] = g[p] / joint[p]
             for p in range(pixels):
                 prior[p] += g[p]
-                unit[p] = g[p] / joint[p]
-                plain[p] += unit[p] * _exp(minus_half * x[p] * x[p])
+                plain[p] += unit[p] * density[p]
         for p in range(pixels):
             prior[p] /= mixing_sum[b, p]
-            plain[p] -= prior[p]
         for p in range(pixels):
-            density[p] = _exp(background_logit[0] - shift[p])
+            plain[p] -= prior[p]
+        # Its sums over the pixels before i and from i on, row by row.
+        for row in range(rows):
+            before[row, 0], behind[row, size] = 0.0, 0.0
+            for i in range(size):
+                before[row, i + 1] = before[row, i] + plain[row * size + i]
+                behind[row, size - 1 - i] = behind[row, size - i] + plain[row * size + size - 1 - i]
         value, chosen = 0.0, 0.0
+        for p in range(pixels):
+            weight[p] = _exp(background_logit[0] - shift[p])
         for c in range(channels):
-            x, unit = target[b, c], posterior[c]
+            mean[:] = background[0]
+            _density(pixels, target[b, c], mean, density)
             for p in range(pixels):
-                d = x[p] - background[0]
-                r = density[p] * unit[p] * _exp(minus_half * d * d)
-                value += r * d
+                r = weight[p] * posterior[c, p] * density[p]
+                value += r * mean[p]
                 chosen += r
         for p in range(pixels):
-            chosen -= density[p] * prior[p]
+            chosen -= weight[p] * prior[p]
         d_background[b], d_background_logit[b] = value, chosen
         source = templates[b if templates.shape[0] > 1 else 0]
         for k in range(n_parts):
@@ -413,74 +496,67 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
             if seen == 0:
                 continue
             outside = _exp(log_presence[b, k] - shift[0])
-            if seen == 2:
-                _pad(alpha[k], padded[channels])
-                for c in range(channels):
-                    _pad(source[k, c], padded[c])
-                spread[:] = 0.0
+            if seen == 1:
+                d_log_presence[b, k] = np.sum(before[:, size]) * outside
+                continue
+            n = _trace(inverse[b, k], halves, axes_x, axes_y, extents, rounding, not uniform, spans,
+                       pixel, x, y)
+            _cells(n, x, y, extents, cells, weights)
+            # d logit per unit of weight; then colour by colour what it and the place receive.
+            _take(n, prior, pixel, d_logit)
+            for i in range(n):
+                d_logit[i] = -d_logit[i]
+            moved_x[:n] = 0.0
+            moved_y[:n] = 0.0
+            spread[:] = 0.0
+            _pad(alpha[k], padded)
+            _sample(n, padded, stride, cells[0], weights, mean)
+            _weigh(n, mean, log_presence[b, k], shift, weight)
+            for c in range(channels):
+                _pad(source[k, c], padded)
+                _sample_slopes(n, padded, stride, cells[0], weights, mean, by_x, by_y)
+                _take(n, target[b, c], pixel, seen_target)
+                _density(n, seen_target, mean, density)
+                _take(n, posterior[c], pixel, seen_target)
+                _multiply(n, density, seen_target, density)
+                for i in range(n):
+                    d_logit[i] += density[i]
+                    mean[i] *= weight[i] * density[i]
+                for i in range(n):
+                    moved_x[i] += mean[i] * by_x[i]
+                    moved_y[i] += mean[i] * by_y[i]
+                _scatter(n, spread[c], stride, cells[0], weights, mean)
+            _multiply(n, d_logit, weight, d_logit)
+            _pad(alpha[k], padded)
+            _sample_slopes(n, padded, stride, cells[0], weights, mean, by_x, by_y)
+            for i in range(n):
+                moved_x[i] += d_logit[i] * by_x[i]
+                moved_y[i] += d_logit[i] * by_y[i]
+            _scatter(n, spread[channels], stride, cells[0], weights, d_logit)
+
             away, near = 0.0, 0.0
             a_x, b_x, t_x, a_y, b_y, t_y = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             for row in range(rows):
-                first, last = 0, size
-                if seen == 1:
-                    last = 0
-                elif uniform:
-                    first, last = _footprint(inverse[b, k], half_x, half_y, axes_x, axes_y, row, width,
-                                             height, rounding)
-                begin = row * size
-                for i in range(begin, begin + first):
-                    away += plain[i]
-                for i in range(begin + last, begin + size):
-                    away += plain[i]
-                if first == last:
-                    continue
-                _weights(inverse[b, k], half_x, half_y, axes_x, axes_y, row, first, last, width, height,
-                         corner, near_x, far_x, near_y, far_y)
-                _sample_slopes(padded[channels], width + 2, first, last, corner, near_x, far_x, near_y,
-                               far_y, logit, alpha_x, alpha_y)
-                for i in range(first, last):
-                    weight[i] = _exp((logit[i] + log_presence[b, k]) - shift[begin + i])
-                    d_logit[i] = -prior[begin + i]
-                    move_x[i] = zero
-                    move_y[i] = zero
-                for c in range(channels):
-                    _sample_slopes(padded[c], width + 2, first, last, corner, near_x, far_x, near_y,
-                                   far_y, mean, by_x, by_y)
-                    x, unit = target[b, c], posterior[c]
-                    for i in range(first, last):
-                        d = x[begin + i] - mean[i]
-                        r = unit[begin + i] * _exp(minus_half * d * d)
-                        d_logit[i] += r
-                        d_mean[i] = weight[i] * r * d
-                        move_x[i] += d_mean[i] * by_x[i]
-                        move_y[i] += d_mean[i] * by_y[i]
-                    _scatter(spread[c], width + 2, first, last, corner, near_x, far_x, near_y, far_y,
-                             d_mean)
-                for i in range(first, last):
-                    d_logit[i] *= weight[i]
-                    move_x[i] += d_logit[i] * alpha_x[i]
-                    move_y[i] += d_logit[i] * alpha_y[i]
-                _scatter(spread[channels], width + 2, first, last, corner, near_x, far_x, near_y, far_y,
-                         d_logit)
-                sum_x, sum_y = 0.0, 0.0
-                for i in range(first, last):
-                    near += d_logit[i]
-                    sum_x += move_x[i]
-                    sum_y += move_y[i]
-                    a_x += move_x[i] * axes_x[0, i]
-                    a_y += move_y[i] * axes_x[1, i]
-                b_x += sum_x * axes_y[0, row]
-                b_y += sum_y * axes_y[1, row]
-                t_x += sum_x * half_x
-                t_y += sum_y * half_y
-            d_log_presence[b, k] = near + away * outside if away != 0.0 else near
-            if seen == 1:
-                continue
-            d_inverse[b, k, 0], d_inverse[b, k, 1], d_inverse[b, k, 2] = a_x, b_x, t_x
-            d_inverse[b, k, 3], d_inverse[b, k, 4], d_inverse[b, k, 5] = a_y, b_y, t_y
-            for y in range(height):
-                at = (y + 1) * (width + 2) + 1
-                for x in range(width):
-                    d_alpha[b, k, y, x] = spread[channels, at + x]
+                first, last, place = spans[row]
+                away += before[row, first] + behind[row, last]
+                row_x, row_y = 0.0, 0.0
+                for i in range(last - first):
+                    near += d_logit[place + i]
+                    row_x += moved_x[place + i]
+                    row_y += moved_y[place + i]
+                    a_x += moved_x[place + i] * axes_x[0, first + i]
+                    a_y += moved_y[place + i] * axes_x[1, first + i]
+                b_x += row_x * axes_y[0, row]
+                b_y += row_y * axes_y[1, row]
+                t_x += row_x
+                t_y += row_y
+            # Where each pixel has a shift of its own, nothing lies outside.
+            d_log_presence[b, k] = near + away * outside if uniform else near
+            d_inverse[b, k, 0], d_inverse[b, k, 1], d_inverse[b, k, 2] = a_x, b_x, t_x * halves[0]
+            d_inverse[b, k, 3], d_inverse[b, k, 4], d_inverse[b, k, 5] = a_y, b_y, t_y * halves[1]
+            for row in range(height):
+                at = (row + 1) * stride + 1
+                for i in range(width):
+                    d_alpha[b, k, row, i] = spread[channels, at + i]
                     for c in range(channels):
-                        d_templates[b, k, c, y, x] = spread[c, at + x]
+                        d_templates[b, k, c, row, i] = spread[c, at + i]

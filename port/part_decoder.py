@@ -97,6 +97,9 @@ class PartDecoder(nn.Module):
         taps.record("templates/colorized", templates, PARTS_CHANNELS_LAST)
         return templates
 
+    def _background_logit(self) -> Array:
+        return ops.softplus(self.bg_mixing_logit)
+
     def forward(self, pose: Array, presence: Array | None, templates: Array,
                 bg_image: Array | None = None) -> Decoded:
         """Draw and mix.
@@ -121,7 +124,7 @@ class PartDecoder(nn.Module):
             background = bg_image[:, None]
         means = torch.cat([drawn, background], 1)
         if self.templates_alpha is not None:
-            bg_logit = ops.softplus(self.bg_mixing_logit).expand(batch, 1, 1, *self.canvas)
+            bg_logit = self._background_logit().expand(batch, 1, 1, *self.canvas)
             logits = torch.cat([alpha, bg_logit], 1)
         else:
             temperature = ops.softplus(self.temperature_logit + 0.5) + 1e-4
@@ -152,4 +155,4 @@ class PartDecoder(nn.Module):
             return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
         log_presence = torch.zeros_like(pose[..., 0]) if presence is None else ops.safe_log(presence)
         return kernels.pixel_log_prob(target, templates, self.templates_alpha, pose, log_presence,
-                                      torch.sigmoid(self.bg_value), ops.softplus(self.bg_mixing_logit))
+                                      torch.sigmoid(self.bg_value), self._background_logit())
