@@ -12,7 +12,7 @@ import torch
 from pipelines.settings import BadInput
 
 PACKAGES = ("torch", "tensorflow", "numpy", "scipy", "scikit-learn", "safetensors", "torchvision",
-            "dvc", "dvclive", "matplotlib")
+            "dvc", "dvclive", "matplotlib", "numba")
 
 
 def describe(device: torch.device | str = "cpu", **more) -> dict:

@@ -21,7 +21,7 @@ import torch
 import port
 from pipelines import console, environment, settings
 from pipelines.prepare import dataset_for, write_json
-from port import resume, train
+from port import kernels, resume, train
 
 RUNS = Path("runs")
 
@@ -49,6 +49,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     checkpoints = RUNS / f"{preset.name}-{seed}-{identity}"
     print(f"train: {preset.name}, seed {seed}, {sum(p.numel() for p in model.parameters()):,} "
           f"parameters, {wanted.steps:,} steps of {wanted.batch_size} on {place.type}", flush=True)
+    print(f"train: pixel likelihood by {pixel_likelihood(model)}", flush=True)
     progress = None
 
     def on_step(step: int) -> None:
@@ -74,6 +75,18 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
           f"{folder / 'model'}", flush=True)
     return folder
+
+
+def pixel_likelihood(model: torch.nn.Module) -> str:
+    """Which path computes the pixel likelihood, for the log.
+
+    Raises:
+        BadInput: the switch SCAE_KERNELS has another value than those there are.
+    """
+    try:
+        return kernels.describe(model.part_decoder)
+    except ValueError as error:
+        raise settings.BadInput(str(error)) from None
 
 
 def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: settings.Preset,
