@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines import bench_capsnet
 from port import capsnet, capsnet_kernel, convert, convert_capsnet, optim_adam, sources
 from port.capsnet_routing import capsule_votes, dynamic_routing
 from port.capsnet_settings import PRESETS, Settings, preset
@@ -186,3 +187,15 @@ def test_learns_digits(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         result = model(dataset.test.images / 255, dataset.test.labels, mask="length")
     assert result.scalars["accuracy"] > 0.8
+
+
+def test_benchmark_runs_its_pieces(capsys: pytest.CaptureFixture) -> None:
+    """Every timed piece runs; bad arguments end with one line and code 2."""
+    timed = bench_capsnet.pieces(preset("official", **TINY), 2)
+    seconds = bench_capsnet.measure(timed, 1, "cpu")
+    assert set(seconds) == set(timed) and all(value >= 0.0 for value in seconds.values())
+    for arguments in (["--batch", "0"], ["--preset", "hinton"]):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr("sys.argv", ["bench_capsnet", *arguments])
+            bench_capsnet.main()
+        assert ended.value.code == 2 and arguments[0] in capsys.readouterr().err

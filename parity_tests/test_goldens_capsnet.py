@@ -7,6 +7,7 @@ import pytest
 
 from parity_tests import golden_capsnet, goldens_routing, recorder
 from parity_tests import registry_capsnet as rows
+from parity_tests.compare import ParityError
 from parity_tests.goldens_routing import RoutingRecord, held
 from parity_tests.sides import Arrays, Lib, Outcome, load_port, run
 
@@ -161,6 +162,44 @@ def train_reference(record: RoutingRecord) -> tuple[np.ndarray, dict[int, Arrays
         losses.append(float(loss))
         optimizer.step(dict(zip(trained, tape.gradient(loss, list(trained.values())))))
     return np.asarray(losses), variables
+
+
+# Setting → (recording, place among the run's attributes, the other value): docs/routing_ancestors.md.
+OTHERWISE = [
+    ("routing_bias", "capsule_layer_plain_s31_f64", "settings", False),
+    ("primary_coupling", "primary_caps_plain_s33_f64", "settings", False),
+    ("leaky", "primary_caps_leaky_s33_f64", "settings", False),
+    ("leaky", "net_tiny_s52_f64", "settings", False),
+    ("leaky", "routing_fc_leaky_s21_f64", "", False),
+    ("margin", "net_tiny_s51_f64", "settings", "sum"),
+    ("reduction", "margin_loss_s41_f64", "", "swapped"),
+    ("gradient", "routing_fc_plain_s21_f64", "", "last"),
+    ("routing_gradient", "xg_capsule_layer_stopgrad_s71_f64", "settings", "all"),
+    ("epsilon", "xg_squash_s71_f64", "", 0.0),
+    ("epsilon", "squash_s12_f64", "", 1e-8),
+    ("iterations", "net_tiny_s51_f64", "settings", 2),
+]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("name", "record", "place", "value"), OTHERWISE,
+                         ids=[f"{name}-{record}" for name, record, _, _ in OTHERWISE])
+def test_the_other_value_fails(name: str, record: str, place: str, value: object,
+                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each named difference between programs shows in a recording."""
+    run_of = golden_capsnet.run_of
+
+    def other(found: RoutingRecord, group: str) -> golden_capsnet.Run:
+        planned = run_of(found, group)
+        part = planned.attributes[place] if place else planned.attributes
+        swap = {"mean": "sum", "sum": "mean"}
+        part[name] = swap.get(part.get(name)) if value == "swapped" else value
+        return planned
+
+    found = next(entry for entry in RECORDS if entry.name == record)
+    monkeypatch.setattr(golden_capsnet, "run_of", other)
+    with recorder.aside(), pytest.raises(ParityError):
+        verify_record(found, "reference", "float64", {})
 
 
 @pytest.mark.parametrize(("preset", "parameters"), [("official", 8_215_728), ("paper", 8_215_568),
