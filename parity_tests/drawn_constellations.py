@@ -15,7 +15,7 @@ from parity_tests.drawn_models import N_STEPS, ModelCase, draw_noise
 from parity_tests.strategies import Maker
 
 OP = "constellation.ConstellationAutoencoder"
-INTER = ("obj_enc/output", "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params", "res/vote")
+
 
 
 @dataclass(repr=False)
@@ -26,11 +26,6 @@ class ConstellationCase(ModelCase):
     def op(self) -> str:
         """Name in the registry."""
         return OP
-
-    @property
-    def inter(self) -> list[str]:
-        """Taps with respect to which the loss is differentiated too."""
-        return list(INTER)
 
 
 # Option → values; every value stands in one of the fixed configurations.

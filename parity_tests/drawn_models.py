@@ -53,8 +53,7 @@ class ModelCase:
     @property
     def inter(self) -> list[str]:
         """Taps with respect to which the loss is differentiated too."""
-        return [name for name in models.INTER
-                if name != "part_enc/feature" or self.arguments["part_encoder"]["n_features"]]
+        return models.inter_of(self.arguments)
 
     def __repr__(self) -> str:
         return (f"ModelCase(images {list(self.images.shape)}, labels {self.labels is not None}, noise "

@@ -35,6 +35,26 @@ class ModelOutcome:
                     if g is not None and g.size and name.startswith("var/")), default=0.0)
 
 
+# Names of a model's two inputs in a recording: what it sees, and labels or presences.
+INPUTS = {"scae": ("image", "label"), "constellation": ("corners", "presence")}
+CONSTELLATION_INTER = ("obj_enc/output", "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params",
+                       "res/vote")
+
+
+def inter_of(arguments: Mapping[str, Any]) -> list[str]:
+    """Taps with respect to which the loss of this model is differentiated too."""
+    if is_constellation(arguments):
+        return list(CONSTELLATION_INTER)
+    return [name for name in INTER
+            if name != "part_enc/feature" or arguments["part_encoder"]["n_features"]]
+
+
+def inputs_of(batches: Arrays, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """One batch of a recording: images and labels, or points and presences; None where there are none."""
+    names = INPUTS["constellation" if "corners" in batches else "scae"]
+    return batches[names[0]][step], batches[names[1]][step] if names[1] in batches else None
+
+
 def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) -> Any:
     """The whole model of one side in one dtype, with its initial weights."""
     if side == "reference":

@@ -37,6 +37,17 @@ def results(preset: settings.Preset, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.mark.parametrize(("name", "parameters"), [("constellation", 84_309),
+                                                  ("constellation_paper", 591_957)])
+def test_presets(name: str, parameters: int) -> None:
+    """Each builds; the original's has as many parameters as its checkpoint (facts, section 11)."""
+    chosen = settings.load_preset(name)
+    assert constellation.is_one(chosen) and chosen.train(0)[0].batch_size == 32
+    model = port.build(chosen.config())
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert chosen.config().autoencoder.posterior_within_example_sparsity_weight == 0.0
+
+
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
 

@@ -259,7 +259,7 @@ def in_the_repository(monkeypatch):
     "preset", list(settings.load_params(goldens.REPOSITORY / "params.yaml")["presets"]))
 def test_presets_build(preset):
     chosen = settings.load_preset(preset)
-    assert chosen.config().canvas >= 20
+    assert chosen.config().kind == "constellation" or chosen.config().canvas >= 20
     assert chosen.train(seed=0)[0].steps > 0
     chosen.prepare(), chosen.evaluate()
 

@@ -62,9 +62,7 @@ def noise_of(golden: Golden, variant: str, recorded: Arrays, step: int = 0) -> l
 
 def batch_of(golden: Golden, step: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
     """Image and label of one recorded batch; of a constellation points and presences."""
-    batches = golden.load("batches.npz")
-    names = ("corners", "presence") if goldens.is_constellation(golden) else ("image", "label")
-    return batches[names[0]][step], batches[names[1]][step] if names[1] in batches else None
+    return models.inputs_of(golden.load("batches.npz"), step)
 
 
 def outcome(golden: Golden, variant: str, dtype: str, side: str, inter: tuple[str, ...]

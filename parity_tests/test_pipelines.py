@@ -113,9 +113,13 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     expected |= {f"aggregate_affnist@{preset}" for preset in matrix["affnist"]}
     expected |= {f"{stage}_digits@{seed}" for stage in ("train", "evaluate")
                  for seed in matrix["more_digits_seeds"]}
+    expected |= {f"{stage}_constellation@{preset}-{seed}" for stage in ("train", "evaluate")
+                 for preset in matrix["constellations"] for seed in seeds}
+    expected |= {f"prepare_constellation@{preset}" for preset in matrix["constellations"]}
     assert names == expected | {"aggregate_digits", "report"}
     known = settings.load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
+    assert set(matrix["constellations"]) <= set(known) - set(presets)
 
 
 def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:

@@ -15,6 +15,7 @@ from pipelines import original
 from pipelines.comparison import Report
 from pipelines.settings import BadInput, unknown
 from port import checkpoint, contents, convert, mapping
+from port.models import Model
 
 TARGETS = ("torch", "tf")
 
@@ -60,9 +61,9 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
     print(f"{out}: done and proven ({proven(report)})" if verify else f"{out}: done, unverified")
 
 
-def build(source: contents.Contents, said: dict, default: bool) -> port.ImageAutoencoder:
+def build(source: contents.Contents, said: dict, default: bool) -> Model:
     """The model with the checkpoint's weights."""
-    model = port.ImageAutoencoder(convert.configuration_of(source, said, default))
+    model = port.build(convert.configuration_of(source, said, default))
     convert.load_module(model, source.variables)
     return model.eval()
 
@@ -76,7 +77,7 @@ def refuse_nonfinite(source: contents.Contents, allowed: bool, prefix: Path) -> 
                        "have such); --allow-nonfinite converts them as they are")
 
 
-def write(folder: Path, model: port.ImageAutoencoder, found: original.Original, source: contents.Contents,
+def write(folder: Path, model: Model, found: original.Original, source: contents.Contents,
           verdict: str) -> None:
     """The files of a converted model."""
     tool = f"scae-port {port.__version__}"
@@ -139,12 +140,16 @@ def print_table(source: contents.Contents) -> None:
         print(f"{name}: skipped, {reason}")
 
 
-def summary(out: Path, model: port.ImageAutoencoder, source: contents.Contents) -> None:
+def summary(out: Path, model: Model, source: contents.Contents) -> None:
     """What was converted, in a few words."""
     config = model.config
-    print(f"{source.parameters:,} parameters, {config.part_encoder.n_caps} parts, "
-          f"{config.obj_decoder.n_caps} objects, canvas {config.canvas}×{config.canvas}×{config.channels}, "
-          f"strides {', '.join(map(str, config.cnn.strides))}; step {step_of(source)}, "
+    what = f"{config.obj_decoder.n_caps} objects"
+    if config.kind == "constellation":
+        what += f" of {config.obj_decoder.n_votes} votes each ({config.obj_decoder.klass})"
+    else:
+        what = (f"{config.part_encoder.n_caps} parts, {what}, canvas {config.canvas}×{config.canvas}×"
+                f"{config.channels}, strides {', '.join(map(str, config.cnn.strides))}")
+    print(f"{source.parameters:,} parameters, {what}; step {step_of(source)}, "
           f"{len(source.slots)} optimizer slots, {len(source.skipped)} arrays skipped")
     if config.unset:
         print(f"unset, run with the original's defaults: {', '.join(config.unset)}")

@@ -70,7 +70,7 @@ def trajectories(report: Report, recording: Recording, noise: str, start: str, r
         return {}
     comparable = has_slots or start == "fresh"
     steps = max([min(recorded, N_STEPS), *after]) if comparable else 1
-    steps = min(steps, len(recording.batches["image"]))
+    steps = min(steps, len(recording.batches[models.INPUTS[recording.config.kind][0]]))
     return {side: run(recording, noise, start, side, steps, comparable) for side in SIDES}
 
 
@@ -102,7 +102,7 @@ def run(recording: Recording, noise: str, start: str, side: str, steps: int, com
     step = models.optimizer_step(side, model, manifest["lr"], manifest["rmsprop"], slots
                                  ) if comparable and "rmsprop" in manifest else None
     for i in range(steps):
-        outcome = models.forward(side, model, recording.batches["image"][i], recording.label(i),
+        outcome = models.forward(side, model, *models.inputs_of(recording.batches, i),
                                  recording.noise(noise, i), "float64", taps=i == 0,
                                  gradients=step is not None)
         found.scalars.append({name: value for name, value in outcome.taps.items() if np.ndim(value) == 0})

@@ -20,7 +20,8 @@ from parity_tests import models
 from pipelines import original, proof
 from pipelines.convert import refuse_nonfinite
 from pipelines.settings import BadInput, unknown
-from port import convert, optim
+from port import constellation_data, convert, optim
+from port.config import AnyConfig
 
 DTYPES = ("float64", "float32")
 N_STEPS = 5
@@ -60,8 +61,11 @@ def run(source: str, out: str, batch: str | None = None, dtype: str = "float64",
     print(f"{out}: recorded from the reference in {dtype}: {', '.join(sorted(recorder.files))}")
 
 
-def draw_batches(config: port.Config, seed: int) -> Arrays:
-    """Random images and labels, `[N_STEPS, BATCH, …]`, channels last."""
+def draw_batches(config: AnyConfig, seed: int) -> Arrays:
+    """Random images and labels, `[N_STEPS, BATCH, …]`, channels last; or random constellations."""
+    if config.kind == "constellation":
+        drawn = constellation_data.create(np.random.RandomState(seed), N_STEPS * BATCH)._asdict()
+        return {name: value.reshape(N_STEPS, BATCH, *value.shape[1:]) for name, value in drawn.items()}
     rng = np.random.default_rng(seed)
     batches = {"image": rng.random((N_STEPS, BATCH, config.canvas, config.canvas, config.channels)
                                    ).astype(np.float32)}
@@ -70,19 +74,22 @@ def draw_batches(config: port.Config, seed: int) -> Arrays:
     return batches
 
 
-def read_batches(path: str, config: port.Config) -> Arrays:
+def read_batches(path: str, config: AnyConfig) -> Arrays:
     """Batches of a file: `image` `[n, B, S, S, C]`, or one `[B, S, S, C]` that serves every step.
 
     Raises:
         BadInput: it cannot be read, or its images do not fit the configuration.
     """
+    names = models.INPUTS[config.kind]
     try:
         with np.load(path, allow_pickle=False) as archive:
-            given = {name: archive[name] for name in ("image", "label") if name in archive.files}
+            given = {name: archive[name] for name in names if name in archive.files}
     except Exception as error:  # a damaged archive fails in many ways inside zipfile and NumPy
         raise BadInput(f"{path}: cannot be read as .npz ({' '.join(str(error).split())})") from None
-    if "image" not in given:
-        raise BadInput(f"{path}: no array 'image'")
+    if names[0] not in given:
+        raise BadInput(f"{path}: no array {names[0]!r}")
+    if config.kind == "constellation":
+        return _constellations(path, given)
     side = (config.canvas, config.canvas, config.channels)
     if given["image"].ndim == 4:
         given = {name: np.repeat(array[None], N_STEPS, 0) for name, array in given.items()}
@@ -103,6 +110,19 @@ def read_batches(path: str, config: port.Config) -> Arrays:
     return given
 
 
+def _constellations(path: str, given: Arrays) -> Arrays:
+    """Points `[n, B, M, 2]`, or one batch that serves every step, with presences or without."""
+    if given["corners"].ndim == 3:
+        given = {name: np.repeat(array[None], N_STEPS, 0) for name, array in given.items()}
+    corners, presence = given["corners"], given.get("presence")
+    if corners.ndim != 4 or corners.shape[3] != 2 or not corners.size or not np.isfinite(corners).all():
+        raise BadInput(f"{path}: 'corners' is {list(corners.shape)}, expected [batches, examples, points, "
+                       "2], finite")
+    if presence is not None and presence.shape != corners.shape[:3]:
+        raise BadInput(f"{path}: 'presence' is {list(presence.shape)}, expected {list(corners.shape[:3])}")
+    return {name: array.astype(np.float32) for name, array in given.items()}
+
+
 def copy_checkpoint(found: original.Original, folder: Path) -> None:
     """The checkpoint's files beside the recordings, under their names."""
     from reference.checkpoint import files_of
@@ -117,12 +137,13 @@ def copy_checkpoint(found: original.Original, folder: Path) -> None:
 class Recorder:
     """Runs the reference and writes what it computes."""
 
-    def __init__(self, folder: Path, config: port.Config, variables: Arrays, slots: Arrays, batches: Arrays,
+    def __init__(self, folder: Path, config: AnyConfig, variables: Arrays, slots: Arrays, batches: Arrays,
                  dtype: str, constants: dict[str, float], seed: int) -> None:
         self.folder, self.config, self.variables, self.slots = folder, config, variables, slots
         self.batches, self.dtype = batches, dtype
         self.files: dict[str, str] = {}
-        n_steps, batch = batches["image"].shape[:2]
+        self.seen = models.INPUTS[config.kind][0]
+        n_steps, batch = batches[self.seen].shape[:2]
         self.rmsprop = {"decay": constants["decay"], "momentum": constants["momentum"],
                         "epsilon": constants.get("epsilon", optim.rmsprop_epsilon(
                             int(constants.get("batch_size", batch)))), "centered": False}
@@ -145,18 +166,13 @@ class Recorder:
         """Raw draws of a step in order; None without noise."""
         return [raw[step] for raw in self.noise.values()] if variant == "noise" else None
 
-    def label(self, step: int) -> np.ndarray | None:
-        """Labels of a batch, where there are any."""
-        return self.batches["label"][step] if "label" in self.batches else None
-
     def forward(self) -> None:
         """Taps and gradients on batch 0."""
         infix = "64" if self.dtype == "float64" else ""
-        featured = self.config.part_encoder.n_features > 0
-        inter = [name for name in models.INTER if featured or name != "part_enc/feature"]
+        inter = models.inter_of(self.config.to_arguments())
         for variant in ("nonoise", "noise") if self.noise else ("nonoise",):
             model = proof.build("reference", self.config, self.variables, self.dtype)
-            outcome = models.forward("reference", model, self.batches["image"][0], self.label(0),
+            outcome = models.forward("reference", model, *models.inputs_of(self.batches, 0),
                                      self.draws(variant, 0), self.dtype, inter)
             drawn = self.noise if variant == "noise" else {}
             self.write(f"forward{infix}_{variant}.npz",
@@ -172,7 +188,7 @@ class Recorder:
 
     def steps(self) -> None:
         """Training steps from the checkpoint's slots, where it has them, and from fresh ones."""
-        n_steps = min(N_STEPS, len(self.batches["image"]))
+        n_steps = min(N_STEPS, len(self.batches[self.seen]))
         runs = [("history_fresh_slots.npz", "nonoise", {})]
         if self.slots:
             runs.append(("history_ckpt.npz", "nonoise", self.slots))
@@ -183,7 +199,7 @@ class Recorder:
             step = models.optimizer_step("reference", model, self.lr, self.rmsprop, slots)
             scalars: list[Arrays] = []
             for i in range(n_steps):
-                outcome = models.forward("reference", model, self.batches["image"][i], self.label(i),
+                outcome = models.forward("reference", model, *models.inputs_of(self.batches, i),
                                          self.draws(variant, i), self.dtype, taps=False)
                 scalars.append(outcome.taps)
                 step(outcome)
@@ -198,7 +214,7 @@ class Recorder:
         plan = port.noise_plan(self.config)
         return {
             "recorded_by": f"reference of scae-port {port.__version__}, {self.dtype}",
-            "batch": int(self.batches["image"].shape[1]), "arguments": self.config.to_arguments(),
+            "batch": int(self.batches[self.seen].shape[1]), "arguments": self.config.to_arguments(),
             "lr": self.lr, "rmsprop": self.rmsprop,
             "noise": [{"use": draw.use, "kind": draw.kind, "shape": list(raw.shape[1:])}
                       for draw, raw in zip(plan, self.noise.values(), strict=True)],

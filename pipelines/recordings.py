@@ -23,6 +23,8 @@ from pipelines.comparison import Report, Section
 from pipelines.settings import BadInput
 from port import contents, convert
 from port.complete import same
+from port.config import AnyConfig
+from port.models import Model
 
 SIDES = ("reference", "port")
 N_MOVES = 1  # the recording's own error is the measure; this only adds what it may have by luck
@@ -43,7 +45,7 @@ class Recording:
 
     folder: Path
     manifest: dict[str, Any]
-    config: port.Config
+    config: AnyConfig
     variables: dict[str, Arrays]
     slots: dict[str, Arrays]
 
@@ -94,21 +96,17 @@ class Recording:
     def run(self, side: str, variant: str, dtype: str, inter: tuple[str, ...], gradients: bool,
             ulp: float = 0.0, draw: int = 0) -> ModelOutcome:
         """One pass on batch 0; with `ulp` every weight and pixel is up to so much away."""
-        image, model = self.batches["image"][0], self.model(side, dtype)
+        (image, label), model = models.inputs_of(self.batches, 0), self.model(side, dtype)
         if ulp:
             rng = np.random.default_rng([11, draw])
             models.load(side, model, {name: proof.moved(value, ulp, rng)
                                       for name, value in self.variables[side].items()})
             image = proof.moved(image, ulp, rng)
-        return models.forward(side, model, image, self.label(0), self.noise(variant), dtype, inter,
+        return models.forward(side, model, image, label, self.noise(variant), dtype, inter,
                               gradients=gradients)
 
-    def label(self, step: int) -> np.ndarray | None:
-        """Labels of a batch, where there are any."""
-        return self.batches["label"][step] if "label" in self.batches else None
 
-
-def compare(report: Report, folder: Path, source: contents.Contents, model: port.ImageAutoencoder,
+def compare(report: Report, folder: Path, source: contents.Contents, model: Model,
             slots: Mapping[str, Mapping[str, Any]]) -> None:
     """Everything that a recording's folder allows to compare.
 
@@ -121,8 +119,9 @@ def compare(report: Report, folder: Path, source: contents.Contents, model: port
     recording = open_recording(folder, source, model, slots)
     report.facts["recording"] = folder.resolve().name
     before = len(report.sections)
-    if "image" not in recording.batches:
-        raise BadInput(f"{folder}: no batches.npz with 'image'; nothing can be run")
+    seen = models.INPUTS[recording.config.kind][0]
+    if seen not in recording.batches:
+        raise BadInput(f"{folder}: no batches.npz with {seen!r}; nothing can be run")
     for variant in ("nonoise", "noise"):
         for dtype in ("float64", "float32"):
             passes(report, recording, variant, dtype)
@@ -131,7 +130,7 @@ def compare(report: Report, folder: Path, source: contents.Contents, model: port
         raise BadInput(f"{folder}: none of its files can be compared (forward…, grads…, history…, vars…)")
 
 
-def open_recording(folder: Path, source: contents.Contents, model: port.ImageAutoencoder,
+def open_recording(folder: Path, source: contents.Contents, model: Model,
                    slots: Mapping[str, Mapping[str, Any]]) -> Recording:
     """The folder's manifest, joined with the checkpoint and the converted model."""
     path = folder / "manifest.json"
@@ -160,7 +159,7 @@ def open_recording(folder: Path, source: contents.Contents, model: port.ImageAut
 
 def is_tap(name: str) -> bool:
     """Whether an array of a forward file is a tap (not a raw graph tensor or a repeated draw)."""
-    return not name.startswith(("noise/", "raw/", "mod/"))
+    return not name.startswith(("noise/", "raw/", "mod/", "input/pattern_"))
 
 
 def passes(report: Report, recording: Recording, variant: str, dtype: str) -> None:

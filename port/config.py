@@ -286,7 +286,7 @@ _FLAT_NAMES = {place: min((key for key, places in FLAT.items() if place in place
                for places in FLAT.values() for place in places}
 
 
-def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: str = Config.kind
+def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: str | None = None
              ) -> dict[str, Any]:
     """What a source says outright, by flat name and in the settings' types; defaults are left out.
 
@@ -294,7 +294,7 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
 
     Args:
         source: itself, a manifest, nested or flat settings, a file.
-        model: the kind of the settings, `scae` or `constellation`.
+        model: the kind they must be, `scae` or `constellation`; None is any.
 
     Raises:
         ConfigError: as `read`; settings of another model; or two names of one thing with different
@@ -306,7 +306,7 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     arguments = _spelled_out(mapping, model)
     constellation = config_constellation.is_constellation(arguments)
     said_of = ConstellationConfig.kind if constellation else Config.kind
-    if said_of != model:
+    if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
     said = {}
     if "flags" in mapping and "arguments" not in mapping and not constellation:
