@@ -126,13 +126,14 @@ def train_port(record: RoutingRecord) -> tuple[np.ndarray, dict[int, Arrays]]:
     import torch
     lib, planned = Lib("port", record.dtype), golden_capsnet.run_of(record, "")
     model = planned.recipe.build(lib, planned.attributes)
-    load_port(lib, model, planned.recipe, planned.variables)
+    load_port(lib, model, planned.recipe, planned.variables, planned.attributes)
     images = torch.tensor(record.inputs["images"].astype(record.dtype))
     label = torch.tensor(record.inputs["label"])
     optimizer = lib.optim_adam.Adam(model.parameters(), lr=0.0)
     losses, variables = [], {}
     for step in range(STEPS + 1):
-        found = lib.convert.module_arrays(model, table=planned.recipe.mapping)
+        found = lib.convert.module_arrays(model, table=planned.recipe.mapping(
+            planned.attributes))
         variables[step] = {name: lib.convert.to_original(p.detach().numpy().copy(), transform)
                            for name, (p, transform) in found.items()}
         optimizer.param_groups[0]["lr"] = lib.optim_adam.exponential_decay(step)
@@ -216,7 +217,7 @@ def test_number_of_parameters(preset: str, parameters: int) -> None:
 def test_table_maps_every_recorded_variable_once() -> None:
     """The conversion table takes each recorded variable to one parameter, and back to the same name."""
     lib = Lib("port", "float32")
-    table = rows.NETWORK.mapping
+    table = rows.NETWORK.mapping({})
     for record in RECORDS:
         if not record.network:
             continue
