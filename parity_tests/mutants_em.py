@@ -6,6 +6,7 @@ from parity_tests.mutation import Mutant
 
 _ROUTING, _LAYERS, _LOSSES, _NETWORK = (
     "port/em_routing.py", "port/em_layers.py", "port/em_losses.py", "port/em_network.py")
+_KERNEL, _FUSED = "port/em_kernel.py", "port/em_fused.py"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("em-inside-window", _ROUTING, "    total = fold(share.sum(-1), stride)\n",
@@ -102,4 +103,28 @@ MUTANTS: tuple[Mutant, ...] = (
            "margin half grown at the start"),
     Mutant("em-decay-all", _NETWORK, 'if name.endswith("weight")', 'if True',
            "biases and betas decay too"),
+    # the kernel
+    Mutant("em-kernel-transposed", _KERNEL,
+           "w0, w1, w2, w3 = weight[a], weight[4 + a], weight[8 + a], weight[12 + a]",
+           "w0, w1, w2, w3 = weight[4 * a], weight[4 * a + 1], weight[4 * a + 2], weight[4 * a + 3]",
+           "vote P·Wᵀ in the kernel"),
+    Mutant("em-kernel-no-mass", _KERNEL, "alive = divisor >= smallest", "alive = True",
+           "the kernel divides by a mass of zero"),
+    Mutant("em-kernel-vote-gradient", _KERNEL, "w[c] * (2 * scaled * d + each)",
+           "w[c] * (scaled * d + each)",
+           "half of the variance's gradient to the votes"),
+    Mutant("em-kernel-mass-gradient", _KERNEL, "scaled * (d * d - spread)", "scaled * d * d",
+           "the variance's divisor taken for a constant"),
+    Mutant("em-kernel-momentum-gradient", _KERNEL, "grad_previous[b, p, q, j, h] = momentum * to_mean",
+           "grad_previous[b, p, q, j, h] = 0 * to_mean", "no gradient to the previous mean"),
+    Mutant("em-kernel-root-gradient", _KERNEL, "grad_root[b, p, q, j, h] = to_root",
+           "grad_root[b, p, q, j, h] = 0 * to_root", "no gradient to the variance in the density"),
+    Mutant("em-kernel-overlap", _KERNEL, "out[row + u, column + v, i, h] += window[h, at + i]",
+           "out[row + u, column + v, i, h] = window[h, at + i]",
+           "a child's gradient from the last window alone"),
+    Mutant("em-fused-charge", _FUSED,
+           "charged = mass + routing.mass_epsilon if routing.mass_epsilon_in_cost else mass",
+           "charged = mass", "the epsilon never in the cost"),
+    Mutant("em-fused-children", _FUSED, "assignment.movedim(-1, 3).flatten(4)",
+           "assignment.movedim(5, 3).flatten(4)", "child types and parent types exchanged"),
 )

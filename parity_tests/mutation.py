@@ -28,7 +28,8 @@ from parity_tests.strategies import Case, cases
 from parity_tests.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KERNEL = "decoder_kernel"  # the module that Numba compiles
+KERNEL = "decoder_kernel"
+KERNELS = (KERNEL, "em_kernel")  # the modules that Numba compiles
 CONSTELLATION_ROOMS = ("constellation", "config_constellation")
 
 
@@ -130,7 +131,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
     sys.meta_path.insert(0, finder)
     try:
         _forget_hints()
-        with interpreted() if mutant.room == KERNEL else contextlib.nullcontext():
+        with interpreted() if mutant.room in KERNELS else contextlib.nullcontext():
             importlib.import_module(package)
             yield
     finally:

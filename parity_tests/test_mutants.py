@@ -13,7 +13,7 @@ import pytest
 
 from parity_tests import recorder, registry
 from parity_tests.mutants import MUTANTS
-from parity_tests.mutation import KERNEL, REPOSITORY, Mutant, catch, check_row, planted
+from parity_tests.mutation import KERNELS, REPOSITORY, Mutant, catch, check_row, planted
 
 ON_DISK = "grid-float64"
 
@@ -34,18 +34,20 @@ def test_enough_mutants() -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.id for mutant in MUTANTS])
 def test_mutant_is_caught(mutant: Mutant) -> None:
     """Some row, drawn model or recording says no."""
-    if mutant.room == KERNEL and importlib.util.find_spec("numba") is None:
+    if mutant.room in KERNELS and importlib.util.find_spec("numba") is None:
         pytest.skip("the kernel needs Numba, which is not installed")
     caught = catch(mutant)
     assert caught is not None, f"{mutant.id} survives: {mutant.what}, in {mutant.file}"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
-def test_sound_kernel_as_python() -> None:
-    """What catches the kernel's mutants passes the kernel itself, interpreted in the same way."""
-    sound = Mutant("sound", f"port/{KERNEL}.py", "SPREAD = 60.0", "SPREAD = 60.0", "nothing")
-    with planted(sound), recorder.aside():
-        for row in [row for row in registry.fast_rows() if KERNEL in row.judges]:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_sound_kernel_as_python(kernel: str) -> None:
+    """What catches the kernels' mutants passes the kernels themselves, interpreted in the same way."""
+    first = "from __future__ import annotations"
+    with planted(Mutant("sound", f"port/{kernel}.py", first, first, "nothing")), recorder.aside():
+        for row in [row for row in (*registry.rows().values(), *registry.fast_rows())
+                    if kernel in row.judges]:
             check_row(row, examples=2)
 
 
