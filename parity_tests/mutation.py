@@ -28,8 +28,7 @@ from parity_tests.strategies import Case, cases
 from parity_tests.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-KERNEL = "decoder_kernel"
-KERNELS = (KERNEL, "em_kernel")  # the modules that Numba compiles
+KERNELS = ("decoder_kernel", "em_kernel")  # the modules that Numba compiles
 CONSTELLATION_ROOMS = ("constellation", "config_constellation")
 
 

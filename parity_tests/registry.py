@@ -64,8 +64,8 @@ def rows() -> dict[str, OpCase]:
     """Every row by op, in the order of the rooms."""
     found: dict[str, OpCase] = {}
     for part in ("ops", "images", "layers", "parts", "objects", "training", "adam", "capsnet", "em",
-                 "constellation",
-                 "em_layers"):
+                 "em_layers",
+                 "constellation"):
         module = importlib.import_module(f"parity_tests.registry_{part}")
         for row in module.ROWS:
             if row.op in found:
