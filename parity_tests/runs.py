@@ -1,7 +1,17 @@
-"""Small training runs that the tests of the training loop share."""
+"""Small training runs that the tests of the training loop share.
+
+    python -m parity_tests.runs FOLDER [die_in_save]
+
+trains with checkpoints in FOLDER and prints each step, slowly, so that somebody can stop it; with
+`die_in_save` it kills itself in the middle of its second checkpoint.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +78,29 @@ def differing(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> l
     """Names of tensors that are not equal bit by bit."""
     assert one.keys() == other.keys()
     return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def main(folder: str, fate: str = "") -> None:
+    torch.set_num_threads(1)
+    if fate == "die_in_save":
+        write, written = resume.write_tensors, []
+
+        def write_and_die(where: Path, stem: str, tensors: dict[str, torch.Tensor]) -> None:
+            written.append(stem)
+            if written.count("optimizer") == 2:
+                write(where, stem, dict(list(tensors.items())[:3]))
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(where, stem, tensors)
+        resume.write_tensors = write_and_die
+
+    def on_step(step: int) -> None:
+        print(step, flush=True)
+        time.sleep(0.05)
+    try:
+        run(Path(folder), on_step)
+    except train.Interrupted as error:
+        print("stopped", error.step, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

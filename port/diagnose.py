@@ -31,9 +31,8 @@ def first_cause(step: Step, good: Snapshot, until: int) -> str:
         image, label, noise = step.inputs()
         loss, scalars = step.forward.eager(image, label, noise)
         if _any(world, not all(torch.isfinite(v) for v in (loss, *scalars.values()))):
-            names = world.collect(first_tap(step.model, image, label, noise))
-            named = [name for name in names if name]
-            return f"first non-finite tap: {named[0] if named else 'none'} (step {state.step + 1})"
+            found = min(world.collect(first_tap(step.model, image, label, noise)))
+            return f"first non-finite tap: {found[1]} (step {state.step + 1})"
         step.backward(loss)
         bad = resume.non_finite({name: parameter.grad for name, parameter
                                  in step.model.named_parameters() if parameter.grad is not None})
@@ -46,11 +45,15 @@ def first_cause(step: Step, good: Snapshot, until: int) -> str:
     return "repeated eagerly from the last good state, everything stayed finite"
 
 
-def first_tap(model: torch.nn.Module, image: Tensor, label: Tensor, noise: Noise | None) -> str:
+def first_tap(model: torch.nn.Module, image: Tensor, label: Tensor, noise: Noise | None
+              ) -> tuple[float, str]:
     """The first non-finite tap of a forward pass, by the order in which the tensors were made.
 
     Taps are recorded in groups, which is not quite the order of computation, so every operation is
     counted and a tap has the number of the one that made it.
+
+    Returns:
+        Number (infinite for none, so that it sorts last among several ranks) and name.
     """
     # One picture per object capsule: in no loss, and for a large batch more memory than a step.
     model._per_capsule = lambda *arguments: None
@@ -60,9 +63,10 @@ def first_tap(model: torch.nn.Module, image: Tensor, label: Tensor, noise: Noise
     finally:
         del model._per_capsule
     raw = {name: tensor for name, (tensor, _) in taps._tensors.items()}
-    bad = [name for name, tensor in raw.items()
+    bad = [(made.order.get(id(tensor), -1), name) for name, tensor in raw.items()
            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
-    return min(bad, key=lambda name: made.order.get(id(raw[name]), -1), default="")
+    # Among taps of one operation the first that was recorded.
+    return min(bad, key=lambda pair: pair[0], default=(float("inf"), "none"))
 
 
 class _Count(TorchDispatchMode):

@@ -100,6 +100,16 @@ def launched() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
+def launched_size() -> int:
+    """Number of ranks that torchrun started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
+def first_here() -> bool:
+    """Whether this is the first rank on this machine."""
+    return not launched() or os.environ["LOCAL_RANK"] == "0"
+
+
 def join(device: torch.device) -> tuple[World, torch.device]:
     """Join the processes that torchrun started: gloo on the CPU, NCCL with one GPU a process.
 
@@ -114,7 +124,7 @@ def join(device: torch.device) -> tuple[World, torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    if int(os.environ["WORLD_SIZE"]) == 1:
+    if launched_size() == 1:
         return ALONE, device
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo",
                             device_id=device if device.type == "cuda" else None)

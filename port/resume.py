@@ -97,7 +97,8 @@ class State:
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / f"step-{self.step:08d}"
         temporary = folder / f"{final.name}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in folder.glob("step-*.tmp"):  # of a process that was killed while it wrote
+            shutil.rmtree(left_over)
         temporary.mkdir()
         write_tensors(temporary, "model", self.model.state_dict())
         write_tensors(temporary, "optimizer", read_slots(self.model, self.optimizer))
@@ -138,7 +139,7 @@ class State:
         world.broadcast_([tensor.detach() for tensor in self.tensors().values()])
         self._continue(streams, state)
         self.history = state["history"]
-        return state["made_with"]
+        return state.get("made_with")
 
     # ----------------------------------------------------------------------------- everything else
 

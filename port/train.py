@@ -27,6 +27,7 @@ from port import (
     diagnose,
     evaluate,
     evaluate_constellation,
+    kernels,
     optim,
     precision,
     resume,
@@ -46,8 +47,8 @@ NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", 
 class Interrupted(Exception):
     """SIGTERM or SIGINT came; the state was saved. `signum` says which."""
 
-    def __init__(self, signum: int, step: int):
-        super().__init__(f"stopped by signal {signum} at step {step}")
+    def __init__(self, signum: int, step: int | None = None):
+        super().__init__(f"stopped by signal {signum}" + ("" if step is None else f" at step {step}"))
         self.signum, self.step = signum, step
 
 
@@ -196,10 +197,14 @@ class Run:
         if changed:
             self.notes.append(f"continued from step {self.state.step} with another "
                               f"{'; '.join(changed)}: the same run, not the same bits")
+            if self.world.main:
+                print(self.notes[-1], flush=True)
 
     def _made_with(self) -> dict:
         """What decides the order of rounding but not what is computed."""
+        decoder = getattr(self.model, "part_decoder", None)
         return {"ranks": self.world.size, "threads": torch.get_num_threads(),
+                "kernel": "none" if decoder is None else kernels.describe(decoder),
                 "compile": self.settings.compile, "deterministic": self.settings.deterministic,
                 "torch": torch.__version__}
 
