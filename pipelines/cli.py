@@ -29,14 +29,23 @@ Device = Annotated[str | None, typer.Option(
 
 
 @app.command()
-def train(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
-          config: ConfigFile = None, device: Device = None, params: Params = "params.yaml",
-          results: Results = "results") -> None:
+def train(preset: Preset = "digits", seed: Seed = 0,
+          seeds: Annotated[str | None, typer.Option(
+              metavar="N,N,…", help="Several seeds at once, in place of --seed.")] = None,
+          overrides: Set = None, config: ConfigFile = None, device: Device = None,
+          wandb: Annotated[str | None, typer.Option(
+              help="Weights & Biases: none, offline or online; default: as the preset says.")] = None,
+          params: Params = "params.yaml", results: Results = "results") -> None:
     """Train a preset; a run that was stopped continues."""
+    from pipelines import seeds as several
     from pipelines import settings
     from pipelines import train as stage
 
-    stage.run(settings.load_preset(preset, overrides, params, config), seed, results, device)
+    chosen = settings.load_preset(preset, overrides, params, config)
+    if seeds is None:
+        stage.run(chosen, seed, results, device, wandb)
+    else:
+        several.run(chosen, several.parse(seeds), results, device, wandb)
 
 
 @app.command()

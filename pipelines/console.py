@@ -1,16 +1,19 @@
 """How stages and the command line talk: exit codes, one-line errors, progress.
 
-Exit codes: 0 done, 1 a check failed or the loss is not finite, 2 bad usage or bad input (one line
-on stderr, no traceback), 130 interrupted (143 by SIGTERM).
+Exit codes: 0 done, 1 a check failed or a number is not finite, 2 bad usage or bad input (one line
+on stderr, no traceback), 130 interrupted (143 by SIGTERM). Of several ranks of torchrun the first one
+says what all would say.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pipelines.settings import BadInput, CheckFailed
 from port import data, resume, train
@@ -23,21 +26,30 @@ def exit_code(work: Callable[[], None]) -> int:
     try:
         work()
         return 0
-    except (BadInput, data.DataError) as error:
+    except data.DataError as error:  # of one machine among several, perhaps: every rank says it
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BadInput as error:
+        say(f"error: {error}")
+        return 2
     except CheckFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
+        say(f"failed: {error}")
         return 1
     except resume.NonFiniteLoss as error:
-        print(f"failed: {error}; the last checkpoint is kept", file=sys.stderr)
+        say(f"failed: {error}; the last good state is kept")
         return 1
     except train.Interrupted as error:
-        print(f"{error}; state saved, the same command continues", file=sys.stderr)
+        say(f"{error}; state saved, the same command continues")
         return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def say(line: str) -> None:
+    """A line on stderr, from the first rank alone."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,12 +76,19 @@ def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
 class Progress:
     """A bar with steps/s and time left on a terminal, a few plain lines elsewhere."""
 
-    def __init__(self, total: int, start: int = 0, what: str = "train"):
+    def __init__(self, total: int, what: str = "train"):
         self.total, self.what = total, what
-        self.started, self.first, self.done = time.perf_counter(), start, start
+        self.started, self.first, self.done = 0.0, None, 0
         self.every = max(1, total // PLAIN_LINES)
-        self.printed = start
+        self.printed = 0
         self.text = ""
+        self.bar = None
+
+    def _begin(self, done: int) -> None:
+        """At the first step, which may have compiled: only what follows counts for the pace."""
+        self.started, self.first, self.printed = time.perf_counter(), done, done
+        if done > 1:
+            print(f"{self.what}: continuing from step {done - 1}", flush=True)
         self.bar = self._rich_bar() if sys.stderr.isatty() else None
 
     def _rich_bar(self):
@@ -89,12 +108,14 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Steps per second since the first step was done, which may have compiled."""
+        """Steps per second since the first step was done."""
         return (self.done - self.first) / max(time.perf_counter() - self.started, 1e-9)
 
     def step(self, done: int) -> None:
         """Called after each step; never waits for the device."""
         self.done = done
+        if self.first is None:
+            self._begin(done)
         if self.bar is not None:
             self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s",
                             text=self.text)
@@ -104,8 +125,9 @@ class Progress:
         self.text = f"loss {row['loss']:.2f}"
         if "held_out_rec_ll" in row:
             self.text += f"  held-out rec_ll {row['held_out_rec_ll']:.2f}"
-        if self.bar is None and (self.done - self.printed >= self.every
-                                 or self.done == self.total):
+        if self.bar is not None:
+            self.bar.update(self.task, text=self.text)
+        elif self.done - self.printed >= self.every or self.done == self.total:
             self.printed = self.done
             pace = f"{self.rate:.1f} steps/s  {clock((self.total - self.done) / self.rate)} left  " \
                 if self.rate else ""
@@ -114,6 +136,16 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str = "train") -> Iterator[Progress]:
+    """A `Progress` that is closed whatever happens."""
+    bar = Progress(total, what)
+    try:
+        yield bar
+    finally:
+        bar.close()
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,7 @@ from port import train
 STAGES = ("prepare", "train", "evaluate", "parity", "report")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
+WANDB = ("none", "offline", "online")
 
 
 class BadInput(ValueError):
@@ -130,12 +131,24 @@ class Preset:
         section = dict(self.sections["train"])
         where = f"train of preset {self.name}"
         device = _typed(section.pop("device", "auto"), "str", f"{where}: device")
+        section.pop("wandb", None)
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
-        return build(train.Settings, section | {"seed": seed}, where, extra=("device",)), device
+        return build(train.Settings, section | {"seed": seed}, where, extra=("device", "wandb")), device
+
+    def wandb(self) -> str:
+        """Whether Weights & Biases follows the training: none, offline or online."""
+        value = self.sections["train"].get("wandb", "none")
+        if value not in WANDB:
+            raise BadInput(f"train of preset {self.name}: {unknown('value of wandb', value, WANDB)}")
+        return value
 
     def evaluate(self) -> Evaluate:
         return build(Evaluate, self.sections["evaluate"], f"evaluate of preset {self.name}")
+
+    def as_params(self) -> dict:
+        """This preset as it would stand in a params file, overrides applied."""
+        return {**self.sections, "model": self.model}
 
     def resolved(self) -> dict:
         """Everything that decides the results, as plain values."""

@@ -1,10 +1,13 @@
 """Stage `train`: train a preset, leave the model and its learning curves.
 
     python -m pipelines.train --preset digits --seed 0
+    python -m pipelines.train --preset digits --seeds 0 1 2
+    torchrun --nproc-per-node 2 -m pipelines.train --preset digits --seed 0
 
 Leaves results/train/<preset>/<seed>/ with model/, history.csv, metrics.json, config.json and
 environment.json. Checkpoints lie in runs/<preset>-<seed>-<hash of the configuration>/ while the run
-lasts: a run that was stopped continues there, whatever becomes of the results folder.
+lasts: a run that was stopped continues there, whatever becomes of the results folder. Under torchrun
+the ranks share each batch, and the first one writes.
 """
 
 from __future__ import annotations
@@ -13,68 +16,122 @@ import contextlib
 import csv
 import os
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 import port
-from pipelines import console, environment, settings
+from pipelines import console, environment, settings, tracking
 from pipelines.prepare import dataset_for, write_json
-from port import kernels, resume, train
+from port import data, distributed, kernels, resume, train
 
 RUNS = Path("runs")
 
 
+@dataclass
+class Job:
+    """One preset with one seed, ready to be trained."""
+
+    preset: settings.Preset
+    wanted: train.Settings
+    device: torch.device
+    model: torch.nn.Module
+    folder: Path
+    checkpoints: Path
+
+    @classmethod
+    def make(cls, preset: settings.Preset, seed: int, results: str | os.PathLike,
+             device: torch.device) -> Job:
+        """Build the model and name the folders."""
+        wanted, _ = preset.train(seed)
+        config = preset.config()
+        identity = train.identity(config.to_arguments(), asdict(wanted),
+                                  preset.sections["prepare"], {"device": device.type})
+        return cls(preset, wanted, device, port.build(config, seed).to(device),
+                   settings.folder_of("train", preset.name, seed, results),
+                   RUNS / f"{preset.name}-{seed}-{identity}")
+
+    def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
+        """Where the rows of the history go while the run lasts."""
+        return tracking.curves(self.folder, self.checkpoints.name, self.preset.resolved(),
+                               bool(resume.checkpoints(self.checkpoints)), wandb)
+
+    def done(self, trained: train.Trained, **facts) -> None:
+        """Write everything a run leaves, then give up its checkpoints."""
+        write(self.folder, self.model, trained, self.preset, self.wanted, self.device, **facts)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
+              f"{self.folder / 'model'}", flush=True)
+
+
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None) -> Path:
-    """Train a preset with a seed.
+        device: str | None = None, wandb: str | None = None) -> Path:
+    """Train a preset with a seed, on as many ranks as torchrun started.
 
     Raises:
-        BadInput: unknown settings, or a device that is not there.
-        NonFiniteLoss: the loss is not finite.
+        BadInput: unknown settings, a device that is not there, a batch that cannot be shared out.
+        NonFiniteLoss: a number is not finite.
         Interrupted: stopped by a signal; the state is saved.
     """
+    wanted, place = check(preset, seed, device)
+    world, place = distributed.join(place)
+    try:
+        dataset = load(preset, results, world).to(place)
+        job = Job.make(preset, seed, results, place)
+        if not world.main:
+            train.train(job.model, dataset, wanted, job.checkpoints, world=world)
+            return job.folder
+        print(f"train: {preset.name}, seed {seed}, "
+              f"{sum(p.numel() for p in job.model.parameters()):,} parameters, {wanted.steps:,} "
+              f"steps of {wanted.batch_size} on {place.type}"
+              + (f", {world.size} ranks" if world.size > 1 else ""), flush=True)
+        if hasattr(job.model, "part_decoder"):
+            print(f"train: pixel likelihood by {pixel_likelihood(job.model)}", flush=True)
+        with console.progress(wanted.steps) as bar, \
+                job.curves(preset.wandb() if wandb is None else wandb) as log:
+            trained = train.train(job.model, dataset, wanted, job.checkpoints, bar.step,
+                                  both(bar.row, log), world)
+        job.done(trained, ranks=world.size)
+        return job.folder
+    finally:
+        distributed.leave(world)
+
+
+def check(preset: settings.Preset, seed: int, device: str | None
+          ) -> tuple[train.Settings, torch.device]:
+    """Settings and device, refused before anything is started; also sets the threads."""
     wanted, preset_device = preset.train(seed)
     place = environment.choose_device(device or preset_device)
-    config = preset.config()
+    if wanted.capture == "always" and place.type != "cuda":
+        raise settings.BadInput("train.capture: always needs a GPU; set it to auto or never")
+    try:
+        distributed.check_divisible(wanted.batch_size, distributed.launched_size())
+    except ValueError as error:
+        raise settings.BadInput(str(error)) from None
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
-    dataset = dataset_for(preset, results).to(place)
-    model = port.build(config, seed).to(place)
+    return wanted, place
 
-    folder = settings.folder_of("train", preset.name, seed, results)
-    identity = train.identity(config.to_arguments(), asdict(wanted), preset.sections["prepare"],
-                              {"device": place.type})
-    checkpoints = RUNS / f"{preset.name}-{seed}-{identity}"
-    print(f"train: {preset.name}, seed {seed}, {sum(p.numel() for p in model.parameters()):,} "
-          f"parameters, {wanted.steps:,} steps of {wanted.batch_size} on {place.type}", flush=True)
-    print(f"train: pixel likelihood by {pixel_likelihood(model)}", flush=True)
-    progress = None
 
-    def on_step(step: int) -> None:
-        nonlocal progress
-        if progress is None:
-            progress = console.Progress(wanted.steps, step)
-            if step > 1:
-                print(f"train: continuing from step {step - 1}", flush=True)
-        progress.step(step)
+def load(preset: settings.Preset, results: str | os.PathLike, world: distributed.World
+         ) -> data.Dataset:
+    """The prepared data; the first rank of each machine prepares them where they are missing."""
+    if distributed.first_here():
+        dataset = dataset_for(preset, results)
+        world.barrier()
+        return dataset
+    world.barrier()
+    return dataset_for(preset, results)
 
-    with live(folder / "live", resume=bool(resume.checkpoints(checkpoints))) as log:
-        def on_row(row: dict[str, float]) -> None:
-            progress.row(row)
-            log(row)
-        try:
-            trained = train.train(model, dataset, wanted, checkpoints, on_step, on_row)
-        finally:
-            if progress is not None:
-                progress.close()
 
-    write(folder, model, trained, preset, wanted, place)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
-          f"{folder / 'model'}", flush=True)
-    return folder
+def both(*listeners: Callable[[dict[str, float]], None]) -> Callable[[dict[str, float]], None]:
+    """One listener that tells several."""
+    def tell(row: dict[str, float]) -> None:
+        for listener in listeners:
+            listener(row)
+    return tell
 
 
 def pixel_likelihood(model: torch.nn.Module) -> str:
@@ -90,8 +147,8 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
 
 
 def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: settings.Preset,
-          wanted: train.Settings, device: torch.device) -> None:
-    """Everything a run leaves."""
+          wanted: train.Settings, device: torch.device, **facts) -> None:
+    """Everything a run leaves; `facts` go into the environment file."""
     folder.mkdir(parents=True, exist_ok=True)
     port.save(model, folder / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained "
               f"{trained.step:,} steps from scratch by this project.")
@@ -112,37 +169,24 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
     write_json(folder / "environment.json", environment.describe(
         device, seed=wanted.seed, **trained.precision,
         compiled=wanted.compile and not any("torch.compile" in note for note in trained.notes),
-        captured=trained.captured, notes=trained.notes))
-
-
-@contextlib.contextmanager
-def live(folder: Path, resume: bool):
-    """A function that logs a row with DVCLive, or nothing where DVCLive is not installed."""
-    try:
-        from dvclive import Live
-    except ImportError:
-        yield lambda row: None
-        return
-    # dvcyaml=None: it must not rewrite dvc.yaml; the stage, not DVCLive, belongs to DVC.
-    with Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None, monitor_system=False,
-              resume=resume) as logger:
-        def log(row: dict[str, float]) -> None:
-            logger.step = row["step"]
-            for name, value in row.items():
-                if name != "step":
-                    logger.log_metric(name, value)
-            logger.make_summary()
-        yield log
+        captured=trained.captured, notes=trained.notes, **facts))
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = console.stage_parser("train", __doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", help="several seeds at once, in place of "
+                        "--seed")
     parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
+    parser.add_argument("--wandb", help="none, offline or online; default: as the preset says")
     given = parser.parse_args(arguments)
 
     def work():
         preset = settings.load_preset(given.preset, given.overrides, given.params)
-        run(preset, given.seed, given.results, given.device)
+        if given.seeds:
+            from pipelines import seeds
+            seeds.run(preset, given.seeds, given.results, given.device, given.wandb)
+        else:
+            run(preset, given.seed, given.results, given.device, given.wandb)
     return console.exit_code(work)
 
 
