@@ -152,7 +152,7 @@ def done(tmp_path_factory, tier) -> Path:
     folder = copy_of_the_repository(tmp_path_factory.mktemp("done"))
     text = (folder / "params.yaml").read_text()
     small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
-            "  more_digits_seeds: [1]\n"
+            "  more_digits_seeds: [1]\n  constellations: []\n"
     (folder / "params.yaml").write_text(re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M))
     run(folder, all_pipelines=True)
     assert stale(folder) == set()

@@ -285,7 +285,8 @@ def test_every_foreground_pixel_stays_on_the_canvas() -> None:
 # ------------------------------------------------------------------------------ missing, unreachable
 
 WHERE = {"mnist": "MNIST/raw", "usps": "usps", "svhn": "svhn", "svhn_head": "svhn_head",
-         "cifar10": "cifar10", "affnist": "MNIST/raw", "affnist_like": "MNIST/raw"}
+         "cifar10": "cifar10", "affnist": "MNIST/raw", "affnist_like": "MNIST/raw",
+         "smallnorb": "smallnorb"}
 
 
 @pytest.mark.parametrize("source", sorted(set(sources.SOURCES) - {"digits"}))

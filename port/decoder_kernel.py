@@ -55,7 +55,7 @@ def _exp(x):
 @_compiled
 @no_type_check
 def _exp32(x):
-    """exp(x) of a float32 up to 88, 0 below -87: 2^n · Σ r^i / i! with n = round(x / ln 2).
+    """exp(x) of a float32 up to 88, 0 below -87, NaN of NaN: 2^n · Σ r^i / i!, n = round(x / ln 2).
 
     |r| <= ln2/2 (1 + 1e-6), so the series cut after r^7 lacks r^8/8! < 5.3e-9, 0.09 ulp of
     e^r >= 0.7. Horner's last two steps and r itself round to about 1 ulp more (seen: 1.1).
@@ -73,7 +73,8 @@ def _exp32(x):
     p = p * r + np.float32(1.0)
     n = max(n, np.float32(-126.0))
     power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return p * power if x >= np.float32(-87.0) else np.float32(0.0)
+    # NaN fails every comparison and has to come out again.
+    return np.float32(0.0) if x < np.float32(-87.0) else p * power
 
 
 if numba is not None:
