@@ -120,7 +120,8 @@ refresh_locks() {
     python=$(find_python)
     find_uv "$python"
     compile tools/build.lock --group setup
-    compile requirements.lock --all-extras pyproject.toml
+    # Not `tracking`: wandb brings pre-releases, and nothing here needs it.
+    compile requirements.lock --extra fast --extra reference --extra pipelines --extra test pyproject.toml
 }
 
 case "${1:-}" in
