@@ -21,7 +21,7 @@ from parity_tests.compare import Where, check
 from parity_tests.goldens import REPOSITORY, Golden
 from parity_tests.registry import OpCase
 from parity_tests.strategies import Case, cases
-from parity_tests.test_goldens_models import MODELS, arguments_of, batch_of, noise_of, variables_of
+from parity_tests.test_goldens_models import arguments_of, batch_of, noise_of, variables_of
 from parity_tests.verify import verify
 
 ROWS = registry.fast_rows()
@@ -62,7 +62,7 @@ def test_special(row: OpCase, name: str, case: Case) -> None:
                f'[{row.op}-{name}]"', strict=True)
 
 
-RUNS = [(golden, variant, dtype) for golden in MODELS for variant in ("nonoise", "noise")
+RUNS = [(golden, variant, dtype) for golden in goldens.models() for variant in ("nonoise", "noise")
         for dtype, infix in (("float64", "64"), ("float32", ""))
         if golden.has(f"grads{infix}_{variant}.npz") or golden.has(f"forward{infix}_{variant}.npz")]
 
