@@ -8,6 +8,7 @@ with one line and no folder; a changed value must come out as exactly that value
 from __future__ import annotations
 
 import collections
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +27,29 @@ N_BLIND = 6 * 34
 
 FIXTURES = [golden for golden in goldens.models() if golden.folder.is_relative_to(goldens.HERE)]
 FIXTURE = next(golden for golden in FIXTURES if golden.name.endswith("vote_soft"))
-OTHER = next(golden for golden in FIXTURES if golden.name.endswith("enc_linear"))
 SOURCE = FIXTURE.folder / "checkpoint"
 PREFIX = "model.ckpt-20"
 
 Arrays = dict[str, np.ndarray]
+
+
+@functools.cache
+def other_head() -> Arrays:
+    """A recorded model with another head; most of its arrays have the same shapes."""
+    golden = next(golden for golden in FIXTURES if golden.name.endswith("enc_linear"))
+    return reference.read_checkpoint(golden.folder / "checkpoint")
+
+
+@functools.cache
+def other_sizes() -> Arrays:
+    """A model whose sizes are all others."""
+    return port.to_tf(port.ImageAutoencoder(port.config.from_flat({
+        "canvas_size": 20, "strides": [2, 1], "output_channels": [5, 6], "n_part_caps": 7, "n_obj_caps": 9,
+        "n_hiddens": 5, "n_output_dims": 11, "n_dims": 6, "n_heads": 2, "template_size": 3,
+        "n_part_special_features": 4, "n_obj_caps_params": 3, "colorize_templates": True})))
+
+
+OTHERS = (other_head, other_sizes)
 Outcome = tuple[Arrays, str]  # arrays to write, and what must happen: refused or converted
 
 
@@ -88,8 +107,8 @@ def poison(arrays: Arrays, name: str, rng: np.random.Generator) -> Outcome:
 
 
 def transplant(arrays: Arrays, name: str, rng: np.random.Generator) -> Outcome:
-    """An array of another model: under its own name, or in the place of one that is shaped like it."""
-    other = reference.read_checkpoint(OTHER.folder / "checkpoint")
+    """An array of another model: beside the right ones, or in the place of its namesake."""
+    other = OTHERS[rng.integers(len(OTHERS))]()
     name = sorted(other)[rng.integers(len(other))]
     if name == "global_step":
         name = "set_transformer/linear/w"

@@ -158,7 +158,7 @@ def test_record_batches(tmp_path: Path) -> None:
     image, label = np.full((2, 29, 29, 1), 0.5, np.float32), np.array([1, 2])
     for arrays, message in (({"label": label}, "no array 'image'"), ({"image": image}, "no array 'label'"),
                             ({"image": image[:, 1:], "label": label}, "expected .batches"),
-                            ({"image": image * 4, "label": label}, "from 0 to 1"),
+                            ({"image": image * 4, "label": label}, "floating numbers from 0 to 1"),
                             ({"image": image, "label": label + 9}, "from 0 to 9")):
         with pytest.raises(BadInput, match=message):
             batches(**arrays)

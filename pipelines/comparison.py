@@ -47,11 +47,13 @@ class Section:
     Attributes:
         title: what is compared.
         held_to: what it is compared with.
+        kind: `tensors`, `pass`, `gradients` or `steps`, which have bounds of different nature.
         rows: in order of computation.
     """
 
     title: str
     held_to: str
+    kind: str = "pass"
     rows: list[Row] = field(default_factory=list)
 
     def add(self, name: str, side: str, dtype: str, actual: np.ndarray | None, expected: np.ndarray,
@@ -99,9 +101,9 @@ class Report:
     sections: list[Section] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def section(self, title: str, held_to: str) -> Section:
+    def section(self, title: str, held_to: str, kind: str = "pass") -> Section:
         """A new table."""
-        self.sections.append(Section(title, held_to))
+        self.sections.append(Section(title, held_to, kind))
         return self.sections[-1]
 
     def rows(self) -> Iterator[tuple[Section, Row]]:
@@ -118,11 +120,14 @@ class Report:
         return ""
 
     def worst(self) -> dict[str, dict[str, float]]:
-        """Side and dtype → the worst relative difference, and the worst share of a bound."""
+        """Side, dtype and kind → the worst relative difference, and the worst share of a bound."""
         found: dict[str, dict[str, float]] = {}
-        for _, row in self.rows():
+        for section, row in self.rows():
             if row.dtype in ("float32", "float64") and row.bound > 0:
-                entry = found.setdefault(f"{row.side} {row.dtype}", {"max_rel": 0.0, "of_bound": 0.0})
+                # A recording of steps is float32, whatever it is compared with; a gradient that is
+                # zero but for rounding has no scale of its own.
+                key = f"{row.side} {row.dtype}" + f", {section.kind}" * (section.kind != "pass")
+                entry = found.setdefault(key, {"max_rel": 0.0, "of_bound": 0.0})
                 entry["max_rel"] = max(entry["max_rel"], row.max_rel)
                 entry["of_bound"] = max(entry["of_bound"], row.max_abs / row.bound)
         return found

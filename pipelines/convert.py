@@ -2,17 +2,25 @@
 
     scae convert model.ckpt-300001 OUT --config FILE
     scae convert --to tf OUT model.ckpt-1
+
+As a DVC stage (python -m pipelines.convert) it converts the committed checkpoint of params.yaml and
+verifies it against its recording.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 
 import port
-from pipelines import original
+from pipelines import console, original, settings
 from pipelines.comparison import Report
+from pipelines.prepare import write_json
 from pipelines.settings import BadInput, unknown
 from port import checkpoint, contents, convert, mapping
 from port.models import Model
@@ -37,9 +45,9 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
             raise BadInput("--to tf takes no --preset or --config: the folder has its configuration")
         to_tf(source, out, dry_run, verify)
         return
-    said, default = original.given_configuration(preset, config, params)
     found = original.read(source)
     sorted_out = found.sorted_out()
+    said, default = original.given_configuration(preset, config, params, sorted_out.variables)
     if dry_run:
         print_table(sorted_out)
     refuse_nonfinite(sorted_out, allow_nonfinite, found.prefix)
@@ -198,3 +206,40 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
         section.add(name, "TensorFlow", "bits", again.get(name), np.asarray(expected))
     report.conclude()
     print(f"{prefix}: done and proven ({len(arrays)} arrays read back equal in every bit)")
+
+
+def stage(wanted: settings.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:
+    """Convert the checkpoint of section `convert`, hold both sides to its recording, count.
+
+    Raises:
+        BadInput: the section names no checkpoint or recording.
+        CheckFailed: the conversion is not proven.
+    """
+    from pipelines import verify
+
+    folder = Path(results) / "convert"
+    model, table = folder / "model", folder / "verification.json"
+    shutil.rmtree(model, ignore_errors=True)
+    started = time.perf_counter()
+    run(wanted.checkpoint, str(model), config=wanted.golden)
+    verify.run(wanted.checkpoint, str(model), wanted.golden, str(table), str(table.with_suffix(".html")))
+    found = json.loads(table.read_text())
+    write_json(folder / "metrics.json", {
+        "rows": found["rows"], "worst": found["worst"], "seconds": round(time.perf_counter() - started, 1)})
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.convert", description=__doc__.splitlines()[0])
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--results", default="results", help="folder the results go to")
+    given = parser.parse_args(arguments)
+
+    def work():
+        section = settings.load_params(given.params).get("convert") or {}
+        stage(settings.build(settings.Convert, section, "convert"), given.results)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

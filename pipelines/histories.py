@@ -45,7 +45,7 @@ def compare(report: Report, recording: Recording) -> None:
         if recording.has(file):
             report.notes.append(f"not compared: {file}; {why}")
     for file, arrays in wanted.items():
-        found = trajectories(report, recording, *HISTORIES[file], max(map(len, arrays.values()), default=0),
+        found = trajectories(report, recording, *HISTORIES[file], recorded_steps(arrays),
                              after if HISTORIES[file] == (variant, "checkpoint") else {}, has_slots)
         if not found:
             continue
@@ -60,6 +60,11 @@ def compare(report: Report, recording: Recording) -> None:
     elif after:  # no history beside them
         found = trajectories(report, recording, variant, "checkpoint", 0, after, has_slots)
         add_variables(report, recording, after, found)
+
+
+def recorded_steps(arrays: Arrays) -> int:
+    """Number of steps of a history; single numbers in it are something else."""
+    return max((len(values) for values in arrays.values() if values.ndim), default=0)
 
 
 def trajectories(report: Report, recording: Recording, noise: str, start: str, recorded: int,
@@ -117,8 +122,8 @@ def add_history(report: Report, recording: Recording, file: str, arrays: Arrays,
                 found: dict[str, Trajectory]) -> None:
     """Scalars before each update."""
     bounds = tolerances.step_bounds(recording.manifest)
-    section = report.section(file, "the recording")
-    names = [name for name in arrays if not name.startswith("final_")]
+    section = report.section(file, "the recording", "steps")
+    names = [name for name, values in arrays.items() if values.ndim and not name.startswith("final_")]
     absent = [name for name in names if name not in found["reference"].scalars[0]]
     if absent:
         report.notes.append(f"not compared: {len(absent)} scalars of {file} ({', '.join(absent)})")
@@ -145,7 +150,7 @@ def add_variables(report: Report, recording: Recording, after: dict[int, str],
             continue
         largest, rms = ((bounds.variable_max, bounds.variable_rms) if number <= N_STEPS
                         else tolerances.AFTER20)
-        section, recorded = report.section(file, "the recording"), recording.load(file)
+        section, recorded = report.section(file, "the recording", "steps"), recording.load(file)
         for name, expected in recorded.items():
             for side, trajectory in found.items():
                 _add_variable(section, f"{name} after {number}", side,

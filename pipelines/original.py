@@ -19,7 +19,7 @@ import safetensors
 import port
 from pipelines import settings
 from pipelines.settings import BadInput
-from port import checkpoint, contents, convert
+from port import checkpoint, contents, convert, infer
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read(path: str | os.PathLike) -> Original:
     return Original(Path(prefix), arrays, digest.hexdigest())
 
 
-def given_configuration(preset: str | None, config: str | None, params: str = "params.yaml"
+def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str]
                         ) -> tuple[dict, bool]:
     """What the user says about the model, as flat settings, and whether defaults fill the rest.
 
@@ -114,20 +114,23 @@ def given_configuration(preset: str | None, config: str | None, params: str = "p
         config: a JSON or YAML file of flat keys, a recording's manifest, or a stored config.json;
             it overlays the preset.
         params: the file of presets.
+        variables: names of the checkpoint's, which tell the kind of the model.
 
     Raises:
-        BadInput: an unknown preset, key or value, or a file that cannot be read.
+        BadInput: an unknown preset, key or value, a file that cannot be read, or another model's.
     """
     said: dict = {}
+    with in_words():
+        kind = infer.kind_of(variables)
     default = preset is not None
     if preset is not None:
         with in_words(f"preset {preset}"):
-            said = port.config.explicit(settings.load_preset(preset, path=params).model)
+            said = port.config.explicit(settings.load_preset(preset, path=params).model, kind)
     if config is not None:
         source = _read_mapping(config)
         with in_words(str(config)):
             try:
-                said |= port.config.explicit(source)
+                said |= port.config.explicit(source, kind)
                 default |= port.config.is_complete(source)
             except (TypeError, ValueError, AttributeError, KeyError) as error:
                 if isinstance(error, port.ConfigError):

@@ -24,13 +24,16 @@ N_MOVES = 3
 # port; another one is drawn then, at most so often.
 N_INPUTS = 6
 
+# Scalars of a pass without taps, which takes other code where kernels are fused.
+FAST = " (no taps)"
+
 Arrays = Mapping[str, np.ndarray]
 
 
 def tensors(report: Report, source: contents.Contents, model: Model,
             slots: Mapping[str, Mapping[str, torch.Tensor]], step: int | None) -> None:
     """Every variable, slot and the step of a converted model against its source, bit for bit."""
-    section = report.section("tensors", "the checkpoint")
+    section = report.section("tensors", "the checkpoint", "tensors")
     ours = convert.to_tf(model) | convert.slots_to_tf(model, slots)
     theirs = source.variables | source.slots
     for name, expected in theirs.items():
@@ -65,10 +68,17 @@ class Input:
         noise = port.Noise.draw(torch.Generator().manual_seed(seed), config, batch)
         self.noise = [raw.numpy() for raw in noise.raw] or None
 
-    def run(self, side: str, model: object, dtype: str, image: np.ndarray | None = None) -> ModelOutcome:
-        """Taps of one side, without gradients."""
+    def run(self, side: str, model: object, dtype: str, image: np.ndarray | None = None,
+            taps: bool = True) -> ModelOutcome:
+        """Taps of one side (or scalars alone, the way training runs), without gradients."""
         return models.forward(side, model, self.image if image is None else image, self.label,
-                              self.noise, dtype, gradients=False)
+                              self.noise, dtype, taps=taps, gradients=False)
+
+    def run_port(self, model: object, dtype: str) -> ModelOutcome:
+        """Taps of the port, and its scalars once more as the fast path gives them."""
+        outcome = self.run("port", model, dtype)
+        fast = self.run("port", model, dtype, taps=False).taps
+        return ModelOutcome(outcome.taps | {name + FAST: value for name, value in fast.items()}, {})
 
 
 def build(side: str, config: AnyConfig, variables: Arrays, dtype: str) -> object:
@@ -98,12 +108,13 @@ def forward(report: Report, config: AnyConfig, source: Arrays, converted: Arrays
              for side in ("reference", "port") for dtype in ("float64", "float32")}
     batch = Input(config, seed)
     truth = batch.run("reference", built["reference", "float64"], "float64")
-    forward64(report, config, batch, truth, batch.run("port", built["port", "float64"], "float64"), source)
+    forward64(report, config, batch, truth, batch.run_port(built["port", "float64"], "float64"), source)
     for attempt in range(N_INPUTS):
         if attempt:
             batch = Input(config, seed + attempt)
             truth = batch.run("reference", built["reference", "float64"], "float64")
-        runs = {side: batch.run(side, built[side, "float32"], "float32") for side in ("port", "reference")}
+        runs = {"port": batch.run_port(built["port", "float32"], "float32"),
+                "reference": batch.run("reference", built["reference", "float32"], "float32")}
         parted = next((place for run in runs.values() if (place := other_piece(run, truth))), "")
         if not parted:
             break
@@ -117,16 +128,27 @@ def forward64(report: Report, config: AnyConfig, batch: Input, truth: ModelOutco
     """Every tap in float64; the problem's own condition is measured where a plain bound is missed."""
     section = report.section("random input, float64", "the reference in float64")
     near = None
-    for name, expected in truth.taps.items():
-        actual, exact = ours.taps.get(name), not np.issubdtype(expected.dtype, np.floating)
-        bound = 0.0 if exact else tolerances.forward64(expected, tolerances.tap_magnitude(name))
-        if section.add(name, "port", "float64", actual, expected, bound).verdict != "fail" or exact:
-            continue
-        near = near or moved_truth(config, batch, source, tolerances.ULP64, 0)
-        bound += tolerances.conditioned64(near.taps[name], expected)
-        section.rows.pop()
-        section.add(name, "port", "float64", actual, expected, bound)
+    for name, expected in with_fast(truth, ours):
+        exact = not np.issubdtype(expected.dtype, np.floating)
+        bound = 0.0 if exact else tolerances.forward64(expected, tolerances.tap_magnitude(plain(name)))
+        row = section.add(name, "port", "float64", ours.taps.get(name), expected, bound)
+        if row.verdict == "fail" and not exact:
+            near = near or moved_truth(config, batch, source, tolerances.ULP64, 0)
+            bound += tolerances.conditioned64(near.taps[plain(name)], expected)
+            section.rows.pop()
+            section.add(name, "port", "float64", ours.taps.get(name), expected, bound)
     unexpected(section, ours, truth, "float64")
+
+
+def plain(name: str) -> str:
+    """The tap's name, however it was computed."""
+    return name.removesuffix(FAST)
+
+
+def with_fast(truth: ModelOutcome, ours: ModelOutcome) -> list[tuple[str, np.ndarray]]:
+    """Every tap of the truth in order, then what the port's fast path is held to."""
+    return [*truth.taps.items(), *((name, truth.taps[plain(name)]) for name in ours.taps
+                                   if name.endswith(FAST) and plain(name) in truth.taps)]
 
 
 def forward32(report: Report, config: AnyConfig, batch: Input, truth: ModelOutcome,
@@ -134,23 +156,24 @@ def forward32(report: Report, config: AnyConfig, batch: Input, truth: ModelOutco
     """Every tap of both sides in float32 against the reference in float64."""
     section = report.section("random input, float32", "the reference in float64")
     near = [moved_truth(config, batch, source, tolerances.ULP32, draw) for draw in range(N_MOVES)]
-    for name, expected in truth.taps.items():
-        if not np.issubdtype(expected.dtype, np.floating):
-            for side, run in runs.items():
-                section.add(name, side, "float32", run.taps.get(name), expected)
-            continue
-        effect = max(tolerances.error(run.taps[name], expected) for run in near)
-        bound = tolerances.forward32(expected, runs["reference"].taps[name], effect,
-                                     tolerances.tap_terms(name, truth.taps), tolerances.tap_magnitude(name))
+    for name, expected in with_fast(truth, runs["port"]):
+        bound = 0.0
+        if np.issubdtype(expected.dtype, np.floating):
+            tap = plain(name)
+            effect = max(tolerances.error(run.taps[tap], expected) for run in near)
+            bound = tolerances.forward32(expected, runs["reference"].taps[tap], effect,
+                                         tolerances.tap_terms(tap, truth.taps),
+                                         tolerances.tap_magnitude(tap))
         for side, run in runs.items():
-            section.add(name, side, "float32", run.taps.get(name), expected, bound)
+            if side == "port" or not name.endswith(FAST):
+                section.add(name, side, "float32", run.taps.get(name), expected, bound)
     unexpected(section, runs["port"], truth, "float32")
 
 
 def unexpected(section, ours: ModelOutcome, truth: ModelOutcome, dtype: str) -> None:
     """A tap that only the port has is a difference too."""
     for name in ours.taps:
-        if name not in truth.taps:
+        if plain(name) not in truth.taps:
             section.add(name, "port", dtype, None, np.zeros(()), note="the reference has no such tap")
 
 

@@ -41,9 +41,9 @@ def run(source: str, out: str, batch: str | None = None, dtype: str = "float64",
     """
     if dtype not in DTYPES:
         raise BadInput(f"--dtype: {unknown('type', dtype, DTYPES)}")
-    said, default = original.given_configuration(preset, config, params)
     found = original.read(source)
     sorted_out = found.sorted_out()
+    said, default = original.given_configuration(preset, config, params, sorted_out.variables)
     refuse_nonfinite(sorted_out, False, found.prefix)
     with original.in_words(str(found.prefix)):
         configuration = convert.configuration_of(sorted_out, said, default)

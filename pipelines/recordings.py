@@ -146,9 +146,11 @@ def open_recording(folder: Path, source: contents.Contents, model: Model,
             if isinstance(error, port.ConfigError | BadInput):
                 raise
             raise BadInput(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    stored, theirs = port.config.explicit(model.config), port.config.explicit(config)
+        kind = model.config.kind
+        stored, theirs = (port.config.explicit(each, kind) for each in (model.config, config))
+    n_layers = len(config.cnn.output_channels) if kind == "scae" else 0
     wrong = [f"{key} is {stored[key]!r} in the folder, {theirs[key]!r} in the recording" for key in stored
-             if not same(key, stored[key], theirs[key], len(config.cnn.output_channels))]
+             if key != "n_points" and not same(key, stored[key], theirs[key], n_layers)]
     if wrong:
         raise BadInput(f"{folder}: recorded with other settings than the converted model has: "
                        + "; ".join(wrong))
@@ -273,7 +275,7 @@ def add_gradients(report: Report, recording: Recording, file: str, dtype: str, g
         report.notes.append(f"not comparable: {file}; float32 falls on the other side of a discontinuity "
                             f"({bounds.parted}) than float64")
         return
-    section = report.section(file, "the recording")
+    section = report.section(file, "the recording", "gradients")
     for name, expected in grads.items():
         for side, run in runs.items():
             if name.startswith("inter/") and name.removeprefix("inter/") not in run.taps:

@@ -102,6 +102,7 @@ def gather(wanted: settings.Report, results: Path) -> dict:
         "parity_metrics": read(results / "parity" / "metrics.json"),
         "parity_environment": read(results / "parity" / "environment.json"),
         "mutants": mutants(read(results / "mutants.json")),
+        "conversion": read(results / "convert" / "verification.json"),
     }
 
 

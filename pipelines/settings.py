@@ -14,7 +14,7 @@ from pathlib import Path
 import port
 from port import train
 
-STAGES = ("prepare", "train", "evaluate", "parity", "report")
+STAGES = ("prepare", "train", "evaluate", "parity", "convert", "report")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
@@ -87,6 +87,14 @@ class Parity:
 
     tier: str = "smoke"
     workers: int = 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Section `convert`: an original checkpoint, and the recording it is verified against."""
+
+    checkpoint: str = "parity_tests/fixtures/goldens/options/enc_linear/checkpoint"
+    golden: str = "parity_tests/fixtures/goldens/options/enc_linear"
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ class Inference:
 
     @property
     def kernels(self) -> tuple[int, ...]:
-        """Kernel of each convolution."""
+        """Kernel of each convolution; a constellation model has none."""
+        if self.model != "scae":
+            return ()
         return grids.each(self.known["kernel_shapes"], len(self.known["output_channels"]))
 
     @property
@@ -83,6 +85,20 @@ class Inference:
         return [*self.required, *sorted(names - set(self.known) - set(self.required))]
 
 
+def kind_of(names: Collection[str]) -> str:
+    """The model that variables belong to: `scae` or `constellation`.
+
+    Raises:
+        InferenceError: none of the original's, or both mixed.
+    """
+    found = [kind for kind, scopes in KINDS.items() if any(n.startswith(scopes) for n in names)]
+    if len(found) != 1:
+        raise InferenceError(
+            "variables of an image model and of a constellation model are mixed" if found else
+            "no variable of a stacked capsule autoencoder is among " + _some(names))
+    return found[0]
+
+
 def infer(shapes: Shapes, with_slots: Collection[str] | None = None) -> Inference:
     """Read the architecture.
 
@@ -93,13 +109,9 @@ def infer(shapes: Shapes, with_slots: Collection[str] | None = None) -> Inferenc
     Raises:
         InferenceError: not a model of the original, or incomplete.
     """
-    found = [kind for kind, scopes in KINDS.items() if any(n.startswith(scopes) for n in shapes)]
-    if len(found) != 1:
-        raise InferenceError(
-            "variables of an image model and of a constellation model are mixed" if found else
-            "no variable of a stacked capsule autoencoder is among " + _some(shapes))
+    kind = kind_of(shapes)
     look = _Look(shapes)
-    if found == ["constellation"]:
+    if kind == "constellation":
         return Inference("constellation", _constellation(look))
     known = _parts(look) | _objects(look) | _probes(look)
     if with_slots:
@@ -259,8 +271,8 @@ def _constellation(look: _Look) -> dict[str, Any]:
     return known | {"pdf": "student" if student else "normal"}
 
 
-def _some(shapes: Shapes) -> str:
-    names = sorted(shapes)
+def _some(names: Collection[str]) -> str:
+    names = sorted(names)
     return f"{len(names)} variables ({', '.join([*names[:3], '…'][:len(names)])})"
 
 
