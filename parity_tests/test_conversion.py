@@ -12,7 +12,7 @@ import pytest
 import port
 import reference
 from parity_tests import goldens, models, tolerances
-from parity_tests.converted import FIXTURE, FIXTURES, ckpt, convert_fixture, refused
+from parity_tests.converted import FIXTURE, ckpt, convert_fixture, refused
 from parity_tests.goldens import Golden
 from pipelines import cli, original, report, settings
 from pipelines import convert as stage
@@ -32,10 +32,8 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_convert_and_verify(golden: Golden, tmp_path: Path, tier: str, capsys: pytest.CaptureFixture
                             ) -> None:
     """Converted, proven, held to the recording, and back to TensorFlow in every bit."""
-    if tier != "deep" and golden not in FIXTURES:
-        pytest.skip("deep tier: recordings that are not committed")
-    if golden is not FIXTURE and (tier == "smoke" or golden.name.endswith("enc_linear") and tier != "deep"):
-        pytest.skip("smoke tier: one fixture; the default tier has another in test_stage")
+    if tier != "deep" and golden is not FIXTURE:
+        pytest.skip("deep tier: one recording here, another in test_stage")
     out, back = tmp_path / "out", tmp_path / "deep" / "model.ckpt-1"
     assert cli.main(["convert", ckpt(golden), str(out), "--config", str(golden.folder)]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
