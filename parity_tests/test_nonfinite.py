@@ -58,6 +58,16 @@ def test_broken_weights_are_named_by_the_tap_they_reach_first(weight, tap, tmp_p
     assert not resume.checkpoints(tmp_path)  # there never was a good state
 
 
+@pytest.mark.parametrize("weight", ["templates", "templates_alpha", "bg_value", "bg_mixing_logit"])
+def test_the_fused_kernel_does_not_hide_it(weight):
+    """Without taps the kernel computes the likelihood, whose comparisons step over a NaN."""
+    made = runs.model()
+    with torch.no_grad():
+        getattr(made.part_decoder, weight).view(-1)[0] = float("nan")
+        result = made(torch.rand(3, 1, 14, 14, generator=torch.Generator().manual_seed(0)))
+    assert torch.isnan(result.scalars["rec_ll"])
+
+
 def test_a_run_that_blows_up_keeps_its_last_good_state(tmp_path):
     """The last state that was looked at and found finite, which a rerun starts from."""
     made, calls = runs.model(), []
