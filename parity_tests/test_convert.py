@@ -56,6 +56,25 @@ def test_folder_round_trip(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(image).loss, model(image).loss, rtol=0, atol=0)
 
 
+def test_arrays_are_copies() -> None:
+    """What was read from a model does not change when the model does, nor the other way round."""
+    model = port.ImageAutoencoder(port.config.from_manifest(FIXTURE.folder))
+    before = port.to_tf(model)
+    kept = {name: value.copy() for name, value in before.items()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1.0
+    for name, value in kept.items():
+        np.testing.assert_array_equal(before[name], value, err_msg=name)
+    arrays = arrays_of(FIXTURE)
+    kept = {name: np.copy(value) for name, value in arrays.items()}
+    for pair in convert.slots_from_tf(model, arrays).values():
+        pair["ms"] += 1.0
+        pair["mom"] += 1.0
+    for name, value in kept.items():
+        np.testing.assert_array_equal(arrays[name], value, err_msg=name)
+
+
 def test_refusals(tmp_path: Path) -> None:
     """A variable too many, one too few, one of another shape: named, never filled or reshaped."""
     config = port.config.from_manifest(FIXTURE.folder)

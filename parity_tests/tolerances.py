@@ -119,6 +119,16 @@ def gradient32(truth: np.ndarray, reference32: np.ndarray, largest: float, moved
     return forward32(truth, reference32, moved, terms) + floor
 
 
+def sigmoid_tail32(log_presence: np.ndarray) -> np.ndarray:
+    """What the original's float32 sigmoid may take from a log-presence, entry by entry.
+
+    It is right to an ulp of 1 and not of itself (seen: relative errors of .05, 1.5, 7.5, 47 % at logits
+    -10, -12, -14, -16): δ log p = ulp / p. Below -17.5 it is 0, whose safe_log is -1e8.
+    """
+    p = np.exp(np.maximum(np.asarray(log_presence, np.float64), -100.0))
+    return np.where(p < ULP32, np.inf, ULP32 / p)
+
+
 def recorded32(bound: float) -> float:
     """Bound of one float32 value to another: each may be `bound` away from the float64 truth."""
     return 2.0 * bound

@@ -28,6 +28,7 @@ from port.models import Model
 
 SIDES = ("reference", "port")
 N_MOVES = 1  # the recording's own error is the measure; this only adds what it may have by luck
+LOG_PRESENCES = ("res/mixing_logits", "res/mixing_log_prob")
 Arrays = dict[str, np.ndarray]
 
 
@@ -260,9 +261,24 @@ def _or_zero(gradient: np.ndarray | None, like: np.ndarray) -> np.ndarray:
     return np.zeros(like.shape, like.dtype) if gradient is None else gradient
 
 
+def without_sigmoid_tail(name: str, recorded: np.ndarray, bounds: _Bounds) -> np.ndarray:
+    """A float32 recording of log-presences, free of what the original's own sigmoid loses in the tail.
+
+    An entry that is explained by that is replaced by the truth; any other stands as it is.
+    """
+    truth, presence = (bounds.truth.taps.get(tap) for tap in (name, "res/mixing_logits"))
+    if name not in LOG_PRESENCES or truth is None or truth.shape != recorded.shape:
+        return recorded
+    with np.errstate(invalid="ignore"):
+        explained = np.abs(recorded - truth) <= tolerances.sigmoid_tail32(presence)
+    return np.where(explained, truth, recorded).astype(recorded.dtype)
+
+
 def add_tap(section: Section, name: str, dtype: str, expected: np.ndarray, bounds: _Bounds,
             runs: dict[str, ModelOutcome]) -> None:
     """One row for each side."""
+    if dtype == "float32":
+        expected = without_sigmoid_tail(name, expected, bounds)
     for side, run in runs.items():
         bound = bounds.tap(side, name, expected) if name in run.taps else 0.0
         section.add(name, side, dtype, run.taps.get(name), expected, bound)

@@ -166,16 +166,16 @@ def original_name(name: str, induced: bool = False, table: tuple[Row, ...] = MAP
 
 
 def to_port(array: np.ndarray, transform: str | Layout, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """An original array in the port's layout; a `Layout` needs the parameter's shape."""
+    """A copy of an original array in the port's layout; a `Layout` needs the parameter's shape."""
     if isinstance(transform, Layout):
-        return np.ascontiguousarray(transform.to_port(array, shape))
+        return np.array(transform.to_port(array, shape), order="C")
     order = TRANSFORMS[transform]
-    return np.asarray(array if order is None else array.transpose(order), order="C")
+    return np.array(array if order is None else array.transpose(order), order="C")
 
 
 def to_original(array: np.ndarray, transform: str | Layout) -> np.ndarray:
-    """A port array in the original's layout."""
+    """A copy of a port array in the original's layout: training on does not change it."""
     if isinstance(transform, Layout):
-        return np.ascontiguousarray(transform.to_original(array))
+        return np.array(transform.to_original(array), order="C")
     order = TRANSFORMS[transform]
-    return np.asarray(array if order is None else array.transpose(np.argsort(order)), order="C")
+    return np.array(array if order is None else array.transpose(np.argsort(order)), order="C")
