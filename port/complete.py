@@ -24,9 +24,10 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
     Raises:
         ConfigError: a setting that contradicts the checkpoint, or required ones that are missing.
     """
+    n_layers = len(inference.known.get("output_channels", ()))
     wrong = [f"{key} is {shown(given[key])}, the checkpoint has {shown(value)}"
              for key, value in inference.known.items()
-             if key in given and not same(key, given[key], value, len(inference.kernels))]
+             if key in given and not same(key, given[key], value, n_layers)]
     if wrong:
         raise ConfigError("the configuration contradicts the checkpoint: " + "; ".join(wrong))
     settings = inference.assumed | inference.known | dict(given)
