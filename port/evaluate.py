@@ -19,6 +19,7 @@ from sklearn.cluster import KMeans
 
 import port
 from port import data
+from port.schedule import Settings
 
 KMEANS_RESTARTS = 10  # the scikit-learn default of the original's time; today's default is 1
 
@@ -223,6 +224,23 @@ def exceeds(new: Accuracy, old: Accuracy) -> float:
     """
     errors = [max(a.standard_error, 0.5 / a.n) for a in (new, old)]
     return (new.value - old.value) / float(np.hypot(*errors))
+
+
+def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
+    """Reconstruction likelihood and probe accuracy on the first test images."""
+    n, test = settings.held_out_images, dataset.test
+    part = data.Split(test.images[:n], test.labels[:n])
+    model.eval()
+    gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them
+    seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
+    model.gather = gather
+    model.train()
+    row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
+    for name in ("posterior", "prior"):
+        correct = getattr(seen, f"{name}_correct")
+        if correct is not None:
+            row[f"held_out_{name}_probe"] = float(correct.mean())
+    return row
 
 
 @torch.no_grad()

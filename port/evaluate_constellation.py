@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from port.constellation_batches import Batch
+from port.constellation_batches import Batch, Dataset
 from port.evaluate import bipartite_match
 from port.noise import Noise
+from port.schedule import Settings
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Share(NamedTuple):
     low: float
     high: float
     n: int
+
+
+def held_out(model: torch.nn.Module, dataset: Dataset, settings: Settings) -> dict[str, float]:
+    """Likelihood of the points of test constellations, and the accuracy of their segmentation."""
+    seen = collect(model, dataset.test, settings.batch_size, settings.held_out_images)
+    return {"held_out_log_prob": seen.log_prob, "held_out_segmentation": seen.accuracy}
 
 
 @torch.no_grad()

@@ -25,8 +25,6 @@ from port import (
     constellation_batches,
     data,
     diagnose,
-    evaluate,
-    evaluate_constellation,
     kernels,
     optim,
     precision,
@@ -34,6 +32,7 @@ from port import (
     schedule,
 )
 from port.distributed import ALONE, World, check_divisible
+from port.models import family_of
 from port.schedule import Settings
 from port.step import Step
 
@@ -147,7 +146,7 @@ class Run:
             row = state.read_means()
             if settings.held_out_every and (
                     self.done or state.step % settings.held_out_every == 0):
-                row |= held_out(self.model, self.dataset, settings)
+                row |= family_of(self.model.config).held_out(self.model, self.dataset, settings)
             if self.on_row:
                 self.on_row(row)
         if look or save:
@@ -207,31 +206,6 @@ class Run:
                 "kernel": "none" if decoder is None else kernels.describe(decoder),
                 "compile": self.settings.compile, "deterministic": self.settings.deterministic,
                 "torch": torch.__version__}
-
-
-def held_out(model: torch.nn.Module, dataset: AnyDataset, settings: Settings) -> dict[str, float]:
-    """What a model says about examples that are not trained on, without noise.
-
-    Of images the reconstruction likelihood and probe accuracy, of constellations the likelihood of the
-    points and the accuracy of their segmentation.
-    """
-    n, test = settings.held_out_images, dataset.test
-    if isinstance(dataset, constellation_batches.Dataset):
-        seen = evaluate_constellation.collect(model, test, settings.batch_size, n)
-        return {"held_out_log_prob": seen.log_prob, "held_out_segmentation": seen.accuracy}
-    part = data.Split(test.images[:n], test.labels[:n])
-    model.eval()
-    gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them
-    seen = evaluate.collect(model, part, model.config.canvas, settings.batch_size, seed=0,
-                            noise=False)
-    model.gather = gather
-    model.train()
-    row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
-    for name in ("posterior", "prior"):
-        correct = getattr(seen, f"{name}_correct")
-        if correct is not None:
-            row[f"held_out_{name}_probe"] = float(correct.mean())
-    return row
 
 
 def identity(*parts: dict) -> str:
