@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from port import constellation_batches, data, optim
+from port import constellation_batches, data, optimizers
 from port.distributed import ALONE, World
 
 FILE_LIMIT = 15 * 2**20  # bytes of tensors in one file; larger sets are written in parts
@@ -37,7 +37,7 @@ class NonFiniteLoss(ArithmeticError):
 class State:
     """All that the next step depends on, in memory and on disk."""
 
-    def __init__(self, model: torch.nn.Module, optimizer: optim.RMSProp,
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
                  batches: data.Batches | constellation_batches.Batches,
                  noise_generator: torch.Generator):
         self.model, self.optimizer, self.batches = model, optimizer, batches
@@ -200,18 +200,16 @@ def non_finite(tensors: dict[str, Tensor]) -> list[str]:
     return [name for name, value in zip(tensors, largest) if value - value != 0.0]
 
 
-def read_slots(model: torch.nn.Module, optimizer: optim.RMSProp) -> dict[str, Tensor]:
-    """The optimizer's slots as `<parameter name>/ms` and `<parameter name>/mom`."""
-    return {f"{name}/{slot}": optimizer.state[parameter][slot]
-            for slot in ("ms", "mom") for name, parameter in model.named_parameters()}
+def read_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's slots as `<parameter name>/<slot>`, as `…/ms` and `…/mom` of RMSProp."""
+    return optimizers.slots(model.named_parameters(), optimizer)
 
 
 @torch.no_grad()
-def write_slots(model: torch.nn.Module, optimizer: optim.RMSProp, slots: dict[str, Tensor]) -> None:
+def write_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) -> None:
     """Inverse of `read_slots`, in place."""
-    for name, parameter in model.named_parameters():
-        for slot in ("ms", "mom"):
-            optimizer.state[parameter][slot].copy_(slots[f"{name}/{slot}"])
+    for name, tensor in read_slots(model, optimizer).items():
+        tensor.copy_(slots[name])
 
 
 # ------------------------------------------------------------------------------------------- files

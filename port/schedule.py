@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from port import data
+from port import data, optimizers
 
 CHOICES = {"lr_schedule": ("constant", "exponential"), "shift": data.SHIFTS,
-           "amp": ("none", "bf16", "fp16"), "capture": ("auto", "always", "never")}
+           "amp": ("none", "bf16", "fp16"),
+           "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never")}
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Settings:
         lr: learning rate.
         steps: number of updates.
         seed: of weights, order, places and noise.
+        optimizer: the update rule (`port.optimizers`); `tf-rmsprop` is the original's, those without
+            `tf-` are PyTorch's.
+        momentum: of the rules that have one.
+        weight_decay: of PyTorch's rules; the original's stands in its loss.
         lr_schedule: `constant` is the original, whose decay never takes effect (Q07);
             `exponential` really applies it, with the original's numbers by default.
         lr_decay: factor per `lr_decay_steps`.
@@ -49,6 +54,9 @@ class Settings:
     lr: float = 3e-5
     steps: int = 300_000
     seed: int = 0
+    optimizer: str = "tf-rmsprop"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
     lr_schedule: str = "constant"
     lr_decay: float = 0.96
     lr_decay_steps: int = 10_000
@@ -77,13 +85,15 @@ class Settings:
         for name in ("lr", "lr_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every"):
+        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; 0 switches it off")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not "
                                  f"{getattr(self, name)!r}")
+        if self.weight_decay and not optimizers.RULES[self.optimizer].decays:
+            raise ValueError(f"weight_decay does not go with optimizer {self.optimizer}; 0 switches it off")
         if not (self.amp_loss_scale > 0 and math.frexp(self.amp_loss_scale)[0] == 0.5):
             raise ValueError(f"amp_loss_scale must be a power of two, not {self.amp_loss_scale}")
 

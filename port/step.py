@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import port
-from port import optim, precision
+from port import optim, optimizers, precision
 from port.distributed import ALONE, World
 from port.resume import Snapshot, State
 from port.schedule import Settings
@@ -65,9 +65,7 @@ class Step:
         self.model, self.batches = state.model, state.batches
         device = next(self.model.parameters()).device
         self.index = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
-        self.lr = torch.zeros((), device=device)
-        for group in state.optimizer.param_groups:
-            group["lr"] = self.lr
+        self.lr = optimizers.Rate(state.optimizer, device)
         self.model.check_range = False
         self.model.gather = world.gather
         self.forward = Forward(self.model, settings.compile, self.notes)
@@ -79,7 +77,7 @@ class Step:
     def __call__(self, index: Tensor, lr: float) -> None:
         """One update with the examples `index` at rate `lr`."""
         self.index.copy_(index)
-        self.lr.fill_(lr)
+        self.lr.fill(lr)
         if self.may_capture and self.graph is None:
             self._try_capture()
         if self.graph is None:

@@ -1,4 +1,4 @@
-"""The training loop: one RMSProp with TensorFlow's semantics, checkpoints, resume.
+"""The training loop: one update rule (TensorFlow's RMSProp by default), checkpoints, resume.
 
 All randomness comes from three generators (order, places, noise) whose states lie in the checkpoint
 beside weights and slots, so a run that was stopped continues with the same bits as one that was
@@ -26,7 +26,7 @@ from port import (
     data,
     diagnose,
     kernels,
-    optim,
+    optimizers,
     precision,
     resume,
     schedule,
@@ -58,7 +58,7 @@ class Trained:
     step: int
     resumed_at: int
     history: list[dict[str, float]]
-    optimizer: optim.RMSProp
+    optimizer: torch.optim.Optimizer
     seconds: float
     notes: list[str] = field(default_factory=list)
     precision: dict = field(default_factory=dict)
@@ -110,8 +110,8 @@ class Run:
         order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
                                   .generate_state(2))
         batches = dataset.batches(model.config, settings, order_seed)
-        optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
-                                  epsilon=optim.rmsprop_epsilon(settings.batch_size))
+        optimizer = optimizers.make(model.named_parameters(), settings.optimizer, settings.batch_size,
+                                    settings.momentum, settings.weight_decay)
         self.state = resume.State(model, optimizer, batches,
                                   torch.Generator(device).manual_seed(noise_seed))
         self.notes: list[str] = []

@@ -1,0 +1,143 @@
+"""Which rule updates the weights, by name, in one form that training, checkpoints and resume rely on.
+
+Every tensor of an optimizer's state exists from the start, so that a checkpoint, a snapshot and a
+captured graph find the same tensors before the first update as after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from port import optim, optim_adam
+
+Parameters = Iterable[tuple[str, torch.nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An update rule.
+
+    Attributes:
+        make: builds it from parameter groups, batch size, momentum, weight decay and whether the state
+            has to stay on the device.
+        device_rate: whether the learning rate may be a tensor on any device.
+        decays: whether it knows weight decay.
+    """
+
+    make: Callable[[list[dict], int, float, float, bool], torch.optim.Optimizer]
+    device_rate: bool
+    decays: bool
+
+
+RULES: Mapping[str, Rule] = {
+    "tf-rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: optim.RMSProp(
+        groups, lr=0.0, epsilon=optim.rmsprop_epsilon(batch_size), momentum=momentum), True, False),
+    "tf-adam": Rule(lambda groups, batch_size, momentum, decay, capturable: optim_adam.Adam(
+        groups, lr=0.0), True, False),
+    "rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.RMSprop(
+        groups, lr=0.0, momentum=momentum, weight_decay=decay, capturable=capturable), False, True),
+    "sgd": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.SGD(
+        groups, lr=0.0, momentum=momentum, weight_decay=decay), True, True),
+    "adam": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.Adam(
+        groups, lr=0.0, weight_decay=decay, capturable=capturable), False, True),
+    "radam": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.RAdam(
+        groups, lr=0.0, weight_decay=decay, capturable=capturable), False, True),
+}
+
+
+def make(parameters: Parameters, rule: str = "tf-rmsprop", batch_size: int = 128,
+         momentum: float = 0.9, weight_decay: float = 0.0,
+         factors: Mapping[str, float] | None = None) -> torch.optim.Optimizer:
+    """The optimizer of a run, its state at its initial values.
+
+    Args:
+        parameters: named.
+        rule: a name in `RULES`; `tf-rmsprop` is the original's.
+        batch_size: sets the original's epsilon.
+        momentum: of the rules that have one.
+        weight_decay: added to the gradient times the weight; for the rules of PyTorch.
+        factors: prefix of a parameter's name to factor on its rate; the longest prefix that fits
+            counts, 1 without one.
+
+    Returns:
+        An optimizer whose groups have a `factor`; the rate is set by `set_rate`.
+
+    Raises:
+        ValueError: an unknown rule, weight decay where the rule has none, or a prefix that fits no
+            parameter.
+    """
+    if rule not in RULES:
+        raise ValueError(f"optimizer must be one of {', '.join(RULES)}, not {rule!r}")
+    if weight_decay and not RULES[rule].decays:
+        raise ValueError(f"weight_decay does not go with {rule}; the original's is part of its loss")
+    named = list(parameters)
+    groups = grouped(named, factors or {})
+    on_gpu = any(parameter.is_cuda for _, parameter in named)
+    optimizer = RULES[rule].make(groups, batch_size, momentum, weight_decay, on_gpu)
+    if rule not in ("tf-rmsprop", "tf-adam"):
+        _materialise(optimizer)
+    return optimizer
+
+
+def grouped(named: list[tuple[str, torch.nn.Parameter]], factors: Mapping[str, float]) -> list[dict]:
+    """Parameters with the same factor together, in their order; `params` holds named pairs."""
+    unused = [prefix for prefix in factors if not any(name.startswith(prefix) for name, _ in named)]
+    if unused:
+        raise ValueError(f"no parameter begins with {unused[0]}")
+    groups: dict[float, list] = {}
+    for name, parameter in named:
+        fitting = [prefix for prefix in factors if name.startswith(prefix)]
+        factor = factors[max(fitting, key=len)] if fitting else 1.0
+        groups.setdefault(factor, []).append((name, parameter))
+    return [{"params": members, "factor": factor} for factor, members in groups.items()]
+
+
+def _materialise(optimizer: torch.optim.Optimizer) -> None:
+    """Make torch create its state now: an update by zero at rate zero, then everything back to zero."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+        for value in optimizer.state[parameter].values():
+            if torch.is_tensor(value):
+                value.zero_()
+
+
+class Rate:
+    """The learning rate of an optimizer, changed from step to step.
+
+    Where the rule allows, the groups hold tensors on the device, which a captured graph reads; else
+    numbers. Torch's own rules take tensors only where they can be captured.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device):
+        own = isinstance(optimizer, (optim.RMSProp, optim_adam.Adam, torch.optim.SGD))
+        self.groups = optimizer.param_groups
+        self.on_device = own or device.type == "cuda"
+        if self.on_device:
+            for group in self.groups:
+                group["lr"] = torch.zeros((), device=device)
+
+    def fill(self, lr: float) -> None:
+        """Every group's rate: lr times the factor of the group."""
+        for group in self.groups:
+            rate = lr * group.get("factor", 1.0)
+            if self.on_device:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+
+def slots(named: Parameters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The very tensors of the state as `<parameter name>/<slot>`, slot by slot."""
+    named = list(named)
+    names = dict.fromkeys(slot for _, parameter in named for slot, value
+                          in optimizer.state[parameter].items() if torch.is_tensor(value))
+    return {f"{name}/{slot}": optimizer.state[parameter][slot] for slot in names
+            for name, parameter in named if slot in optimizer.state[parameter]}
