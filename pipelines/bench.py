@@ -41,6 +41,7 @@ class Options:
         threads: of the CPU; 0 for all cores.
         device: of the port, `cpu` or `cuda`; the reference runs on the CPU and only beside it.
         plain: time the port without its kernels too.
+        floors: measure what memory, arithmetic and launches allow at best, and where the time goes.
     """
 
     preset: str = "mnist"
@@ -50,6 +51,7 @@ class Options:
     threads: int = 0
     device: str = "cpu"
     plain: bool = True
+    floors: bool = False
 
 
 class Worker:
@@ -120,6 +122,8 @@ def run(options: Options, path: str | None = None) -> dict:
         for side in sides:
             side.close()
     found |= memory(found, options, threads)
+    if options.floors:
+        found["floors"] = floors(options, threads)
     print(table(found))
     if path is not None:
         write(found, Path(path))
@@ -230,6 +234,15 @@ def memory(found: dict, options: Options, threads: int) -> dict:
         worker.close()
 
 
+def floors(options: Options, threads: int) -> dict:
+    """Floors and breakdown from a process of their own; see `pipelines.bench_floors`."""
+    worker = Worker("port", options, threads)
+    try:
+        return worker.ask("floors")
+    finally:
+        worker.close()
+
+
 def table(found: dict) -> str:
     """The figures for a terminal."""
     floor, options = found["convolutions_floor_s"], found["options"]
@@ -247,6 +260,9 @@ def table(found: dict) -> str:
                      f"{found['forward_floor_multiple']:.2f} x")
     if found["memory_mb"] is not None:
         lines.append(f"  peak resident memory of training: {found['memory_mb']:.0f} MB")
+    if found.get("floors"):
+        from pipelines import bench_floors
+        lines += bench_floors.lines(found["floors"], found["minima_s"][f"port {found['fastest_step']}"])
     return "\n".join(lines + [f"  note: {note}" for note in found["notes"]])
 
 

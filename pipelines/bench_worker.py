@@ -128,6 +128,17 @@ class Port:
             peak["device_memory_mb"] = self.torch.cuda.max_memory_allocated() / 2**20
         return peak
 
+    def floors(self) -> dict:
+        """Floors of a training step on this device, and where an eager step's time goes."""
+        from pipelines import bench_floors
+        image = self.data().images[:self.batch_size].float() / 255.0
+        os.environ["SCAE_KERNELS"] = "off"  # operations inside a kernel of ours are not counted
+        operations = bench_floors.count_operations(self.step("eager"))
+        os.environ["SCAE_KERNELS"] = "auto"
+        where = bench_floors.breakdown(self.step("eager"), self.device)
+        return bench_floors.floors(bench_floors.least_bytes(self.model(), image), operations,
+                                   where["calls"], self.device) | {"breakdown": where}
+
 
 class Reference:
     """Training step and forward pass of the reference, each one `tf.function`."""

@@ -183,13 +183,17 @@ def bench(preset: Preset = "mnist",
           threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for all cores.")] = 0,
           device: Annotated[str, typer.Option(help="cpu or cuda, of the port.")] = "cpu",
           plain: Annotated[bool, typer.Option(help="Time the port without its kernels too.")] = True,
+          floors: Annotated[bool, typer.Option(
+              "--floors", help="Also what memory, arithmetic and launches allow at best, and where the "
+              "time goes.")] = False,
           json_file: Annotated[str | None, typer.Option(
               "--json", metavar="FILE", help="Where the numbers go.")] = None,
           params: Params = "params.yaml") -> None:
     """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
     from pipelines import bench as command
 
-    command.run(command.Options(preset, params, batch_size, repeats, threads, device, plain), json_file)
+    command.run(command.Options(preset, params, batch_size, repeats, threads, device, plain, floors),
+                json_file)
 
 
 def main(arguments: list[str] | None = None) -> int:
