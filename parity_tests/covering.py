@@ -51,6 +51,8 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "target": ("image", "sobel"),
 }
 N_ROWS = 16
+# An object encoder without attention, beside the rows: most of their options it does not have.
+MLP = {name: values[0] for name, values in FACTORS.items()} | {"object_encoder": "mlp"}
 _TRIES = 40
 
 
@@ -135,4 +137,5 @@ def arguments(row: dict[str, Any], index: int) -> dict[str, Any]:
             "posterior_sparsity_loss_type": row["posterior"],
             "primary_caps_sparsity_weight": row["primary_caps_sparsity_weight"],
             "weight_decay": row["weight_decay"], "feed_templates": row["feed_templates"],
+            "object_encoder": row.get("object_encoder", "set_transformer"),
             "probe": row["probe"], "target": row["target"]}}

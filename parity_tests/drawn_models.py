@@ -97,6 +97,9 @@ def draw_model(m: Maker) -> ModelCase:
     labels = None if m.flag(5) else m.rng.integers(
         0, arguments["autoencoder"]["n_classes"], (N_STEPS, batch))
     noise = None if m.flag(4) else [draw_noise(m.rng, arguments, batch) for _ in range(N_STEPS)]
+    encoder = arguments["obj_encoder"]
+    if not encoder["dropout_rate"] and not encoder["n_inducing_points"] and m.flag(4):
+        arguments["autoencoder"]["object_encoder"] = "mlp"
     return ModelCase(arguments, images, labels, noise, m.seed)
 
 
@@ -346,4 +349,4 @@ def _same_keys(case: ModelCase, ours: dict, theirs: dict, what: str, reproduce: 
 
 
 # Every value of every option, nearly every pair of values; run in every tier.
-SPECIAL = tuple(covering_case(row, index) for index, row in enumerate(covering.rows()))
+SPECIAL = tuple(covering_case(row, index) for index, row in enumerate([*covering.rows(), covering.MLP]))

@@ -26,6 +26,7 @@ SCOPES = {
     "LayerNorm": ("set_transformer/self_attention/layer_norm",
                   "object_encoder.self_attention.0.layer_norm.0."),
     "MultiHeadQKVAttention": ("set_transformer/multi_head_qkv_attention", "object_encoder.attention."),
+    "MLPEncoder": ("mlp_encoder", "object_encoder."),
     "SelfAttention": ("set_transformer/self_attention", "object_encoder.self_attention.0."),
     "InducedSelfAttention": ("set_transformer/induced_self_attention",
                              "object_encoder.self_attention.0."),

@@ -45,8 +45,10 @@ def inter_of(arguments: Mapping[str, Any]) -> list[str]:
     """Taps with respect to which the loss of this model is differentiated too."""
     if is_constellation(arguments):
         return list(CONSTELLATION_INTER)
-    return [name for name in INTER
-            if name != "part_enc/feature" or arguments["part_encoder"]["n_features"]]
+    without = set() if arguments["part_encoder"]["n_features"] else {"part_enc/feature"}
+    if arguments["autoencoder"].get("object_encoder") == "mlp":
+        without.add("obj_enc/layer0_out")
+    return [name for name in INTER if name not in without]
 
 
 def inputs_of(batches: Arrays, step: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -160,6 +160,13 @@ def _set_transformer(m: Maker) -> Case:
     return m.case(attributes, terms=2 * max(tokens, n_dims, n_out), **inputs)
 
 
+def _mlp_encoder(m: Maker) -> Case:
+    batch, tokens, features, n_dims, n_out, n_outputs = m.sizes(6, 2, 8)
+    attributes = {"n_tokens": tokens, "in_features": features, "n_layers": m.size(0, 2), "n_dims": n_dims,
+                  "n_output_dims": n_out, "n_outputs": n_outputs}
+    return m.case(attributes, terms=max(tokens * features, n_dims), x=m.normal(batch, tokens, features))
+
+
 def _with_masks(many: bool) -> Callable[..., Any]:
     def call(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> Any:
         masks = [x[key] for key in sorted(x) if key.startswith("mask_")]
@@ -215,4 +222,5 @@ ROWS = (
     OpCase("attention.SetTransformer", module(
         "attention.SetTransformer", ("out",), lambda a: a, _with_masks(True), constants=MASKS),
         _set_transformer, oracle=True),
+    OpCase("attention.MLPEncoder", plain("attention.MLPEncoder"), _mlp_encoder, oracle=True),
 )

@@ -208,6 +208,7 @@ ORACLES: dict[str, Oracle] = {
     "attention.SelfAttention": _self_attention,
     "attention.InducedSelfAttention": _self_attention,
     "attention.SetTransformer": _set_transformer,
+    "attention.MLPEncoder": lambda x, a, v: oracles.attention.mlp_encoder(x["x"], v, a["n_outputs"]),
     **{f"mixture.{name}": by_name("mixture", name) for name in (
         "normal_log_prob", "mixing_log_prob", "mixture_log_prob", "mixture_mean")},
     "mixture.mixture_mode": lambda x, a, v: oracles.mixture.mixture_mode(**x, **a),

@@ -210,3 +210,33 @@ class SetTransformer(nn.Module):
         z = self.linear[1](h)
         points = self.inducing_points.expand(x.shape[0], -1, -1)
         return self.attention(points, z, z, presence), steps
+
+
+class MLPEncoder(nn.Module):
+    """What stands in the set transformer's place in the ablation: one MLP over all parts at once.
+
+    h = MLP([x_1, …, x_K]), ReLU between the layers, the last linear, read as O features.
+
+    Args:
+        n_tokens: K.
+        in_features: size of a token.
+        n_layers: hidden layers.
+        n_dims: width of each.
+        n_output_dims: e, width of a feature.
+        n_outputs: O.
+        rng: draws the weights.
+
+    Source: the original's `scae.py` also takes an object encoder of one argument; the paper's ablation.
+    """
+
+    def __init__(self, n_tokens: int, in_features: int, n_layers: int, n_dims: int, n_output_dims: int,
+                 n_outputs: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.n_outputs = n_outputs
+        self.mlp = layers.MLP(n_tokens * in_features, [n_dims] * n_layers + [n_outputs * n_output_dims],
+                              rng)
+
+    def forward(self, x: Float[Tensor, "batch n f"], presence: Array | None = None,
+                dropout_masks: list[Array] | None = None
+                ) -> tuple[Float[Tensor, "batch o e"], list[tuple[Array, Array]]]:
+        return self.mlp(x.flatten(1)).unflatten(-1, (self.n_outputs, -1)), []

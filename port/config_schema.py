@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "vote_type": ("enc", "soft", "hard"),
     "pres_type": ("enc", "soft", "hard"),
     "target": ("image", "sobel"),
+    "object_encoder": ("set_transformer", "mlp"),
     "prior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "posterior_sparsity_loss_type": ("l2", "entropy", "kl"),
     "paddings": ("VALID",),
@@ -116,7 +117,11 @@ class ObjDecoder:
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """Loss weights, gradient stops, what feeds the loss decoder and what it has to reconstruct."""
+    """Loss weights, gradient stops, what feeds the loss decoder and what it has to reconstruct.
+
+    `object_encoder` is the set transformer or, in its place, an MLP of `n_layers` hidden layers of `n_dims`
+    over poses, presences and features of all parts.
+    """
 
     n_classes: int = 10
     dynamic_l2_weight: float = 10.0
@@ -137,6 +142,7 @@ class Autoencoder:
     feed_templates: bool = True
     probe: bool = True
     target: str = "image"
+    object_encoder: str = "set_transformer"
 
 
 # Stands in a stored configuration for what nobody said and no shape shows; run with the default.
@@ -186,9 +192,18 @@ class Config:
         if self.part_decoder.colorize_templates and not self.part_encoder.n_features:
             raise ConfigError("colorize_templates takes the colour from the special features: set "
                               "n_part_special_features above 0 or colorize_templates to false")
+        if self.autoencoder.object_encoder == "mlp" and (
+                self.obj_encoder.dropout_rate or self.obj_encoder.n_inducing_points):
+            raise ConfigError("object_encoder mlp has no attention: set dropout_rate and "
+                              "n_inducing_points to 0")
         if self.cnn.output_side(self.canvas) < 1:
             raise ConfigError(f"canvas_size {self.canvas} is too small for the convolutions "
                               f"(strides {self.cnn.strides})")
+
+    @property
+    def feeds_templates(self) -> bool:
+        """Whether the object encoder sees templates; an MLP gets none, as the original would call it."""
+        return self.autoencoder.feed_templates and self.autoencoder.object_encoder == "set_transformer"
 
     def to_arguments(self) -> dict[str, Any]:
         """Nested plain dictionary in the original's argument names, as `reference` takes it."""

@@ -23,6 +23,7 @@ KINDS = {"scae": ("conv_net_2d/", "capsule_image_encoder/", "template_based_imag
                   "image_capsule/"),
          "constellation": ("constellation_capsule/", "constellation_decoder/")}
 CAPSULE_LAYER = "image_capsule/capsule_layer"
+MLP_ENCODER = "mlp_encoder/mlp"  # of no original: the ablation without a set transformer
 DUMMY_VOTE = "image_capsule/capsule_likelihood/dummy_vote"
 VOTE_SCALE_BIAS = f"{CAPSULE_LAYER}/add_3/b"
 # Variables that may be without optimizer slots beside others that have them: no gradient reaches
@@ -178,7 +179,9 @@ def _parts(look: _Look) -> dict[str, Any]:
         raise InferenceError(f"{decoder}/templates has {template_channels} channels, "
                              f"conv_net_2d/conv_2d_0/w takes {channels}")
     colour = f"{decoder}/mlp/linear_0/w" in look
-    tokens = look("set_transformer/linear/w", 2)[0]
+    mlp = f"{MLP_ENCODER}/linear_0/w" in look
+    tokens, beyond = (divmod(look(f"{MLP_ENCODER}/linear_0/w", 2)[0], n_parts) if mlp
+                      else (look("set_transformer/linear/w", 2)[0], 0))
     pixels = template_height * template_width * channels
     kernels = kernels[:1] if len(set(kernels)) == 1 else kernels
     known = {"output_channels": tuple(widths), "kernel_shapes": tuple(kernels), "n_channels": channels,
@@ -201,13 +204,14 @@ def _parts(look: _Look) -> dict[str, Any]:
     for kind, numbers in types.items():
         features, rest = divmod(outputs, n_parts)
         features -= numbers
-        for fed in (True, False):
-            if (not rest and tokens == 7 + features + pixels * fed
+        for fed in (True, False)[mlp:]:
+            if (not rest and not beyond and tokens == 7 + features + pixels * fed
                     and (not colour or look(f"{decoder}/mlp/linear_0/w", 2)[0] == features)):
-                return known | {"grid": grid, "encoder_type": kind, "feed_templates": fed,
-                                "n_part_special_features": features}
-    raise InferenceError(f"{head} gives {outputs} numbers for {n_parts} parts and set_transformer/linear/w "
-                         f"takes {tokens}: no head and number of special features fit both")
+                return known | ({} if mlp else {"feed_templates": fed}) | {
+                    "grid": grid, "encoder_type": kind, "n_part_special_features": features}
+    encoder = f"{MLP_ENCODER}/linear_0/w" if mlp else "set_transformer/linear/w"
+    raise InferenceError(f"{head} gives {outputs} numbers for {n_parts} parts and {encoder} "
+                         f"takes {tokens} of each: no head and number of special features fit both")
 
 
 def _set_transformer(look: _Look) -> dict[str, Any]:
@@ -241,8 +245,18 @@ def _hiddens(look: _Look, scope: str) -> tuple[int | tuple[int, ...], int]:
     return sizes[0] if len(sizes) == 2 else tuple(sizes[:-1]), sizes[-1]
 
 
+def _mlp_encoder(look: _Look) -> dict[str, Any]:
+    """Layers and widths of an object encoder that is an MLP."""
+    n_layers = look.count(f"{MLP_ENCODER}/linear", "/w", "_0") - 1
+    _, n_caps, n_features, _ = look(f"{CAPSULE_LAYER}/batch_mlp/batch_linear/weights", 4)
+    known = {"object_encoder": "mlp", "n_layers": n_layers, "n_obj_caps": n_caps,
+             "n_output_dims": n_features, "n_inducing_points": 0, "dropout_rate": 0.0}
+    return known | ({"n_dims": look(f"{MLP_ENCODER}/linear_0/w", 2)[1]} if n_layers else {})
+
+
 def _objects(look: _Look) -> dict[str, Any]:
-    known = _set_transformer(look)
+    mlp = f"{MLP_ENCODER}/linear_0/w" in look
+    known = _mlp_encoder(look) if mlp else _set_transformer(look) | {"object_encoder": "set_transformer"}
     hiddens, params = _hiddens(look, f"{CAPSULE_LAYER}/batch_mlp")
     return known | {"n_hiddens": hiddens, "n_obj_caps_params": params}
 

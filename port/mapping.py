@@ -71,6 +71,8 @@ MAPPING: tuple[Row, ...] = (
           ("layer_norm{j}/beta", "layer_norm.{j}.bias", "same"),
           ("mlp/linear{j}/w", "mlp.linear.{j}.weight", "transpose"),
           ("mlp/linear{j}/b", "mlp.linear.{j}.bias", "same"))),
+    Row("mlp_encoder/mlp/linear{i}/w", "object_encoder.mlp.linear.{i}.weight", "transpose"),
+    Row("mlp_encoder/mlp/linear{i}/b", "object_encoder.mlp.linear.{i}.bias"),
     Row("image_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/weights",
         "object_decoder.capsule_layer.batch_mlp.{i}.batch_linear.{j}.weight"),
     Row("image_capsule/capsule_layer/batch_mlp{i}/batch_linear{j}/add/b",

@@ -62,14 +62,19 @@ class ImageAutoencoder(nn.Module):
             config.canvas, part.n_caps, part.n_features, config.part_decoder, rng)
         size = config.part_decoder.template_size
         n_tokens = part.n_caps_dims + 1 + part.n_features
-        if settings.feed_templates:
+        if config.feeds_templates:
             n_tokens += size[0] * size[1] * config.channels
         objects_in = config.obj_encoder
-        self.object_encoder = attention.SetTransformer(
-            n_tokens, objects_in.n_layers, objects_in.n_heads, objects_in.n_dims,
-            objects_in.n_output_dims, objects_in.n_outputs, objects_in.layer_norm, rng,
-            objects_in.n_inducing_points, objects_in.dropout_rate,
-            "log_presence" if "Q01" in repairs else "faithful")
+        if settings.object_encoder == "mlp":
+            self.object_encoder = attention.MLPEncoder(
+                part.n_caps, n_tokens, objects_in.n_layers, objects_in.n_dims,
+                objects_in.n_output_dims, objects_in.n_outputs, rng)
+        else:
+            self.object_encoder = attention.SetTransformer(
+                n_tokens, objects_in.n_layers, objects_in.n_heads, objects_in.n_dims,
+                objects_in.n_output_dims, objects_in.n_outputs, objects_in.layer_norm, rng,
+                objects_in.n_inducing_points, objects_in.dropout_rate,
+                "log_presence" if "Q01" in repairs else "faithful")
         self.object_decoder = objects.ImageCapsule(
             objects_in.n_output_dims, config.obj_decoder, rng,
             "normalised" if "Q03" in repairs else "faithful")
@@ -152,7 +157,7 @@ class ImageAutoencoder(nn.Module):
         tokens = [pose, 1.0 - presence[..., None]]
         if parts.feature is not None:
             tokens.append(parts.feature)  # Q24: never cut
-        if settings.feed_templates:
+        if config.feeds_templates:
             batch, n_parts = pose.shape[:2]
             # The original flattens channels last.
             flat = token_templates.permute(0, 1, 3, 4, 2).flatten(2)

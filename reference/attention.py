@@ -225,3 +225,37 @@ class SetTransformer(NamedModule):
         z = self.linear[1](h)
         points = tf.repeat(self.inducing_points, x.shape[0], axis=0)
         return self.attention(points, z, z, presence), steps
+
+
+class MLPEncoder(NamedModule):
+    """What stands in the set transformer's place in the ablation: one MLP over all parts at once.
+
+    h = MLP([x_1, …, x_K]), ReLU between the layers, the last linear, read as O features.
+
+    Args:
+        scope: holds `mlp`.
+        n_tokens: K.
+        in_features: size of a token.
+        n_layers: hidden layers.
+        n_dims: width of each.
+        n_output_dims: e, width of a feature.
+        n_outputs: O.
+        rng: draws the weights.
+        dtype: of the variables.
+
+    Source: the original's `scae.py` also takes an object encoder of one argument; the paper's ablation.
+    """
+
+    def __init__(self, scope: str, n_tokens: int, in_features: int, n_layers: int, n_dims: int,
+                 n_output_dims: int, n_outputs: int, rng: np.random.Generator,
+                 dtype: tf.DType = tf.float32) -> None:
+        super().__init__(scope, dtype)
+        self.n_outputs = n_outputs
+        self.mlp = layers.MLP(join(scope, "mlp"), n_tokens * in_features,
+                              [n_dims] * n_layers + [n_outputs * n_output_dims], rng, dtype)
+
+    def __call__(self, x: Float[tf.Tensor, "batch n f"], presence: Array | None = None,
+                 dropout_masks: list[Array] | None = None
+                 ) -> tuple[Float[tf.Tensor, "batch o e"], list[tuple[Array, Array]]]:
+        flat = tf.reshape(x, [x.shape[0], -1])
+        return tf.reshape(self.mlp(flat), [x.shape[0], self.n_outputs, -1]), []

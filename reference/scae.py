@@ -61,14 +61,22 @@ class ImageAutoencoder(NamedModule):
             a["part_decoder"], rng, dtype)
         size = a["part_decoder"]["template_size"]
         n_tokens = part["n_caps_dims"] + 1 + part["n_features"]
-        if settings["feed_templates"]:
+        # An encoder of one argument gets poses, presences and features only, as the original calls it.
+        mlp = settings.get("object_encoder", "set_transformer") == "mlp"
+        self.feeds_templates = settings["feed_templates"] and not mlp
+        if self.feeds_templates:
             n_tokens += size[0] * size[1] * a["channels"]
         objects_in = a["obj_encoder"]
-        self.object_encoder = attention.SetTransformer(
-            "set_transformer", n_tokens, objects_in["n_layers"], objects_in["n_heads"],
-            objects_in["n_dims"], objects_in["n_output_dims"], objects_in["n_outputs"],
-            objects_in["layer_norm"], rng, objects_in["n_inducing_points"],
-            objects_in["dropout_rate"], "log_presence" if "Q01" in repairs else "faithful", dtype)
+        if mlp:
+            self.object_encoder = attention.MLPEncoder(
+                "mlp_encoder", part["n_caps"], n_tokens, objects_in["n_layers"], objects_in["n_dims"],
+                objects_in["n_output_dims"], objects_in["n_outputs"], rng, dtype)
+        else:
+            self.object_encoder = attention.SetTransformer(
+                "set_transformer", n_tokens, objects_in["n_layers"], objects_in["n_heads"],
+                objects_in["n_dims"], objects_in["n_output_dims"], objects_in["n_outputs"],
+                objects_in["layer_norm"], rng, objects_in["n_inducing_points"],
+                objects_in["dropout_rate"], "log_presence" if "Q01" in repairs else "faithful", dtype)
         self.object_decoder = objects.ImageCapsule(
             "image_capsule", objects_in["n_output_dims"], a["obj_decoder"], rng,
             "normalised" if "Q03" in repairs else "faithful", dtype)
@@ -141,7 +149,7 @@ class ImageAutoencoder(NamedModule):
         tokens = [pose, 1.0 - presence[..., None]]
         if parts.feature is not None:
             tokens.append(parts.feature)  # Q24: never cut
-        if settings["feed_templates"]:
+        if self.feeds_templates:
             batch, n_parts = pose.shape[:2]
             flat = tf.reshape(token_templates, [token_templates.shape[0], n_parts, -1])
             tokens.append(tf.repeat(flat, batch, axis=0) if flat.shape[0] != batch else flat)

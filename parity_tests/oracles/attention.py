@@ -216,3 +216,21 @@ def set_transformer_output(z, presence, variables: Variables, n_heads: int) -> n
         queries[b] = points[0]
     heads = sub_scope(variables, "multi_head_qkv_attention")
     return multi_head_qkv_attention(queries, z, z, presence, heads, n_heads)
+
+
+def mlp_encoder(x, variables: Variables, n_outputs: int) -> np.ndarray:
+    """One MLP over the tokens of all parts in a row; its output is cut into O features.
+
+    Args: x [B, N, f]; variables mlp/linear_0/w, ... Returns [B, O, d_out].
+    Source: the paper's ablation; scae.py calls an object encoder of one argument.
+    """
+    x = as64(x)
+    rows = np.zeros((x.shape[0], x.shape[1] * x.shape[2]))
+    for b, n, i in np.ndindex(x.shape):
+        rows[b, n * x.shape[2] + i] = x[b, n, i]
+    found = layers.mlp(rows, sub_scope(variables, "mlp"))
+    width = found.shape[1] // n_outputs
+    out = np.zeros((x.shape[0], n_outputs, width))
+    for b, o, i in np.ndindex(out.shape):
+        out[b, o, i] = found[b, o * width + i]
+    return out
