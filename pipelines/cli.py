@@ -62,18 +62,32 @@ def evaluate(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
 
 
 @app.command()
-def reconstruct(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+def reconstruct(run: Annotated[str | None, typer.Argument(
+                    metavar="[RUN]", help="Folder of a run, as results/train/digits/0; it says preset, "
+                    "data and seed.")] = None,
+                preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
                 model: Annotated[str | None, typer.Option(
                     metavar="DIR", help="Folder of a model; default: the trained one.")] = None,
-                images: Annotated[int, typer.Option(min=1, help="How many test images.")] = 16,
+                images: Annotated[str, typer.Option(
+                    metavar="FILE|N", help="How many test images, or a file of images (.npy, .npz, "
+                    ".png, …).")] = "16",
+                out: Annotated[str | None, typer.Option(
+                    metavar="DIR", help="Folder of the pictures; default: reconstruct/<preset>/<seed> in "
+                    "the results.")] = None,
                 device: Device = None, params: Params = "params.yaml",
                 results: Results = "results") -> None:
-    """Pictures: reconstructions, templates, parts in place."""
+    """Pictures: reconstructions, templates, parts in place, which capsule explains which part."""
     from pipelines import reconstruct as command
     from pipelines import settings
 
-    for path in command.run(settings.load_preset(preset, overrides, params), seed, results, model,
-                            images, device):
+    if run is not None:
+        if model or overrides:
+            raise settings.BadInput("RUN says its own settings: leave --model and --set out")
+        paths = command.of_run(run, results, images, device, out)
+    else:
+        paths = command.run(settings.load_preset(preset, overrides, params), seed, results, model,
+                            images, device, out)
+    for path in paths:
         print(path)
 
 

@@ -1,10 +1,12 @@
-"""Pictures of what a model sees: templates, reconstructions, where parts go, what capsules draw.
+"""Pictures of what a model sees: templates, reconstructions, parts in place, what capsules draw and explain.
 
 PNG files with whole-number enlargement, so that a pixel stays a square.
 """
 
 from __future__ import annotations
 
+import colorsys
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ def write(folder: Path, model: torch.nn.Module, split: data.Split, n_images: int
         -> list[Path]:
     """Write the pictures of the first images of a split, shifted by draws of `seed`, no noise.
 
+    Beside them explained.json: of each image its parts, with presence, the object capsule that explains
+    each and the posterior probability of that.
+
     Raises:
         DataError: the split is empty.
     """
@@ -30,20 +35,34 @@ def write(folder: Path, model: torch.nn.Module, split: data.Split, n_images: int
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     image = data.place(split.images[:n_images].to(device), model.config.canvas, generator)
-    result = model(image, pictures=True)
+    result = model(image, taps=True, pictures=True)
     shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
     presence = result.part_presence.cpu().numpy()
     objects = result.posterior_presence.cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
     given = image.cpu().numpy()
+    taps = {name: result.taps[name].cpu().numpy() for name in (
+        "part_dec/mixing_logits_with_bg", "res/is_from_capsule", "res/posterior_mixing_probs")}
+    winner, posterior = taps["res/is_from_capsule"], taps["res/posterior_mixing_probs"]
+    drawn = part_shares(taps["part_dec/mixing_logits_with_bg"], shown["transformed_templates"])
     aim = [] if np.array_equal(shown["target"], given) else [shown["target"]]  # edges, say
     paths = {
         "reconstructions": grid([given, *aim, shown["bottom_up"], shown["top_down"]]),
         "templates": sheet(shown["templates"][0]),
         "parts": part_rows(given, shown["transformed_templates"], presence),
+        "transformed": grid([np.concatenate([one[None], parts]) for one, parts in zip(
+            given[:8], shown["transformed_templates"][:8], strict=True)]),
         "capsules": capsule_rows(given, shown["top_down"], shown["per_capsule"], objects),
+        "explained": explained_rows(given, drawn, winner, presence),
     }
-    return [save_png(folder / f"{name}.png", picture) for name, picture in paths.items()]
+    written = [save_png(folder / f"{name}.png", picture) for name, picture in paths.items()]
+    rows = [{"image": i, "label": int(split.labels[i]), "parts": [
+        {"part": k, "presence": round(float(presence[i, k]), 4), "capsule": int(winner[i, k]),
+         "posterior": round(float(posterior[i, k, winner[i, k]]), 4)}
+        for k in np.argsort(-presence[i], kind="stable").tolist()]} for i in range(n_images)]
+    path = folder / "explained.json"
+    path.write_text(json.dumps(rows) + "\n")
+    return [*written, path]
 
 
 def grid(rows: list[np.ndarray]) -> np.ndarray:
@@ -93,6 +112,49 @@ def capsule_rows(image: np.ndarray, top_down: np.ndarray, drawn: np.ndarray, pre
     for picture, together, alone, present in zip(image, top_down, drawn, presence, strict=True):
         order = np.argsort(-present, kind="stable")[:n_capsules]
         rows.append(np.concatenate([picture[None], together[None], alone[order]]))
+    return grid(rows[:n_images])
+
+
+def part_shares(mixing_logits: np.ndarray, transformed: np.ndarray) -> np.ndarray:
+    """How much light each part adds to the mixture's mean, `[B, K, S, S]`; the background is left out.
+
+    Args:
+        mixing_logits: channels last, the background behind the parts, `[B, K + 1, S, S, 1 or C]`.
+        transformed: the templates in place, `[B, K, C, S, S]`.
+    """
+    weight = np.exp(mixing_logits - mixing_logits.max(1, keepdims=True))
+    weight = np.moveaxis(weight / weight.sum(1, keepdims=True), -1, 2)[:, :-1]
+    return (weight * transformed).mean(2)
+
+
+def capsule_colour(capsule: int) -> np.ndarray:
+    """A colour for the number of a capsule, the same in every picture; neighbours differ in hue."""
+    return np.array(colorsys.hsv_to_rgb(capsule * 0.618034 % 1.0, 0.85 - 0.3 * (capsule // 8 % 2), 1.0))
+
+
+def explained_rows(image: np.ndarray, drawn: np.ndarray, winner: np.ndarray, presence: np.ndarray,
+                   n_images: int = 8, n_capsules: int = 6) -> np.ndarray:
+    """Each image, its parts in the colours of the capsules that explain them, then each capsule alone.
+
+    Capsules come in the order of the presence of the parts they explain; equal colours are one capsule.
+
+    Args:
+        image: `[B, C, S, S]`.
+        drawn: from `part_shares`.
+        winner: capsule of each part, `[B, K]`.
+        presence: of the parts, `[B, K]`.
+    """
+    rows = []
+    n_capsules = min(n_capsules, int(winner.max(initial=0)) + 1)
+    for picture, parts, capsules, present in zip(image, drawn, winner, presence, strict=True):
+        colours = np.stack([capsule_colour(capsule) for capsule in capsules])
+        light = parts / max(float(parts.sum(0).max()), 1e-8)
+        weight = np.bincount(capsules, present, n_capsules)
+        order = np.argsort(-weight, kind="stable")[:n_capsules]
+        chosen = [np.ones(len(capsules), bool), *(capsules == o for o in order)]
+        grey = np.broadcast_to(picture, (3, *picture.shape[1:])) if len(picture) == 1 else picture
+        rows.append(np.stack([grey, *(np.einsum("kc,khw->chw", colours[one], light[one])
+                                      for one in chosen)]))
     return grid(rows[:n_images])
 
 

@@ -27,6 +27,9 @@ PICTURES = (
      "them, weighted by presence."),
     ("capsules", "Object capsules alone", "Each image, the top-down reconstruction, then what its "
      "most present object capsules draw alone from their own votes, in order of posterior presence."),
+    ("explained", "Which capsule explains which part", "Each image, its parts in the colours of the "
+     "object capsules that explain them, then those capsules one by one; a colour is one capsule in "
+     "all rows."),
 )
 ROWS = (
     ("posterior_kmeans", "k-means, posterior presences", "shifted"),

@@ -221,6 +221,26 @@ def load_preset(name: str, overrides: list[str] | None = None,
     return Preset(name, sections, model)
 
 
+def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
+    """Preset and seed of a run, from the config.json in its folder alone.
+
+    Raises:
+        BadInput: it is no run's folder.
+    """
+    try:
+        found = port.run_folder.settings_of(folder)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    wanted = {"preset": str, "prepare": dict, "train": dict, "evaluate": dict, "model": dict}
+    missing = [key for key, kind in wanted.items() if not isinstance(found.get(key), kind)]
+    if missing:
+        raise BadInput(f"{Path(folder) / 'config.json'} is no run's: it has no {missing[0]}; name the "
+                       "folder that the train stage wrote, as results/train/digits/0")
+    sections = {name: dict(found[name]) for name in ("prepare", "train", "evaluate")}
+    seed = sections["train"].pop("seed", 0)
+    return Preset(found["preset"], sections, dict(found["model"])), int(seed)
+
+
 def load_model_keys(path: str | os.PathLike) -> dict:
     """Flat model keys of a JSON or YAML file; a recording's manifest is taken as it is.
 
@@ -243,7 +263,8 @@ def load_model(folder: str | os.PathLike):
         BadInput: no model there, or it cannot be read.
     """
     folder = Path(folder)
-    if not (folder / "config.json").exists():
+    inside = folder / port.run_folder.MODEL if port.run_folder.is_run(folder) else folder
+    if not all((inside / name).exists() for name in ("config.json", "model.safetensors")):
         raise BadInput(f"no model in {folder}; run the train stage first, or name a folder with "
                        "config.json and model.safetensors")
     try:

@@ -1,6 +1,6 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
-from port import config, convert, optim, quirks
+from port import config, convert, optim, quirks, run_folder
 from port.checkpoint import load, save
 from port.config import Config, ConfigError
 from port.constellation import ConstellationAutoencoder
@@ -11,5 +11,5 @@ from port.scae import ImageAutoencoder, Result
 
 __version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "ImageAutoencoder", "Noise", "Result",
-           "build", "config", "convert", "from_tf", "load", "noise_plan", "optim", "quirks", "save",
-           "to_tf"]
+           "build", "config", "convert", "from_tf", "load", "noise_plan", "optim", "quirks", "run_folder",
+           "save", "to_tf"]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from port import optim
+from port import optim, run_folder
 from port.config import ConfigError, from_arguments
 from port.models import Model, build
 
@@ -85,18 +85,25 @@ def _card(model: Model, note: str) -> str:
 
 
 def load(folder: str | Path) -> Model:
-    """A model from its folder, in eval mode.
+    """A model from its folder, in eval mode, with the `preprocessing` of its data.
 
     Args:
-        folder: as `save` writes it.
+        folder: as `save` writes it, or a run's, with the model in its folder `model`. A run tells the
+            data source and shifts too (`port.run_folder.Preprocessing`).
 
     Raises:
         CheckpointError: a file is missing or damaged, or weights and configuration differ.
     """
-    folder = Path(folder)
+    folder, settings = Path(folder), None
+    if run_folder.is_run(folder):
+        try:
+            settings = run_folder.settings_of(folder)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        folder = folder / run_folder.MODEL
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: no {name}; expected a folder written by port.save")
+            raise CheckpointError(f"{folder}: no {name}; expected a folder of port.save, or a run's")
     try:
         arguments = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(arguments, dict):
@@ -114,6 +121,10 @@ def load(folder: str | Path) -> Model:
     except RuntimeError as error:
         raise CheckpointError(f"{folder}: weights do not fit config.json: "
                               f"{' '.join(str(error).split())}") from error
+    try:
+        model.preprocessing = run_folder.preprocessing(config, settings)
+    except ValueError as error:
+        raise CheckpointError(f"{folder.parent}: {error}") from error
     return model.eval()
 
 
