@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: templates, reconstructions, parts in place, what capsules draw and explain.
+"""Pictures of what a model sees: templates, reconstructions, parts in place, what capsules explain.
 
 PNG files with whole-number enlargement, so that a pixel stays a square.
 """
