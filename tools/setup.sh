@@ -88,7 +88,9 @@ make_environment() {
     fi
     say "$place" >"$STAMP"
     # antlr4-python3-runtime and this project are built; the constraints pin what builds them.
-    "$UV" pip sync --python .venv/bin/python --require-hashes \
+    # Bytecode is made once, here: where Python may not write it (PYTHONDONTWRITEBYTECODE, as in many
+    # images) every process would compile torch and TensorFlow again, ten seconds of it.
+    "$UV" pip sync --python .venv/bin/python --require-hashes --compile-bytecode \
         --build-constraints tools/build.lock requirements.lock
     "$UV" pip install --python .venv/bin/python --no-deps \
         --build-constraints tools/build.lock -e .
