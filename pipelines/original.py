@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -89,6 +90,7 @@ def read(path: str | os.PathLike) -> Original:
     Raises:
         BadInput: nothing there, damaged, incomplete or outside the folder named.
     """
+    refuse_nothing(Path(path))
     reference = reference_side()
     from reference.checkpoint import files_of
 
@@ -103,6 +105,21 @@ def read(path: str | os.PathLike) -> Original:
     except OSError as error:
         raise BadInput(f"{error.filename or path}: {error.strerror}") from None
     return Original(Path(prefix), arrays, digest.hexdigest())
+
+
+def refuse_nothing(path: Path) -> None:
+    """Say that nothing is there before TensorFlow takes its seconds to load; the rest is its reader's.
+
+    Raises:
+        BadInput: neither the path nor a file that begins with it exists.
+    """
+    try:
+        there = path.exists() or any(path.parent.glob(glob.escape(path.name) + "*"))
+    except OSError:
+        return  # the reader says which place may not be opened
+    if not there:
+        raise BadInput(f"{path}: no checkpoint there; expected {path.name}.index and "
+                       f"{path.name}.data-00000-of-00001, or a folder that holds them")
 
 
 def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str]
