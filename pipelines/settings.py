@@ -14,7 +14,7 @@ from pathlib import Path
 import port
 from port import train
 
-STAGES = ("prepare", "train", "evaluate", "parity", "convert", "report")
+STAGES = ("prepare", "train", "evaluate", "parity", "convert", "report", "ablation")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
@@ -322,9 +322,9 @@ def evaluation_name(preset: str, on: str | None = None) -> str:
 
 def _typed(value, wanted: str, where: str):
     """Accept what YAML may have written for a number (an int for a float, '1e-4' as a string)."""
-    kinds = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict}
+    kinds = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict, "list": list}
     kind = kinds[wanted]
-    if value is None and kind is dict:
+    if value is None and kind in (dict, list):
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
