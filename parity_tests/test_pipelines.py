@@ -116,7 +116,9 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     expected |= {f"{stage}_constellation@{preset}-{seed}" for stage in ("train", "evaluate")
                  for preset in matrix["constellations"] for seed in seeds}
     expected |= {f"prepare_constellation@{preset}" for preset in matrix["constellations"]}
-    assert names == expected | {"aggregate_digits", "report"}
+    ablation = settings.load_params(REPOSITORY / "params.yaml")["ablation"]
+    expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
+    assert names == expected | {"aggregate_digits", "ablation_table", "report"}
     known = settings.load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
     assert set(matrix["constellations"]) <= set(known) - set(presets)
@@ -137,7 +139,7 @@ def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:
 
 def test_parameters_are_those_of_the_stage_s_own_preset(index) -> None:
     for stage in index.stages:
-        if "@" in stage.name and "_digits" not in stage.name:
+        if "@" in stage.name and "_digits" not in stage.name and not stage.name.startswith("ablation"):
             preset = stage.name.split("@")[1].split("-")[0]
             named = {key.split(".")[1] for parameters in stage.params for key in parameters.params
                      if key.startswith("presets.")}
@@ -153,7 +155,9 @@ def done(tmp_path_factory, tier) -> Path:
     text = (folder / "params.yaml").read_text()
     small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
             "  more_digits_seeds: [1]\n  constellations: []\n"
-    (folder / "params.yaml").write_text(re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M))
+    text = re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M)
+    (folder / "params.yaml").write_text(re.sub(r"(?s)(?<=^  rows:\n).*?(?=^  changes:)", "  - complete\n",
+                                               text, flags=re.M))
     run(folder, all_pipelines=True)
     assert stale(folder) == set()
     return folder
@@ -200,6 +204,8 @@ def test_results_from_elsewhere_are_aggregated_without_training(done, tmp_path) 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('{"value": 2}')
     assert run(folder, f"{PAPER}:aggregate@usps", single_item=True) == ["aggregate@usps"]
+    (folder / "results" / "ablation_table").mkdir()
+    (folder / "results" / "ablation_table" / "metrics.json").write_text('{"value": 2}')
     assert run(folder, f"{PAPER}:report", single_item=True) == ["report"]
     assert not (folder / "results" / "train" / "usps" / "0" / "model").exists()
 
@@ -208,7 +214,8 @@ def test_results_from_elsewhere_are_aggregated_without_training(done, tmp_path) 
     "results/train/mnist/0/metrics.json", "results/train/mnist/0/config.json",
     "results/train/mnist/0/environment.json", "results/evaluate/mnist/0/metrics.json",
     "results/evaluate/mnist_on_affnist/3/config.json", "results/aggregate/mnist/metrics.json",
-    "results/aggregate/mnist/curves.csv"])
+    "results/aggregate/mnist/curves.csv", "results/ablation/no_noise/0/config.json",
+    "results/ablation_table/metrics.json"])
 def test_git_keeps_what_an_aggregate_needs(path) -> None:
     assert not ignored(path)
 

@@ -92,18 +92,41 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
 
 
 @app.command()
-def report(params: Params = "params.yaml", results: Results = "results",
+def equivariance(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")],
+                 device: Device = None, params: Params = "params.yaml",
+                 results: Results = "results") -> None:
+    """Whether part poses move with the image: error in pixels under shifts and turns."""
+    from pipelines import equivariance as command
+    from pipelines import settings
+
+    command.run(run, settings.equivariance(params), results, device)
+
+
+@app.command()
+def report(runs: Annotated[list[str] | None, typer.Argument(
+               metavar="[RUN]…", help="Folders of runs: put them side by side instead.")] = None,
+           params: Params = "params.yaml", results: Results = "results",
            presets: Annotated[list[str] | None, typer.Option(
                metavar="NAME", help="Over the aggregates of this preset instead, or `all`; may be "
                "repeated.")] = None,
            out: Annotated[str | None, typer.Option(
                metavar="FILE", help="The page; default: report.html in the results, paper.html with "
-               "--presets.")] = None) -> None:
-    """One self-contained page of everything that was measured."""
-    from pipelines import paper_report, settings
+               "--presets, runs.html with RUN.")] = None,
+           diff: Annotated[tuple[str, str] | None, typer.Option(
+               metavar="A B", help="Print what differs between two parity JSONs, or two runs; ends with 1 "
+               "if a parity of B got worse past its bound.")] = None) -> None:
+    """One self-contained page of everything that was measured, or of some runs."""
+    from pipelines import differences, paper_report, run_report, settings
     from pipelines import report as stage
 
-    if presets:
+    if bool(runs) + bool(presets) + (diff is not None) > 1:
+        raise settings.BadInput("give one of RUN…, --presets and --diff")
+    if diff is not None:
+        differences.run(*diff)
+        return
+    if runs:
+        path = run_report.run(runs, results, out)
+    elif presets:
         path = paper_report.run(presets, results, out)
     else:
         section = settings.load_params(params).get("report") or {}

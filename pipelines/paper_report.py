@@ -5,7 +5,8 @@
 
 Reads results/aggregate/<preset>/ (metrics.json, curves.csv) and, for the first seed that has them,
 the confusion table and pictures of results/evaluate/<preset>/<seed>/. The committed aggregates are
-enough; what is not there is named with the command that makes it.
+enough; what is not there is named with the command that makes it. Below them the ablation, from
+results/ablation_table/metrics.json.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def run(presets: list[str], results: str | os.PathLike = settings.RESULTS,
         "title": "Stacked Capsule Autoencoders: results over seeds",
         "table": summary(results, found), "sources": sources(),
         "presets": [section(name, measured, results) for name, measured in found.items()],
+        "ablation": report.read(results / "ablation_table" / "metrics.json"),
         "min_seeds": paper.MIN_SEEDS})
     return report.write(Path(out or results / "paper.html"), page)
 

@@ -30,6 +30,9 @@ CURVES = (
     ("Probes trained along", "share of held-out images right",
      ("held_out_posterior_probe", "held_out_prior_probe")),
 )
+POINT_CURVES = (
+    ("Segmentation", "share of points right", ("held_out_segmentation",)),
+)
 SEED_CURVES = (
     ("reconstruction", "nats per image", ("rec_ll", "held_out_rec_ll")),
     ("probes", "share of held-out images right",
@@ -37,7 +40,7 @@ SEED_CURVES = (
 )
 NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "training",
          "held_out_log_prob": "held out", "held_out_posterior_probe": "posterior",
-         "held_out_prior_probe": "prior"}
+         "held_out_prior_probe": "prior", "held_out_segmentation": "held out"}
 
 
 def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -128,6 +131,47 @@ def curves_over_seeds(rows: list[dict]) -> list[tuple[str, str]]:
         axes.set_ylabel(unit, color=INK, fontsize=9)
         axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=9)
         charts.append((name, _svg(figure)))
+    return charts
+
+
+def followed(motions: list[dict]) -> str:
+    """Error of part poses for each motion: half of the parts on the line, its median, before and after."""
+    figure, axes = _figure(6.4, 0.9 + 0.55 * len(motions))
+    for place, row in enumerate(motions):
+        for moment, colour, offset in (("initial", SECOND, 0.16), ("final", FIRST, -0.16)):
+            error = row[moment]["error"]
+            axes.plot([error["25"], error["75"]], [place + offset] * 2, color=colour, linewidth=3)
+            axes.plot(error["50"], place + offset, "o", color=colour, markersize=6, markeredgewidth=0,
+                      label={"initial": "untrained", "final": "trained"}[moment] if not place else None)
+        axes.plot([row["final"]["required"]["50"]] * 2, [place - 0.4, place + 0.4], color=THIRD,
+                  linewidth=2, linestyle=(0, (2, 1.2)), label=None if place else "a part that stays")
+    axes.set_yticks(range(len(motions)), [row["motion"] for row in motions])
+    axes.set_ylim(len(motions) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("distance of a part's corners from where the motion puts them, pixels", color=INK,
+                    fontsize=9)
+    axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=9)
+    return _svg(figure)
+
+
+def curves_of_runs(histories: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+                   ) -> list[tuple[str, str]]:
+    """(title, SVG) of each column that a run's history has, one line a run."""
+    charts = []
+    for title, unit, columns in (*CURVES, *POINT_CURVES):
+        for column in columns:
+            shown = {name: history[column] for name, history in histories.items() if column in history}
+            if not shown:
+                continue
+            figure, axes = _figure(4.4, 2.9)
+            for i, (name, (steps, values)) in enumerate(shown.items()):
+                axes.plot(steps, values, color=CLASSES[i % len(CLASSES)], linewidth=1.6, label=name,
+                          marker="o" if len(steps) <= 12 else None, markersize=3.5)
+            axes.set_xlabel("step", color=INK, fontsize=9)
+            axes.set_ylabel(unit, color=INK, fontsize=9)
+            _show_most(axes, np.concatenate([values for _, values in shown.values()]))
+            axes.legend(frameon=False, labelcolor=INK, loc="best", fontsize=8)
+            charts.append((f"{title}, {NAMES.get(column, column)}", _svg(figure)))
     return charts
 
 

@@ -96,6 +96,8 @@ def gather(wanted: settings.Report, results: Path) -> dict:
                      / "metrics.json"),
         "train": read(train / "metrics.json"), "config": read(train / "config.json"),
         "environment": read(train / "environment.json"),
+        **viewpoint(read(settings.folder_of("equivariance", wanted.preset, wanted.seed, results)
+                         / "metrics.json")),
         "evaluated": metrics, "accuracies": accuracies(metrics),
         "curves": plots.learning_curves(plots.read_history(history)) if history.exists() else [],
         "pictures": pictures(evaluated / "pictures"),
@@ -107,6 +109,12 @@ def gather(wanted: settings.Report, results: Path) -> dict:
         "mutants": mutants(read(results / "mutants.json")),
         "conversion": read(results / "convert" / "verification.json"),
     }
+
+
+def viewpoint(measured: dict) -> dict:
+    """How part poses follow the image, and its chart."""
+    return {"equivariance": measured,
+            "equivariance_chart": plots.followed(measured["motions"]) if measured else ""}
 
 
 def read(path: Path) -> dict:

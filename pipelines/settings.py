@@ -14,7 +14,7 @@ from pathlib import Path
 import port
 from port import train
 
-STAGES = ("prepare", "train", "evaluate", "parity", "convert", "report", "ablation")
+STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
@@ -95,6 +95,34 @@ class Convert:
 
     checkpoint: str = "parity_tests/fixtures/goldens/options/enc_linear/checkpoint"
     golden: str = "parity_tests/fixtures/goldens/options/enc_linear"
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """Section `equivariance`: how test images are moved.
+
+    Attributes:
+        images: test images at most, the first ones.
+        shifts: in pixels, each to all four sides.
+        degrees: of turns about the middle, each both ways.
+        batch_size: images at a time.
+        device: auto, cpu or cuda.
+        threads: of the CPU; 0 leaves the library's choice.
+    """
+
+    images: int = 450
+    shifts: list | tuple = (1, 2)
+    degrees: list | tuple = (10, 20)
+    batch_size: int = 128
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("shifts", "degrees"):
+            if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in getattr(self, name)):
+                raise ValueError(f"{name} must be a list of numbers, not {getattr(self, name)!r}")
+        if not (self.shifts or self.degrees) or self.images < 1 or self.batch_size < 1:
+            raise ValueError("give at least one shift or turn, one image and a batch of one")
 
 
 @dataclass(frozen=True)
@@ -239,6 +267,16 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
     sections = {name: dict(found[name]) for name in ("prepare", "train", "evaluate")}
     seed = sections["train"].pop("seed", 0)
     return Preset(found["preset"], sections, dict(found["model"])), int(seed)
+
+
+def equivariance(path: str | os.PathLike = "params.yaml") -> Equivariance:
+    """Section `equivariance` of a params file; the defaults where neither is there.
+
+    Raises:
+        BadInput: unknown settings in it.
+    """
+    section = (load_params(path).get("equivariance") or {}) if Path(path).exists() else {}
+    return build(Equivariance, section, "equivariance")
 
 
 def load_model_keys(path: str | os.PathLike) -> dict:
