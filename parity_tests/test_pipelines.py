@@ -95,6 +95,7 @@ def test_what_stages_depend_on_exists(name) -> None:
     """A file that was renamed would make a stage fail only when somebody runs it."""
     made = {path for one in ("dvc.yaml", PAPER) for stage in stages_of(one).values()
             for path in outputs(stage)}
+    made |= {path.replace("${item.seed}", "0") for path in made}
     for stage in stages_of(name).values():
         for path in stage["deps"]:
             from_a_stage = any(out == path or out.startswith(f"{path}/") for out in made)
@@ -118,10 +119,21 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     expected |= {f"prepare_constellation@{preset}" for preset in matrix["constellations"]}
     ablation = settings.load_params(REPOSITORY / "params.yaml")["ablation"]
     expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
+    capsules, on_affnist = matrix["capsules"], matrix["capsules_on_affnist"]
+    expected |= {f"{stage}_capsules@{preset}" for stage in ("prepare", "aggregate") for preset in capsules}
+    expected |= {f"{stage}_capsules@{preset}-{seed}" for stage in ("train", "evaluate")
+                 for preset in capsules for seed in seeds}
+    expected |= {f"affnist_capsules@{preset}-{seed}" for preset in on_affnist for seed in seeds}
+    expected |= {f"aggregate_affnist_capsules@{preset}" for preset in on_affnist}
+    expected |= {f"capsnet_dimensions@{preset}" for preset in matrix["capsnet_dimensions"]}
+    expected |= {f"capsnet_{stage}@{preset}" for stage in ("classification", "reconstruction")
+                 for preset in matrix["capsnet_experiments"]}
     assert names == expected | {"aggregate_digits", "ablation_table", "report"}
     known = settings.load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
     assert set(matrix["constellations"]) <= set(known) - set(presets)
+    assert set(capsules) <= set(known) - set(presets)
+    assert set(on_affnist) | set(matrix["capsnet_dimensions"]) <= set(capsules)
 
 
 def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:
@@ -140,7 +152,9 @@ def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:
 def test_parameters_are_those_of_the_stage_s_own_preset(index) -> None:
     for stage in index.stages:
         if "@" in stage.name and "_digits" not in stage.name and not stage.name.startswith("ablation"):
-            preset = stage.name.split("@")[1].split("-")[0]
+            preset = stage.name.split("@")[1].split("-")[0] + {  # a run that goes with the preset's
+                "capsnet_classification": "_plain", "capsnet_reconstruction": "_frozen"}.get(
+                stage.name.split("@")[0], "")
             named = {key.split(".")[1] for parameters in stage.params for key in parameters.params
                      if key.startswith("presets.")}
             assert named == {preset}, stage.name
@@ -154,7 +168,8 @@ def done(tmp_path_factory, tier) -> Path:
     folder = copy_of_the_repository(tmp_path_factory.mktemp("done"))
     text = (folder / "params.yaml").read_text()
     small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
-            "  more_digits_seeds: [1]\n  constellations: []\n"
+            "  more_digits_seeds: [1]\n  constellations: []\n  capsules: []\n" \
+            "  capsules_on_affnist: []\n  capsnet_dimensions: []\n  capsnet_experiments: []\n"
     text = re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M)
     (folder / "params.yaml").write_text(re.sub(r"(?s)(?<=^  rows:\n).*?(?=^  changes:)", "  - complete\n",
                                                text, flags=re.M))

@@ -16,9 +16,9 @@ from pipelines import settings
 from port import data, sources, train
 
 PARAMS = goldens.REPOSITORY / "params.yaml"
-# Constellation presets: test_constellation_stages.py.
+# Constellation presets: test_constellation_stages.py; capsule classifiers: test_classify.py.
 PRESETS = [name for name, given in settings.load_params(PARAMS)["presets"].items()
-           if given["model"].get("model") != "constellation"]
+           if given["model"].get("model") is None]
 # Pixels and channels of each source, as its publishers state them.
 SHAPES = {"mnist": (1, 28), "usps": (1, 16), "svhn": (3, 32), "svhn_head": (3, 32), "cifar10": (3, 32),
           "affnist": (1, 40)}

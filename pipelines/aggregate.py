@@ -38,11 +38,13 @@ IGNORED |= {f"evaluate.{name}" for name in ("device", "threads", "n_pictures", "
                                             "require_learning", "standard_errors")}
 IGNORED |= {"prepare.data_root", "prepare.download"}
 # Settings that decide nothing while another one has this value.
-INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_steps",
+INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_steps", "train.lr_floor",
                                              "train.lr_staircase"),
          ("train.amp", "none"): ("train.amp_loss_scale",),
          ("train.amp", "bf16"): ("train.amp_loss_scale",)}
 CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")
+# Of a capsule classifier.
+CLASSIFIER_CURVES = ("loss", "held_out_loss", "accuracy", "held_out_accuracy")
 CURVE_POINTS = 100  # rows kept of each seed's history
 
 
@@ -147,8 +149,10 @@ def identity(config: dict) -> dict:
     rule is what was done before there was the setting. The flat `model` keys are left out: the
     `arguments` are what they came to.
     """
+    kind = {key: value for key, value in config.get("arguments", {}).items() if key == "model"}
     known = {"train": asdict(train.Settings()), "prepare": asdict(settings.Prepare()),
-             "evaluate": asdict(settings.Evaluate()), "arguments": port.Config().to_arguments()}
+             "evaluate": asdict(settings.Evaluate()),
+             "arguments": port.config.from_arguments(kind).to_arguments()}
     given = {key: config[key] for key in known if key in config}
     # By way of JSON: lists come back where a configuration holds tuples.
     found = json.loads(json.dumps(flat({key: known[key] for key in given}) | flat(given)))
@@ -194,7 +198,8 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     steps, data = first.train["steps"], first.evaluated["data"]
     full, different = against_preset(first, preset)
     obstacle = paper.obstacle_to(data, len(runs), steps, full, different)
-    found = {"preset": preset.name, "data": data, "trained_on": first.evaluated["trained_on"],
+    found = {"preset": preset.name, "model": first.evaluated.get("model", "scae"), "data": data,
+             "trained_on": first.evaluated["trained_on"],
              "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
              "finished": full is not None and steps >= full, "unlike_preset": different,
              "level": wanted.level, "bootstrap_draws": wanted.bootstrap_draws,
@@ -231,7 +236,7 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: settings.Eval
     mean = statistics.fmean(values)
     low, high = evaluate.seeds_interval(values, counts, wanted.seed, wanted.bootstrap_draws,
                                         wanted.level)
-    figure = paper.figure(runs[0].evaluated["data"], measure)
+    figure = paper.figure(runs[0].evaluated["data"], measure, runs[0].evaluated.get("model", "scae"))
     says = paper.verdict(mean, high, figure, obstacle)
     return {"mean": mean, "std": spread(values), "low": low, "high": high, "values": values,
             "initial": statistics.fmean(number(run, protocol, measure, "initial") for run in runs),
@@ -296,7 +301,7 @@ def read_curves(runs: list[Run], kept: Path) -> list[dict]:
 def thinned(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
     """At most `CURVE_POINTS` steps of each curve, evenly spread, the last one always."""
     rows: dict[int, dict] = {}
-    for name in CURVES:
+    for name in CLASSIFIER_CURVES if "accuracy" in history else CURVES:
         if name in history:
             steps, values = history[name]
             for i in np.unique(np.linspace(0, len(steps) - 1, CURVE_POINTS).round().astype(int)):
@@ -308,7 +313,8 @@ def write_curves(path: Path, rows: list[dict]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", newline="") as file:
         # Committed, so with git's own line ends: DVC would see another file after a checkout.
-        writer = csv.DictWriter(file, ["seed", "step", *CURVES], restval="", extrasaction="ignore",
+        columns = CLASSIFIER_CURVES if any("accuracy" in row for row in rows) else CURVES
+        writer = csv.DictWriter(file, ["seed", "step", *columns], restval="", extrasaction="ignore",
                                 lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -87,7 +87,7 @@ def measure(timed: dict[str, Callable[[], None]], repeats: int, clock: str) -> d
     return best
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=list(PRESETS), default="paper")
@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default 5)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     if min(arguments.batch, arguments.threads, arguments.repeats) < 1:
         parser.error("--batch, --threads and --repeats must be at least 1")
     torch.set_num_threads(arguments.threads)

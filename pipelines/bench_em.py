@@ -70,7 +70,7 @@ def pieces(preset: str, batch: int, side: int) -> dict[str, Callable[[], None]]:
     return {"step": step, "convolution": convolution, "votes": votes}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print seconds, ratios and memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=list(em_settings.PRESETS), default="paper")
@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default 5)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     if min(arguments.batch, arguments.threads, arguments.repeats) < 1 or arguments.side < 24:
         parser.error("--batch, --threads and --repeats must be at least 1, --side at least 24")
     torch.set_num_threads(arguments.threads)

@@ -16,6 +16,10 @@ app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", n
                   add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Preset = Annotated[str, typer.Option(help="A preset of params.yaml.")]
+FamilyName = Annotated[str | None, typer.Option(
+    "--model", metavar="NAME", help="capsnet or em, in place of --preset: that model's preset.")]
+Dataset = Annotated[str | None, typer.Option(
+    metavar="SOURCE", help="With --model, its preset for this data source, as svhn or smallnorb.")]
 Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be "
@@ -29,7 +33,7 @@ Device = Annotated[str | None, typer.Option(
 
 
 @app.command()
-def train(preset: Preset = "digits", seed: Seed = 0,
+def train(preset: Preset = "digits", model: FamilyName = None, dataset: Dataset = None, seed: Seed = 0,
           seeds: Annotated[str | None, typer.Option(
               metavar="N,N,…", help="Several seeds at once, in place of --seed.")] = None,
           overrides: Set = None, config: ConfigFile = None, device: Device = None,
@@ -37,10 +41,11 @@ def train(preset: Preset = "digits", seed: Seed = 0,
               help="Weights & Biases: none, offline or online; default: as the preset says.")] = None,
           params: Params = "params.yaml", results: Results = "results") -> None:
     """Train a preset; a run that was stopped continues."""
+    from pipelines import families, settings
     from pipelines import seeds as several
-    from pipelines import settings
     from pipelines import train as stage
 
+    preset = families.preset_of(preset, model, dataset)
     chosen = settings.load_preset(preset, overrides, params, config)
     if seeds is None:
         stage.run(chosen, seed, results, device, wandb)
@@ -49,15 +54,17 @@ def train(preset: Preset = "digits", seed: Seed = 0,
 
 
 @app.command()
-def evaluate(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+def evaluate(preset: Preset = "digits", model: FamilyName = None, dataset: Dataset = None,
+             seed: Seed = 0, overrides: Set = None,
              on: Annotated[str | None, typer.Option(
                  metavar="SOURCE", help="Test on this data source instead, as affnist.")] = None,
              device: Device = None, params: Params = "params.yaml",
              results: Results = "results") -> None:
     """Accuracy of a trained preset at step 0 and at the end, beside raw pixels."""
     from pipelines import evaluate as stage
-    from pipelines import settings
+    from pipelines import families, settings
 
+    preset = families.preset_of(preset, model, dataset)
     stage.run(settings.load_preset(preset, overrides, params), seed, results, device, on)
 
 
@@ -214,8 +221,9 @@ def record(checkpoint: Checkpoint,
 
 
 @app.command()
-def bench(preset: Preset = "mnist",
-          batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+def bench(preset: Preset = "mnist", model: FamilyName = None,
+          batch_size: Annotated[int | None, typer.Option(
+              help="Images a step; default 128, with --model 64.")] = None,
           repeats: Annotated[int, typer.Option(help="Rounds; the fastest counts.")] = 10,
           threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for all cores.")] = 0,
           device: Annotated[str, typer.Option(help="cpu or cuda, of the port.")] = "cpu",
@@ -228,9 +236,16 @@ def bench(preset: Preset = "mnist",
           params: Params = "params.yaml") -> None:
     """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
     from pipelines import bench as command
+    from pipelines import families, settings
 
-    command.run(command.Options(preset, params, batch_size, repeats, threads, device, plain, floors),
-                json_file)
+    if model is not None:
+        if (preset, device, floors) != ("mnist", "cpu", False):
+            raise settings.BadInput("bench --model takes --batch-size, --repeats, --threads and --json "
+                                    "alone")
+        families.bench(model, 64 if batch_size is None else batch_size, repeats, threads, json_file)
+        return
+    command.run(command.Options(preset, params, 128 if batch_size is None else batch_size, repeats,
+                                threads, device, plain, floors), json_file)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -90,7 +90,8 @@ def read(preset: settings.Preset, folder: Path) -> Dataset:
 
 
 def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dataset: Dataset,
-             final: port.ConstellationAutoencoder, place: torch.device, steps: int | None) -> dict:
+             final: port.ConstellationAutoencoder, place: torch.device, steps: int | None,
+             on: str | None = None) -> dict:
     """Segmentation accuracy and likelihood, before and after training, without and with noise.
 
     Args:
@@ -101,10 +102,14 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
         final: the trained model.
         place: where it runs.
         steps: updates it has seen.
+        on: another data source; there is none for constellations.
 
     Returns:
         What goes into metrics.json; confusion.csv and the pictures are written here.
     """
+    if on is not None:
+        raise settings.BadInput(f"preset {preset.name}: constellations are evaluated on their own test "
+                                f"examples only, not on {on}")
     wanted = preset.evaluate()
     initial = port.build(final.config, seed).to(place).eval()
     dataset = dataset.to(place)

@@ -19,14 +19,15 @@ import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import threadpoolctl
 import torch
 
 import port
-from pipelines import console, constellation, environment, pictures, settings
-from pipelines.prepare import dataset_for, load, write_json
+from pipelines import console, environment, families, pictures, settings
+from pipelines.prepare import dataset_for, fits, load, write_json
 from port import data, evaluate
 
 KINDS = ("posterior", "prior")
@@ -65,8 +66,9 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     place = environment.choose_device(device or wanted.device)
     source = settings.folder_of("train", preset.name, seed, results)
     final = settings.load_model(source / "model").to(place)
-    if constellation.is_one(preset):
-        return of_constellations(preset, seed, results, final, place, on)
+    special = families.evaluation(preset)
+    if special is not None:
+        return of_family(special, preset, seed, results, final, place, on)
     initial = port.ImageAutoencoder(final.config, seed=seed).to(place).eval()
     dataset = dataset_for(preset, results)
     trained_on = dataset.name
@@ -106,21 +108,18 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     return folder
 
 
-def of_constellations(preset: settings.Preset, seed: int, results: str | os.PathLike,
-                      final: port.ConstellationAutoencoder, place: torch.device, on: str | None) -> Path:
-    """The stage for a constellation preset; see `pipelines.constellation`."""
-    if on is not None:
-        raise settings.BadInput(f"preset {preset.name}: constellations are evaluated on their own test "
-                                f"examples only, not on {on}")
-    folder = settings.folder_of("evaluate", preset.name, seed, results)
+def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: str | os.PathLike,
+              final: port.models.Model, place: torch.device, on: str | None) -> Path:
+    """The stage for a preset of another model family; see `pipelines.families`."""
+    folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     source = settings.folder_of("train", preset.name, seed, results)
-    measured = constellation.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
-                                      steps_of(source))
+    measured = family.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
+                               steps_of(source), on)
     write_json(folder / "metrics.json", measured)
     write_json(folder / "config.json", {"preset": preset.name, "on": on,
                                         "evaluate": asdict(preset.evaluate())})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
-    if preset.evaluate().require_learning and not measured["learned"]:
+    if preset.evaluate().require_learning and not measured["learned"] and on is None:
         raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: " + "; ".join(
             check["says"] for check in measured["checks"] if not check["passed"]))
     return folder
@@ -137,7 +136,7 @@ def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
     other = load(wanted)
     config = preset.config()
     channels, height, width = other.test.images.shape[1:]
-    if channels != config.channels or max(height, width) > config.canvas:
+    if not fits(preset, channels, height, width):
         raise settings.BadInput(f"{source} has images of {channels}x{height}x{width}, the model of "
                                 f"preset {preset.name} takes {config.channels} channel(s) on a "
                                 f"canvas of {config.canvas}")

@@ -58,11 +58,21 @@ FIGURES: dict[str, dict[str, Figure]] = {
     "cifar10": {"clustering": Figure(0.250, RECALLED), "probe": Figure(0.335, RECALLED)},
     "affnist": {"clustering": Figure(0.922, "the first author's blog, trained on MNIST")},
 }
+# The routing ancestors: model and data set -> test accuracy.
+ANCESTORS: dict[tuple[str, str], Figure] = {
+    ("capsnet", "mnist"): Figure(0.9975, "CapsNet paper, table 1: 0.25 % error, 3 iterations with "
+                                 "reconstruction", runs=3, unit=0.0001),
+    ("capsnet", "affnist"): Figure(0.79, "CapsNet paper, section 5.1, trained on shifted MNIST digits",
+                                   unit=0.01),
+    ("em", "mnist"): Figure(0.9956, "EM paper, section 5: 0.44 % error", unit=0.0001),
+    ("em", "smallnorb"): Figure(0.982, "EM paper, table 1: 1.8 % error, 3 iterations"),
+}
 # Data sets that stand in for a published one: its figure is shown beside them, without a verdict.
 STAND_INS = {"affnist_like": "affnist", "svhn_head": "svhn"}
 NAMES = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "usps": "USPS",
          "affnist": "affNIST", "affnist_like": "affNIST-like (regenerated)",
-         "svhn_head": "svhn_head (first 1,083 SVHN digits)", "digits": "digits (scikit-learn)"}
+         "smallnorb": "smallNORB", "svhn_head": "svhn_head (first 1,083 SVHN digits)",
+         "digits": "digits (scikit-learn)"}
 # Measures of the evaluation that a figure of the paper speaks of.
 MEASURES = {"posterior_kmeans": "clustering", "prior_kmeans": "clustering",
             "posterior_probe": "probe", "prior_probe": "probe"}
@@ -73,8 +83,10 @@ def name_of(data: str) -> str:
     return NAMES.get(data, data)
 
 
-def figure(data: str, measure: str) -> Figure | None:
-    """The figure that a measure on a data set is held beside, if the paper has one."""
+def figure(data: str, measure: str, model: str = "scae") -> Figure | None:
+    """The figure that a measure on a data set is held beside, if the model's paper has one."""
+    if measure == "accuracy":
+        return ANCESTORS.get((model, STAND_INS.get(data, data)))
     return FIGURES.get(STAND_INS.get(data, data), {}).get(MEASURES.get(measure, measure))
 
 

@@ -23,12 +23,15 @@ CLASSES = ("#2a78c4", "#e08a1e", "#3a9e4b", "#d0403c", "#8a63c9", "#9a6a52", "#d
            "#a9ad2a", "#25b3c2")
 # Measures beside the paper: name in the metrics, words.
 SEEDS = (("posterior_kmeans", "clustering, posterior"), ("prior_kmeans", "clustering, prior"),
-         ("posterior_probe", "probe, posterior"), ("prior_probe", "probe, prior"))
+         ("posterior_probe", "probe, posterior"), ("prior_probe", "probe, prior"),
+         ("accuracy", "test accuracy"))
 CURVES = (
     ("Reconstruction log-likelihood", "nats per image", ("rec_ll", "held_out_rec_ll")),
     ("Object likelihood", "nats per image", ("log_prob", "held_out_log_prob")),
     ("Probes trained along", "share of held-out images right",
      ("held_out_posterior_probe", "held_out_prior_probe")),
+    ("Loss", "as it is optimised", ("loss", "held_out_loss")),
+    ("Accuracy", "share of images right", ("accuracy", "held_out_accuracy")),
 )
 POINT_CURVES = (
     ("Segmentation", "share of points right", ("held_out_segmentation",)),
@@ -37,10 +40,14 @@ SEED_CURVES = (
     ("reconstruction", "nats per image", ("rec_ll", "held_out_rec_ll")),
     ("probes", "share of held-out images right",
      ("held_out_posterior_probe", "held_out_prior_probe")),
+    ("loss", "as it is optimised", ("loss", "held_out_loss")),
+    ("accuracy", "share of images right", ("accuracy", "held_out_accuracy")),
 )
 NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "training",
          "held_out_log_prob": "held out", "held_out_posterior_probe": "posterior",
-         "held_out_prior_probe": "prior", "held_out_segmentation": "held out"}
+         "held_out_prior_probe": "prior", "held_out_segmentation": "held out", "loss": "training",
+         "held_out_loss": "held out",
+         "accuracy": "training", "held_out_accuracy": "held out"}
 
 
 def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -59,7 +66,7 @@ def learning_curves(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[t
     charts = []
     for title, unit, columns in CURVES:
         shown = [name for name in columns if name in history]
-        if shown:
+        if shown and (shown != ["loss"] or "accuracy" in history):  # an autoencoder's has charts of its own
             charts.append((title, _chart(unit, {NAMES[name]: history[name] for name in shown})))
     return charts
 

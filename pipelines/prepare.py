@@ -99,11 +99,20 @@ def _check_fits(dataset: data.Dataset, preset: settings.Preset) -> None:
     """The model must take these images."""
     config = preset.config()
     channels, height, width = dataset.test.images.shape[1:]
-    if channels != config.channels or max(height, width) > config.canvas:
+    if not fits(preset, channels, height, width):
         raise settings.BadInput(
             f"preset {preset.name}: images are {channels}x{height}x{width}, the model expects "
-            f"{config.channels} channel(s) on a canvas of {config.canvas}; set n_channels and "
-            "canvas_size to fit")
+            f"{config.channels} channel(s) on a canvas of {config.canvas}; set "
+            + ("n_channels and canvas_size" if config.kind == "scae" else "its channels and canvas")
+            + " to fit")
+
+
+def fits(preset: settings.Preset, channels: int, height: int, width: int) -> bool:
+    """Whether a preset's model takes images of a size: all of them, or with `shift: crop` a part."""
+    config, sides = preset.config(), (height, width)
+    cropped = preset.sections["train"].get("shift") == "crop"
+    return channels == config.channels and (min(sides) >= config.canvas if cropped
+                                            else max(sides) <= config.canvas)
 
 
 def main(arguments: list[str] | None = None) -> int:

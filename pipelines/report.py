@@ -30,6 +30,9 @@ PICTURES = (
     ("explained", "Which capsule explains which part", "Each image, its parts in the colours of the "
      "object capsules that explain them, then those capsules one by one; a colour is one capsule in "
      "all rows."),
+    ("decoded", "Reconstructions", "Held-out images; below them what the decoder makes of their longest "
+     "capsule."),
+    ("mistakes", "Mistakes", "The test images that the model takes for another class, the surest first."),
 )
 ROWS = (
     ("posterior_kmeans", "k-means, posterior presences", "shifted"),
@@ -40,7 +43,7 @@ ROWS = (
     ("prior_probe", "probe trained along, prior presences", None),
 )
 CONFUSIONS = (("clean_posterior_kmeans", "posterior presences"),
-              ("clean_prior_kmeans", "prior presences"))
+              ("clean_prior_kmeans", "prior presences"), ("clean_accuracy", "classes given"))
 
 
 def run(wanted: settings.Report, results: str | os.PathLike = settings.RESULTS,

@@ -19,7 +19,10 @@ BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist_coupled", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
-            ("usps", "usps"), ("digits", "digits"))
+            ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
+            ("capsnet_mnist40_on_affnist", "affnist"), ("em_mnist", "mnist"))
+# The routing ancestors: name of the results → model.
+CLASSIFIERS = {"capsnet_mnist": "capsnet", "em_mnist": "em", "capsnet_mnist40_on_affnist": "capsnet"}
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")
@@ -39,9 +42,10 @@ def rows(results: str | os.PathLike = settings.RESULTS) -> list[dict]:
     shown = []
     for name, data in wanted:
         measured = found.get(name)
-        for measure, words in MEASURES:
+        model = measured.get("model", "scae") if measured else CLASSIFIERS.get(name, "scae")
+        for measure, words in MEASURES if model == "scae" else (("accuracy", "test accuracy"),):
             data = measured["data"] if measured else data
-            figure = paper.figure(data, measure)
+            figure = paper.figure(data, measure, model)
             ours = None if measured is None else {
                 protocol: measured["protocols"].get(protocol, {}).get(measure)
                 for protocol in ("clean", "faithful")}
@@ -56,22 +60,24 @@ def markdown(results: str | os.PathLike = settings.RESULTS) -> str:
     for row in rows(results):
         ours, measured = row["ours"], row["aggregate"]
         cells = [f"{paper.name_of(row['data'])}, `{row['name']}`", row["measure"],
-                 percent(row["figure"].value) if row["figure"] else "–"]
+                 percent(row["figure"]) if row["figure"] else "–"]
         if ours is None:
             cells += ["not yet run", "not yet run", "–", "–"]
         else:
-            cells += [accuracy(ours[protocol]) for protocol in ("clean", "faithful")]
+            fine = row["measure"] == "test accuracy"
+            cells += [accuracy(ours[protocol], fine) for protocol in ("clean", "faithful")]
             cells += [runs(measured), verdicts(ours)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def accuracy(row: dict | None) -> str:
-    """`54.9 ± 0.8 % (53.1–56.0)`."""
+def accuracy(row: dict | None, fine: bool = False) -> str:
+    """`54.9 ± 0.8 % (53.1–56.0)`; `fine` has a second decimal."""
     if row is None:
         return "–"
-    std = "" if row["std"] is None else f" ± {100 * row['std']:.1f}"
-    return f"{100 * row['mean']:.1f}{std} % ({100 * row['low']:.1f}–{100 * row['high']:.1f})"
+    mean, std, low, high = (None if row[name] is None else f"{100 * row[name]:.{2 if fine else 1}f}"
+                            for name in ("mean", "std", "low", "high"))
+    return f"{mean}{'' if std is None else f' ± {std}'} % ({low}–{high})"
 
 
 def runs(measured: dict) -> str:
@@ -91,8 +97,9 @@ def verdicts(ours: dict[str, dict | None]) -> str:
     return "; ".join(f"{protocol} {word}" for protocol, word in words.items()) or "–"
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def percent(figure: paper.Figure) -> str:
+    """As many decimals as were printed, one at least."""
+    return f"{100 * figure.value:.{2 if figure.unit < 0.001 else 1}f} %"
 
 
 def put_into(path: Path, table: str) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 import port
 from port import train
 
-STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation")
+STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation",
+          "capsnet_dimensions", "capsnet_reconstruction")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
+# Keys of section `train` that are no settings of the loop.
+TRAIN_EXTRAS = ("device", "wandb", "start_from")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
 
@@ -79,6 +82,38 @@ class Evaluate:
     clean_shift: bool = True
     device: str = "auto"
     threads: int = 0
+
+
+@dataclass(frozen=True)
+class CapsnetDimensions:
+    """Section `capsnet_dimensions`: what each number of a class capsule draws.
+
+    Attributes:
+        delta: step of a number.
+        steps: l; each number goes from -l·δ to +l·δ about its own value.
+    """
+
+    delta: float = 0.05
+    steps: int = 5
+
+    def __post_init__(self):
+        if not self.delta > 0:
+            raise ValueError(f"delta must be above 0, not {self.delta}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, not {self.steps}")
+
+
+@dataclass(frozen=True)
+class CapsnetReconstruction:
+    """Section `capsnet_reconstruction`: decoders side by side.
+
+    Attributes:
+        n_images: test images shown, the first ones.
+        batch_size: images at a time.
+    """
+
+    n_images: int = 16
+    batch_size: int = 250
 
 
 @dataclass(frozen=True)
@@ -168,9 +203,15 @@ class Preset:
         where = f"train of preset {self.name}"
         device = _typed(section.pop("device", "auto"), "str", f"{where}: device")
         section.pop("wandb", None)
+        section.pop("start_from", None)
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
-        return build(train.Settings, section | {"seed": seed}, where, extra=("device", "wandb")), device
+        return build(train.Settings, section | {"seed": seed}, where, extra=TRAIN_EXTRAS), device
+
+    def start_from(self) -> str | None:
+        """The preset whose trained weights of the same seed training starts from, if any."""
+        return _typed(self.sections["train"].get("start_from"), "str | None",
+                      f"train of preset {self.name}: start_from")
 
     def wandb(self) -> str:
         """Whether Weights & Biases follows the training: none, offline or online."""
@@ -361,6 +402,10 @@ def evaluation_name(preset: str, on: str | None = None) -> str:
 def _typed(value, wanted: str, where: str):
     """Accept what YAML may have written for a number (an int for a float, '1e-4' as a string)."""
     kinds = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict, "list": list}
+    if wanted.endswith(" | None"):
+        if value is None:
+            return None
+        wanted = wanted.removesuffix(" | None")
     kind = kinds[wanted]
     if value is None and kind in (dict, list):
         return value

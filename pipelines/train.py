@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -26,6 +27,7 @@ import port
 from pipelines import console, environment, settings, tracking
 from pipelines.prepare import dataset_for, write_json
 from port import data, distributed, kernels, resume, train
+from port.models import family_of
 
 RUNS = Path("runs")
 
@@ -47,9 +49,12 @@ class Job:
         """Build the model and name the folders."""
         wanted, _ = preset.train(seed)
         config = preset.config()
+        model, started = port.build(config, seed), {}
+        if preset.start_from():
+            started = start_from(model, preset.start_from(), seed, results)
         identity = train.identity(config.to_arguments(), asdict(wanted),
-                                  preset.sections["prepare"], {"device": device.type})
-        return cls(preset, wanted, device, port.build(config, seed).to(device),
+                                  preset.sections["prepare"], {"device": device.type}, started)
+        return cls(preset, wanted, device, model.to(device),
                    settings.folder_of("train", preset.name, seed, results),
                    RUNS / f"{preset.name}-{seed}-{identity}")
 
@@ -64,6 +69,26 @@ class Job:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
               f"{self.folder / 'model'}", flush=True)
+
+
+def start_from(model: torch.nn.Module, name: str, seed: int, results: str | os.PathLike) -> dict:
+    """Give a model the trained weights of another preset; what that does not have keeps its own.
+
+    Returns:
+        The weights' digest, which is part of what decides the run.
+
+    Raises:
+        BadInput: they are not there, or do not fit.
+    """
+    folder = settings.folder_of("train", name, seed, results) / "model"
+    other = settings.load_model(folder).state_dict()
+    own = model.state_dict()
+    strange = [key for key, value in other.items() if key not in own or own[key].shape != value.shape]
+    if strange:
+        raise settings.BadInput(f"train.start_from {name}: {strange[0]} of {folder} does not fit this "
+                                "model")
+    model.load_state_dict(own | other)
+    return {"start_from": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()}
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
@@ -104,6 +129,9 @@ def check(preset: settings.Preset, seed: int, device: str | None
     """Settings and device, refused before anything is started; also sets the threads."""
     wanted, preset_device = preset.train(seed)
     place = environment.choose_device(device or preset_device)
+    if wanted.amp != "none" and not family_of(preset.config()).low_precision:
+        raise settings.BadInput(f"train.amp: the layers of model {preset.config().kind} run in float32 "
+                                "only; set it to none")
     if wanted.capture == "always" and place.type != "cuda":
         raise settings.BadInput("train.capture: always needs a GPU; set it to auto or never")
     try:
@@ -165,7 +193,9 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
         **{name: value for name, value in trained.history[-1].items()
            if name not in ("step", "seconds")}})
     write_json(folder / "config.json", preset.resolved()
-               | {"train": asdict(wanted), "arguments": model.config.to_arguments()})
+               | {"train": asdict(wanted) | ({} if preset.start_from() is None else
+                                             {"start_from": preset.start_from()}),
+                  "arguments": model.config.to_arguments()})
     write_json(folder / "environment.json", environment.describe(
         device, seed=wanted.seed, **trained.precision,
         compiled=wanted.compile and not any("torch.compile" in note for note in trained.notes),

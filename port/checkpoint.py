@@ -15,7 +15,7 @@ from torch import Tensor
 
 from port import optim, run_folder
 from port.config import ConfigError, from_arguments
-from port.models import Model, build
+from port.models import Model, build, family_of
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
@@ -75,12 +75,8 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
 
 def _card(model: Model, note: str) -> str:
     n_parameters = sum(p.numel() for p in model.parameters())
-    config = model.config
-    objects = f"{config.obj_decoder.n_caps} object capsules"
-    what = (f"# Stacked capsule autoencoder\n\n{config.part_encoder.n_caps} part capsules, {objects}, "
-            f"canvas {config.canvas}×{config.canvas}×{config.channels}" if config.kind == "scae" else
-            f"# Constellation autoencoder\n\n{objects} of {config.obj_decoder.n_votes} votes each")
-    return (f"{what}, {n_parameters:,} parameters.\n\n{note}\n\n"
+    family = family_of(model.config)
+    return (f"# {family.title}\n\n{family.words(model.config)}, {n_parameters:,} parameters.\n\n{note}\n\n"
             "    import port\n    model = port.load(\"<this folder>\")\n")
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from port import config_constellation
+from port import config_constellation, config_routing
 from port.config_constellation import ConstellationConfig
+from port.config_routing import CapsNetConfig, EMConfig
 from port.config_schema import (
     CHOICES,
     CNN,
@@ -30,54 +30,17 @@ from port.config_schema import (
     ObjEncoder,
     PartDecoder,
     PartEncoder,
+    convert_value,
     unknown,
 )
 
 __all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "AnyConfig", "Autoencoder",
-           "Config", "ConfigError", "ConstellationConfig", "ObjDecoder", "ObjEncoder", "PartDecoder",
-           "PartEncoder", "explicit", "flat_name", "from_arguments", "from_flat", "from_manifest",
-           "is_complete", "parse_flags", "read", "to_flat", "training_flags"]
+           "CapsNetConfig", "Config", "ConfigError", "ConstellationConfig", "EMConfig", "ObjDecoder",
+           "ObjEncoder", "PartDecoder", "PartEncoder", "explicit", "flat_name", "from_arguments",
+           "from_flat", "from_manifest", "is_complete", "parse_flags", "read", "to_flat", "training_flags"]
 
 
-AnyConfig = Config | ConstellationConfig
-
-
-def _convert(key: str, kind: Any, value: Any) -> Any:
-    """`value` as the annotated type, or a ConfigError; strings are read as on a command line."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    name = key.rpartition(".")[2]
-    for option in options:
-        if option is types.NoneType and value in (None, "None", "none", ""):
-            return None
-        if option is bool:
-            if isinstance(value, bool):
-                return value
-            if str(value).lower() in ("true", "false"):
-                return str(value).lower() == "true"
-        elif option in (int, float) and not isinstance(value, bool | list | tuple):
-            try:
-                number = option(value)
-            except (TypeError, ValueError):
-                continue
-            if option is float or float(value) == number:
-                return number
-        elif option is str and isinstance(value, str):
-            if name in CHOICES and value not in CHOICES[name]:
-                raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
-            return value
-        elif typing.get_origin(option) is tuple and isinstance(value, Sequence):
-            inner = typing.get_args(option)[0]
-            try:
-                items = json.loads(value) if isinstance(value, str) else value
-            except ValueError:
-                continue
-            if not isinstance(items, Sequence):
-                continue
-            return tuple(_convert(key, inner, item) for item in items)
-    if name in CHOICES:
-        raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
-    expected = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
-    raise ConfigError(f"{key}: expected {expected}, got {value!r}")
+AnyConfig = Config | ConstellationConfig | CapsNetConfig | EMConfig
 
 
 def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
@@ -86,7 +49,7 @@ def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] 
     for key in values:
         if key not in hints:
             raise ConfigError(unknown(f"key of {name}", key, hints))
-    return cls(**{key: _convert(f"{name}.{key}", hints[key], value)
+    return cls(**{key: convert_value(f"{name}.{key}", hints[key], value)
                   for key, value in values.items()})
 
 
@@ -101,6 +64,8 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     Raises:
         ConfigError: unknown key or value, or a contradiction between sections.
     """
+    if config_routing.is_routing(arguments):
+        return config_routing.from_arguments(arguments)
     constellation = config_constellation.is_constellation(arguments)
     kinds = config_constellation.SECTIONS if constellation else SECTIONS
     top = {"n_points": 11} if constellation else {"canvas": 28, "channels": 1}
@@ -115,7 +80,7 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     sections = {section: {name: value for name, value in values.items() if value != UNSET}
                 for section, values in sections.items()}
     return (ConstellationConfig if constellation else Config)(
-        **{name: _convert(name, int, arguments.get(name, default)) for name, default in top.items()},
+        **{name: convert_value(name, int, arguments.get(name, default)) for name, default in top.items()},
         **{name: _section(name, values, kinds) for name, values in sections.items()},
         repairs=tuple(arguments.get("repairs", ())), unset=unset)
 
@@ -156,6 +121,8 @@ _DROPPED = {"use_lr_schedule": "the original builds the decay and discards it (Q
 
 def to_flat(config: AnyConfig) -> dict[str, Any]:
     """Every setting under its flat name; `from_flat` reads it back."""
+    if config.kind in config_routing.KINDS:
+        return config_routing.to_flat(config)
     if isinstance(config, ConstellationConfig):
         return {"model": config.kind} | {name: _value(config, *places[0])
                                          for name, places in config_constellation.FLAT.items()}
@@ -180,6 +147,8 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as nested class arguments, nothing added but `n_votes`."""
     for key in _DROPPED.keys() & settings.keys():
         warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
+    if config_routing.is_routing(settings):
+        return config_routing.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     if config_constellation.is_constellation(settings):
         return config_constellation.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     sections: dict[str, dict[str, Any]] = {}
@@ -189,7 +158,8 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in TRAINING_FLAGS:
             if key == "model" and value not in (Config.kind, None):
-                raise ConfigError(unknown("model", value, (Config.kind, ConstellationConfig.kind)))
+                raise ConfigError(unknown("model", value, (Config.kind, ConstellationConfig.kind,
+                                                           *config_routing.KINDS)))
         elif key not in FLAT:
             raise ConfigError(unknown("key", key, [k for k in (*FLAT, *TRAINING_FLAGS) if "." not in k]))
         else:
@@ -294,7 +264,7 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
 
     Args:
         source: itself, a manifest, nested or flat settings, a file.
-        model: the kind they must be, `scae` or `constellation`; None is any.
+        model: the kind they must be, such as `scae`; None is any.
 
     Raises:
         ConfigError: as `read`; settings of another model; or two names of one thing with different
@@ -305,9 +275,12 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     mapping = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
     arguments = _spelled_out(mapping, model)
     constellation = config_constellation.is_constellation(arguments)
-    said_of = ConstellationConfig.kind if constellation else Config.kind
+    said_of = ConstellationConfig.kind if constellation else arguments["model"] \
+        if config_routing.is_routing(arguments) else Config.kind
     if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
+    if said_of in config_routing.KINDS:
+        return config_routing.said(config_routing.nested(arguments))
     said = {}
     if "flags" in mapping and "arguments" not in mapping and not constellation:
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}
@@ -334,7 +307,7 @@ def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]
     top = ("n_points",) if constellation else ("canvas", "channels")
     for key, value in arguments.items():
         if key in top:
-            yield "", key, _convert(key, int, value)
+            yield "", key, convert_value(key, int, value)
         elif key == "repairs":
             yield "", key, tuple(value)
         elif key in kinds:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+import types
+import typing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -231,3 +233,41 @@ def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:
     nearest = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.0)
     return (f"unknown {what} {given!r}: did you mean {nearest[0]!r}? "
             f"Allowed: {', '.join(sorted(allowed))}")
+
+
+def convert_value(key: str, kind: Any, value: Any) -> Any:
+    """`value` as the annotated type, or a ConfigError; strings are read as on a command line."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    name = key.rpartition(".")[2]
+    for option in options:
+        if option is types.NoneType and value in (None, "None", "none", ""):
+            return None
+        if option is bool:
+            if isinstance(value, bool):
+                return value
+            if str(value).lower() in ("true", "false"):
+                return str(value).lower() == "true"
+        elif option in (int, float) and not isinstance(value, bool | list | tuple):
+            try:
+                number = option(value)
+            except (TypeError, ValueError):
+                continue
+            if option is float or float(value) == number:
+                return number
+        elif option is str and isinstance(value, str):
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
+            return value
+        elif typing.get_origin(option) is tuple and isinstance(value, Sequence):
+            inner = typing.get_args(option)[0]
+            try:
+                items = json.loads(value) if isinstance(value, str) else value
+            except ValueError:
+                continue
+            if not isinstance(items, Sequence):
+                continue
+            return tuple(convert_value(key, inner, item) for item in items)
+    if name in CHOICES:
+        raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
+    expected = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
+    raise ConfigError(f"{key}: expected {expected}, got {value!r}")

@@ -3,8 +3,8 @@
 A source (`port/sources.py`) becomes a `Dataset` of uint8 images `[N, C, H, W]` and int64 labels.
 Everything after that is batched device code: `Batches` permutes, gathers, divides by 255 and moves
 each image to a random place on the canvas, as the original does for training and test images alike.
-There are no random crops: no source uses any. An edge target is made by the model, which knows
-whether it wants one.
+Random parts and changes of brightness, which only the routing ancestors' data use, are `port.augment`'s.
+An edge target is made by the model, which knows whether it wants one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from port import preprocess
-from port.config import Config
+from port import augment, preprocess
+from port.config import AnyConfig
 
-SHIFTS = ("original", "uniform", "centred")  # where an image may come to lie on its canvas
+# Where an image may come to lie on its canvas; `translate` and `crop` are the routing ancestors'.
+SHIFTS = ("original", "uniform", "centred", "translate", "crop")
 
 
 class DataError(ValueError):
@@ -56,10 +57,10 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def batches(self, config: Config, settings, seed: int) -> Batches:
+    def batches(self, config: AnyConfig, settings, seed: int) -> Batches:
         """The stream of training images that `port.train` takes (`settings`: `schedule.Settings`)."""
         return Batches(self.train, settings.batch_size, config.canvas, seed, settings.shuffle,
-                       settings.shift)
+                       settings.shift, settings.max_shift, settings.jitter)
 
 
 def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Split:
@@ -155,6 +156,32 @@ def place(images: UInt8[Tensor, "batch channels height width"], canvas: int,
     return preprocess.pad_and_shift(images, shifts[0], shifts[1], canvas)
 
 
+def arrange(images: UInt8[Tensor, "batch channels height width"], canvas: int, shift: str,
+            generator: torch.Generator | None, max_shift: int = 2
+            ) -> Float[Tensor, "batch channels canvas canvas"]:
+    """Images in [0, 1] as training sees them, or in the middle without a generator.
+
+    Args:
+        images: uint8.
+        canvas: S, in pixels.
+        shift: one of `SHIFTS`.
+        generator: of the draws, on the images' device.
+        max_shift: of `translate`.
+
+    Raises:
+        DataError: the images do not fit the canvas, or have no part of its size.
+    """
+    if shift == "crop":
+        if min(images.shape[2:]) < canvas:
+            raise DataError(f"images of {images.shape[2]}x{images.shape[3]} pixels have no part of "
+                            f"{canvas}x{canvas}; set canvas to at most their size, or another shift")
+        return augment.crop(images, canvas, generator).to(torch.float32) / 255
+    if shift == "translate":
+        image = place(images, canvas, None)
+        return image if generator is None else augment.translate(image, max_shift, generator)
+    return place(images, canvas, None if shift == "centred" else generator, shift == "uniform")
+
+
 class Batches:
     """An endless stream of batches whose place can be saved and restored.
 
@@ -167,19 +194,22 @@ class Batches:
         canvas: side of the canvas, in pixels.
         seed: of the order and of the places on the canvas.
         shuffle: a new order each epoch.
-        shift: `original` (Q08), `uniform` offsets, or `centred`.
+        shift: one of `SHIFTS`.
+        max_shift: of `translate`.
+        jitter: change brightness and contrast too.
 
     Raises:
         DataError: no images, or an unknown shift.
     """
 
     def __init__(self, split: Split, batch_size: int, canvas: int, seed: int,
-                 shuffle: bool = True, shift: str = "original"):
+                 shuffle: bool = True, shift: str = "original", max_shift: int = 2,
+                 jitter: bool = False):
         if not len(split):
             raise DataError("this data set has no training images")
         if shift not in SHIFTS:
             raise DataError(f"no shift {shift!r}; there are {', '.join(SHIFTS)}")
-        self.shift = shift
+        self.shift, self.max_shift, self.jitter = shift, max_shift, jitter
         self.split, self.batch_size, self.canvas, self.shuffle = split, batch_size, canvas, shuffle
         self.order_generator = torch.Generator().manual_seed(seed)
         self.place_generator = torch.Generator(split.images.device).manual_seed(seed + 1)
@@ -220,8 +250,10 @@ class Batches:
     def take(self, index: Int64[Tensor, " batch"]) -> tuple[
             Float[Tensor, "batch channels canvas canvas"], Int64[Tensor, " batch"]]:
         """Images at newly drawn places, and labels; device code that no host has to wait for."""
-        generator = None if self.shift == "centred" else self.place_generator
-        image = place(self.split.images[index], self.canvas, generator, self.shift == "uniform")
+        image = arrange(self.split.images[index], self.canvas, self.shift, self.place_generator,
+                        self.max_shift)
+        if self.jitter:
+            image = augment.jitter(image, self.place_generator)
         return image, self.split.labels[index]
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ def first_cause(step: Step, good: Snapshot, until: int) -> str:
     good.restore()
     while state.step < until:
         step.index.copy_(state.batches.next_index())
+        step.at_step()
         image, label, noise = step.inputs()
         loss, scalars = step.forward.eager(image, label, noise)
         if _any(world, not all(torch.isfinite(v) for v in (loss, *scalars.values()))):

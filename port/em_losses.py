@@ -42,13 +42,13 @@ def spread_margin(step: int, schedule: str = "sigmoid", ramp: int = 10_000) -> f
 
 
 def spread_loss(activation: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"],
-                margin: float, reduction: str = "sum") -> Array:
+                margin: float | Array, reduction: str = "sum") -> Array:
     """Σ over wrong classes i of max(0, m - (a_t - a_i))², mean over the batch.
 
     Args:
         activation: a `[B, classes]`.
         label: t `[B]`.
-        margin: m.
+        margin: m, a number or a scalar.
         reduction: `sum` over the classes, or `mean` over all of them, the right one counted as 0.
 
     Returns:

@@ -6,29 +6,40 @@ Everything else asks this table: nothing tests which model it has in hand.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from port.config import AnyConfig, Config
 from port.config_constellation import ConstellationConfig
+from port.config_routing import CapsNetConfig, EMConfig
 from port.constellation import ConstellationAutoencoder
+from port.routing_models import CapsNetClassifier, MatrixCapsuleClassifier
 from port.scae import ImageAutoencoder
 
-Model = ImageAutoencoder | ConstellationAutoencoder
+Model = ImageAutoencoder | ConstellationAutoencoder | CapsNetClassifier | MatrixCapsuleClassifier
 
 
 class Family(NamedTuple):
     """What is common to the models of one kind.
 
     Attributes:
+        title: of a model card.
+        words: a configuration in one line.
         model: called with a configuration and `seed`.
         evaluation: module of this package with the family's `held_out`, what training reports about
             examples it does not see; imported when asked for, since it may need scikit-learn.
+        draws: whether a forward pass takes noise.
+        low_precision: whether `train.amp` reaches its layers.
     """
 
+    title: str
+    words: Callable[[Any], str]
     model: type[nn.Module]
     evaluation: str
+    draws: bool = True
+    low_precision: bool = True
 
     def held_out(self, model: nn.Module, dataset: Any, settings: Any) -> dict[str, float]:
         """What a model says about examples that are not trained on, without noise, in columns."""
@@ -36,9 +47,37 @@ class Family(NamedTuple):
         return found.held_out(model, dataset, settings)
 
 
+def _image_words(config: Config) -> str:
+    return (f"{config.part_encoder.n_caps} part capsules, {config.obj_decoder.n_caps} object capsules, "
+            f"canvas {config.canvas}×{config.canvas}×{config.channels}")
+
+
+def _constellation_words(config: ConstellationConfig) -> str:
+    return f"{config.obj_decoder.n_caps} object capsules of {config.obj_decoder.n_votes} votes each"
+
+
+def _capsnet_words(config: CapsNetConfig) -> str:
+    s = config.settings
+    return (f"{s.children:,} primary capsules of {s.primary_atoms} numbers, {s.classes} class capsules of "
+            f"{s.class_atoms}, {s.iterations} routing iterations, "
+            f"canvas {s.canvas}×{s.canvas}×{s.channels}")
+
+
+def _em_words(config: EMConfig) -> str:
+    n = config.network
+    return (f"{', '.join(map(str, n.types))} capsule types, {n.classes} classes, "
+            f"{n.routing.iterations} routing iterations, "
+            f"canvas {config.canvas}×{config.canvas}×{config.channels}")
+
+
 FAMILIES: dict[str, Family] = {
-    Config.kind: Family(ImageAutoencoder, "evaluate"),
-    ConstellationConfig.kind: Family(ConstellationAutoencoder, "evaluate_constellation"),
+    Config.kind: Family("Stacked capsule autoencoder", _image_words, ImageAutoencoder, "evaluate"),
+    ConstellationConfig.kind: Family("Constellation autoencoder", _constellation_words,
+                                     ConstellationAutoencoder, "evaluate_constellation"),
+    CapsNetConfig.kind: Family("CapsNet with dynamic routing", _capsnet_words, CapsNetClassifier,
+                               "evaluate_classes", draws=False, low_precision=False),
+    EMConfig.kind: Family("Matrix capsules with EM routing", _em_words, MatrixCapsuleClassifier,
+                          "evaluate_classes", draws=False, low_precision=False),
 }
 
 

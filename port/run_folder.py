@@ -31,6 +31,7 @@ class Preprocessing:
         canvas: side of the canvas; 0 for a constellation.
         channels: of the images; 0 for a constellation.
         shift: how training placed its images (`port.data.SHIFTS`), used when a generator is given.
+        max_shift: of the shift `translate`.
         source: the data source of the run, None where nobody recorded it.
         options: arguments of the source.
     """
@@ -39,6 +40,7 @@ class Preprocessing:
     canvas: int = 0
     channels: int = 0
     shift: str = "original"
+    max_shift: int = 2
     source: str | None = None
     options: Mapping[str, Any] | None = None
 
@@ -69,9 +71,7 @@ class Preprocessing:
             raise data.DataError(f"images must be uint8 [n, {self.channels}, height, width]"
                                  + (" or [n, height, width]" if self.channels == 1 else "")
                                  + f", not {str(raw.dtype).removeprefix('torch.')} {list(raw.shape)}")
-        if generator is None or self.shift == "centred":
-            return data.place(raw, self.canvas, None)
-        return data.place(raw, self.canvas, generator, uniform=self.shift == "uniform")
+        return data.arrange(raw, self.canvas, self.shift, generator, self.max_shift)
 
     def load(self, data_root: str | Path = "data", download: bool = True
              ) -> data.Dataset | constellation_batches.Generator:
@@ -122,4 +122,4 @@ def preprocessing(config: AnyConfig, settings: Mapping[str, Any] | None = None) 
         raise data.DataError(f"train.shift {shift!r}: use one of {', '.join(data.SHIFTS)}")
     images = config.kind != CONSTELLATION
     return Preprocessing(config.kind, config.canvas if images else 0, config.channels if images else 0,
-                         shift, prepare.get("source"), prepare.get("options"))
+                         shift, training.get("max_shift", 2), prepare.get("source"), prepare.get("options"))

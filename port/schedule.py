@@ -29,10 +29,15 @@ class Settings:
             `exponential` really applies it, with the original's numbers by default.
         lr_decay: factor per `lr_decay_steps`.
         lr_decay_steps: steps per factor.
+        lr_floor: smallest rate of `exponential`.
         lr_staircase: apply the factor at once every `lr_decay_steps`, not a little each step.
         noise: draw the noise on the presence logits.
         shuffle: a new order each epoch; the original never shuffles (Q28).
-        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`.
+        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`; images
+            of the canvas's size `translate` by up to `max_shift` pixels, and of larger ones `crop` takes
+            a part.
+        max_shift: pixels that `translate` moves an image at most, in each direction.
+        jitter: change brightness and contrast at random (`port.smallnorb`).
         grad_value_clip: largest absolute gradient; 0 is none.
         grad_norm_clip: largest norm, times the root of the number of weights; 0 is none.
         log_every: steps between two reads of the scalars.
@@ -60,10 +65,13 @@ class Settings:
     lr_schedule: str = "constant"
     lr_decay: float = 0.96
     lr_decay_steps: int = 10_000
+    lr_floor: float = 0.0
     lr_staircase: bool = False
     noise: bool = True
     shuffle: bool = True
     shift: str = "original"
+    max_shift: int = 2
+    jitter: bool = False
     grad_value_clip: float = 0.0
     grad_norm_clip: float = 0.0
     log_every: int = 100
@@ -85,7 +93,8 @@ class Settings:
         for name in ("lr", "lr_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay"):
+        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay",
+                     "lr_floor", "max_shift"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; 0 switches it off")
         for name, allowed in CHOICES.items():
@@ -99,7 +108,7 @@ class Settings:
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """Rate of the update after `step` updates: lr, or lr · decay^(step / decay_steps).
+    """Rate of the update after `step` updates: lr, or max(lr · decay^(step / decay_steps), floor).
 
     Args:
         settings: `staircase` takes the whole part of the exponent.
@@ -116,4 +125,4 @@ def learning_rate(settings: Settings, step: int) -> float:
     exponent = step / settings.lr_decay_steps
     if settings.lr_staircase:
         exponent = math.floor(exponent)
-    return settings.lr * settings.lr_decay ** exponent
+    return max(settings.lr * settings.lr_decay ** exponent, settings.lr_floor)

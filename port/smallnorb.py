@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from port import augment as augmentation
 from port.data import DataError, Dataset, Split, split_of
 
 STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training",
@@ -126,25 +127,10 @@ def augment(image: Float[Tensor, "batch channels side side"], generator: torch.G
 
     Source: paper section 5; official `norb_input_record.py` has these ranges.
     """
-    batch, channels, side = image.shape[:3]
-    device = image.device
-
-    def draw(low: float, high: float) -> Tensor:
-        drawn = torch.rand(batch, 1, 1, 1, generator=generator, device=device, dtype=image.dtype)
-        return low + (high - low) * drawn
-
-    top, left = (torch.randint(0, side - crop + 1, (batch, 1), generator=generator, device=device)
-                 + torch.arange(crop, device=device) for _ in range(2))
-    example = torch.arange(batch, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    image = image[example, channel, top[:, None, :, None], left[:, None, None, :]]
-    image = image + draw(-brightness, brightness)
-    mean = image.mean((2, 3), keepdim=True)
-    return (image - mean) * draw(*contrast) + mean
+    return augmentation.jitter(augmentation.crop(image, crop, generator), generator, brightness, contrast)
 
 
 def centre_crop(image: Float[Tensor, "batch channels side side"], crop: int = 32
                 ) -> Float[Tensor, "batch channels crop crop"]:
     """The middle `crop` × `crop` pixels, as at test time."""
-    first = (image.shape[-1] - crop) // 2
-    return image[..., first:first + crop, first:first + crop]
+    return augmentation.crop(image, crop, None)

@@ -14,6 +14,7 @@ from torch import Tensor
 import port
 from port import optim, optimizers, precision
 from port.distributed import ALONE, World
+from port.models import family_of
 from port.resume import Snapshot, State
 from port.schedule import Settings
 
@@ -67,6 +68,7 @@ class Step:
         self.index = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
         self.lr = optimizers.Rate(state.optimizer, device)
         self.model.check_range = False
+        self.noisy = settings.noise and family_of(self.model.config).draws
         self.model.gather = world.gather
         self.forward = Forward(self.model, settings.compile, self.notes)
         self.graph = None
@@ -78,6 +80,7 @@ class Step:
         """One update with the examples `index` at rate `lr`."""
         self.index.copy_(index)
         self.lr.fill(lr)
+        self.at_step()
         if self.may_capture and self.graph is None:
             self._try_capture()
         if self.graph is None:
@@ -85,6 +88,11 @@ class Step:
         else:
             self.graph.replay()
         self.state.count += 1
+
+    def at_step(self) -> None:
+        """Let a model whose loss changes with the updates done know how many there were."""
+        if hasattr(self.model, "at_step"):
+            self.model.at_step(self.state.step)
 
     def update(self) -> None:
         """The whole update as device code."""
@@ -98,7 +106,7 @@ class Step:
         """Images, labels and noise of `index`: drawn for the whole batch, then this rank's share."""
         image, label = self.batches.take(self.index)
         noise = None
-        if self.settings.noise:
+        if self.noisy:
             noise = port.Noise.draw(self.state.noise_generator, self.model.config, len(image),
                                     image.device)
             noise = noise.map(self.world.share)

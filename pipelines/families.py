@@ -1,0 +1,74 @@
+"""What a stage does otherwise for a model family, in one table; the image autoencoder is the rule."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+from pipelines import settings
+
+# Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
+# place, steps, on)`, which returns what goes into metrics.json.
+EVALUATIONS = {"constellation": "constellation", "capsnet": "classify", "em": "classify"}
+
+
+# Model and data source → preset: `--model` and `--dataset` on the command line.
+PRESETS = {("capsnet", "mnist"): "capsnet_mnist", ("capsnet", "svhn"): "capsnet_svhn",
+           ("capsnet", "cifar10"): "capsnet_cifar10", ("em", "mnist"): "em_mnist",
+           ("em", "smallnorb"): "em_smallnorb"}
+
+
+def preset_of(preset: str, model: str | None, dataset: str | None, default: str = "digits") -> str:
+    """The preset that a command line names by itself or by model and data source.
+
+    Args:
+        preset: of `--preset`.
+        model: of `--model`; None is not given.
+        dataset: of `--dataset`; None is the model's first.
+        default: what `preset` is when nobody gave it.
+
+    Raises:
+        BadInput: a model or data source without a preset, or both ways at once.
+    """
+    if model is None:
+        if dataset is not None:
+            raise settings.BadInput("--dataset goes with --model; a --preset names its own data source")
+        return preset
+    if preset != default:
+        raise settings.BadInput(f"--preset {preset} and --model {model}: give one of them")
+    models = list(dict.fromkeys(name for name, _ in PRESETS))
+    if model not in models:
+        raise settings.BadInput(f"--model: {settings.unknown('model', model, models)}")
+    sources = [source for name, source in PRESETS if name == model]
+    if dataset is not None and dataset not in sources:
+        raise settings.BadInput(f"--dataset of model {model}: "
+                                f"{settings.unknown('data source', dataset, sources)}; another one is a "
+                                "preset of your own (params.yaml)")
+    return PRESETS[model, dataset or sources[0]]
+
+
+# Model → module whose `main` times its training step.
+BENCHES = {"capsnet": "bench_capsnet", "em": "bench_em"}
+
+
+def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: str | None) -> None:
+    """Time a training step of a routing ancestor beside the floor of its products.
+
+    Raises:
+        BadInput: another model, or numbers below 1.
+    """
+    if model not in BENCHES:
+        raise settings.BadInput(f"--model: {settings.unknown('model', model, BENCHES)}; the autoencoders "
+                                "are timed by --preset")
+    if min(batch_size, repeats) < 1:
+        raise settings.BadInput("--batch-size and --repeats must be at least 1")
+    words = ["--batch", batch_size, "--repeats", repeats, "--threads", threads or os.cpu_count() or 1]
+    module = importlib.import_module(f"pipelines.{BENCHES[model]}")
+    module.main([str(word) for word in words] + ([] if json_file is None else ["--json", json_file]))
+
+
+def evaluation(preset: settings.Preset) -> ModuleType | None:
+    """The module that evaluates a preset's family; None for the image autoencoder."""
+    name = EVALUATIONS.get(preset.config().kind)
+    return None if name is None else importlib.import_module(f"pipelines.{name}")
