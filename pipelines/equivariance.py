@@ -89,7 +89,7 @@ def mean(followed: list[equivariance.Followed]) -> dict:
 
     return {"error": {q: over("error", q) for q in each[0]["error"]},
             "required": {q: over("required", q) for q in each[0]["required"]},
-            "slope": over("slope"), "same_object": over("same_object")}
+            "slope": over("slope"), "same_object": over("same_object"), "by_chance": over("by_chance")}
 
 
 def say(measured: dict) -> None:
@@ -102,7 +102,7 @@ def say(measured: dict) -> None:
             error, found = row[moment]["error"], row[moment]
             cells.append(f"{moment} {error['50']:.2f} ({error['25']:.2f}-{error['75']:.2f}) of "
                          f"{found['required']['50']:.2f}, slope {found['slope']:.2f}, same object "
-                         f"{found['same_object']:.2f}")
+                         f"{found['same_object']:.2f} (by chance {found['by_chance']:.2f})")
         print(f"  {row['motion']:14s} {'; '.join(cells)}")
 
 

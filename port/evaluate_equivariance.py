@@ -26,13 +26,15 @@ class Followed:
 
     error: quantiles of the distance between a part's corners and where G puts them; required: of the
     distance that G asks for, the error of a part that stays; slope: share of the motion made, 1 for all of
-    it, 0 for none; same_object: share of images whose most present object capsule stays the same.
+    it, 0 for none; same_object: share of images whose most present object capsule stays the same;
+    by_chance: of pairs of two images, drawn with replacement, that have the same one.
     """
 
     error: dict[str, float]
     required: dict[str, float]
     slope: float
     same_object: float
+    by_chance: float
 
 
 def motion(canvas: int, shift: tuple[float, float] = (0.0, 0.0), degrees: float = 0.0
@@ -93,6 +95,7 @@ def follow(model: torch.nn.Module, image: Float[Tensor, "n channels side side"],
     """
     canvas = image.shape[-1]
     errors, required, weights, along, whole, same = [], [], [], 0.0, 0.0, 0
+    chosen = []
     for start in range(0, len(image), batch_size):
         before = image[start:start + batch_size]
         after = move_images(before, matrix).clamp(0.0, 1.0)
@@ -109,10 +112,12 @@ def follow(model: torch.nn.Module, image: Float[Tensor, "n channels side side"],
         whole += float((step * (wanted - was)).sum())
         objects = [model(batch).posterior_presence.argmax(1) for batch in (before, after)]
         same += int((objects[0] == objects[1]).sum())
+        chosen.append(objects[0])
     weight = torch.cat(weights).flatten().cpu().numpy()
     return Followed(quantiles(torch.cat(errors).flatten().cpu().numpy(), weight),
                     quantiles(torch.cat(required).flatten().cpu().numpy(), weight),
-                    along / max(whole, 1e-300), same / len(image))
+                    along / max(whole, 1e-300), same / len(image),
+                    float((torch.cat(chosen).bincount() / len(image)).square().sum()))
 
 
 def quantiles(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> dict[str, float]:
