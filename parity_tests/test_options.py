@@ -36,6 +36,11 @@ SETTINGS = {"n_caps_params=None": ("obj_decoder", "n_caps_params", None),
                 "dynamic_l2_weight", "caps_ll_weight", "prior_within_example_sparsity_weight",
                 "prior_between_example_sparsity_weight", "posterior_within_example_sparsity_weight",
                 "posterior_between_example_sparsity_weight")}}
+# Settings of other ports, which not every version has.
+SETTINGS |= {f"{key}={value}": (section, key, value) for section, key, value in (
+    ("cnn", "residual_blocks", 1), ("part_decoder", "inverse_space_transform", False),
+    ("autoencoder", "rec_ll_weight", 5.0), ("autoencoder", "template_l1_weight", 5.0),
+    ("autoencoder", "mse_weight", 5.0)) if hasattr(SECTIONS[section], key)}
 # Keys whose effect is a size; all sizes are drawn in test_model.py.
 SIZES = {"output_channels", "kernel_shapes", "strides", "paddings", "n_caps", "n_caps_dims", "n_features",
          "template_size", "n_channels", "n_layers", "n_dims", "n_output_dims", "n_outputs", "n_votes",
