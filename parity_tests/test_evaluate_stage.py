@@ -60,7 +60,8 @@ def test_the_stage_evaluates_both_protocols_and_another_data_set(preset, trained
     rows = list(csv.DictReader((folder / "pictures" / "tsne.csv").read_text().splitlines()))
     assert len(rows) == 2 * 40 and {row["presence"] for row in rows} == {"posterior", "prior"}
     assert {path.name for path in (folder / "pictures").glob("*.png")} == {
-        "reconstructions.png", "templates.png", "parts.png", "capsules.png"}
+        "reconstructions.png", "templates.png", "parts.png", "transformed.png", "capsules.png",
+        "explained.png"}
 
     beside = stage.run(preset, 0, trained, on="digits")  # the same digits, enlarged to the canvas
     other = json.loads((beside / "metrics.json").read_text())
