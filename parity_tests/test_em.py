@@ -194,7 +194,8 @@ def test_training_never_gives_nan(tier: str) -> None:
 @pytest.mark.parametrize("name", ["ibm_net_tiny_s261_f64", "gr_net_tiny_s161_f64"])
 def test_recorded_names_map_one_to_one(name: str) -> None:
     """Every recorded variable fills one parameter and comes back as it was, name and layout."""
-    from parity_tests.test_goldens_em import RECORDS, network_settings
+    from parity_tests.test_goldens_em import RECORDS
+    from parity_tests.verify_em import network_settings
     record = RECORDS[name]
     settings = network_settings(record, Lib("port", "float64"))
     network, table = MatrixCapsules(settings, np.random.default_rng(0)).double(), \

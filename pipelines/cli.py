@@ -192,14 +192,25 @@ def convert(source: Annotated[str, typer.Argument(
 
 
 @app.command()
-def verify(checkpoint: Checkpoint,
-           out: Annotated[str, typer.Argument(metavar="OUT", help="The converted folder.")],
+def verify(checkpoint: Annotated[str | None, typer.Argument(
+               metavar="[CKPT]", help="TensorFlow checkpoint: its prefix, or its folder.")] = None,
+           out: Annotated[str | None, typer.Argument(metavar="[OUT]", help="The converted folder.")] = None,
            golden: Annotated[str | None, typer.Option(
-               metavar="DIR", help="A recording to hold both sides to.")] = None,
+               metavar="DIR", help="A recording to hold both sides to; without CKPT and OUT a folder of "
+               "records of single functions, as of CapsNet.")] = None,
            json_file: JsonFile = None,
            html_file: Annotated[str | None, typer.Option(
                "--html", metavar="FILE", help="Write the table as one page.")] = None) -> None:
     """A converted folder against its checkpoint, or both against a recording, tap by tap."""
+    if checkpoint is None and golden is not None:
+        from pipelines import records
+
+        records.run(golden, json_file, html_file)
+        return
+    if checkpoint is None or out is None:
+        from pipelines.settings import BadInput
+
+        raise BadInput("verify takes CKPT and OUT, or --golden DIR alone for a folder of records")
     from pipelines import verify as command
 
     command.run(checkpoint, out, golden, json_file, html_file)

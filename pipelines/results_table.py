@@ -20,9 +20,10 @@ BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist_coupled", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
             ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
-            ("capsnet_mnist40_on_affnist", "affnist"), ("em_mnist", "mnist"))
+            ("capsnet_mnist40_on_affnist", "affnist"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
 # The routing ancestors: name of the results → model.
-CLASSIFIERS = {"capsnet_mnist": "capsnet", "em_mnist": "em", "capsnet_mnist40_on_affnist": "capsnet"}
+CLASSIFIERS = {"capsnet_mnist": "capsnet", "em_mnist": "em", "capsnet_mnist40_on_affnist": "capsnet",
+               "em_smallnorb": "em"}
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")
