@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from parity_tests import routing_sides
 from parity_tests.sides import Arrays
 
 # Taps whose gradients the recordings hold, and the token templates (decoded anew in the loss).
@@ -61,6 +62,8 @@ def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) ->
     """The whole model of one side in one dtype, with its initial weights."""
     if side == "reference":
         import tensorflow as tf
+        if arguments.get("model") in routing_sides.MODELS:
+            return routing_sides.MODELS[arguments["model"]](arguments, seed, dtype)
         reference = importlib.import_module("reference")
         kind = (reference.ConstellationAutoencoder if is_constellation(arguments)
                 else reference.ImageAutoencoder)
@@ -80,7 +83,8 @@ def load(side: str, model: Any, variables: Arrays) -> None:
     if side == "reference":
         model.load_variables(variables)
     else:
-        importlib.import_module("port.convert").load_module(model, variables)
+        table = importlib.import_module("port.origins").origin_of_config(model.config).table
+        importlib.import_module("port.convert").load_module(model, variables, table=table)
 
 
 def variables_of(side: str, model: Any) -> Arrays:

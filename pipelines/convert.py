@@ -23,7 +23,7 @@ from pipelines.comparison import Report
 from pipelines.prepare import write_json
 from pipelines.settings import BadInput, unknown
 from port import checkpoint, contents, convert, mapping
-from port.models import Model
+from port.models import Model, family_of
 
 TARGETS = ("torch", "tf")
 
@@ -72,7 +72,7 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
 def build(source: contents.Contents, said: dict, default: bool) -> Model:
     """The model with the checkpoint's weights."""
     model = port.build(convert.configuration_of(source, said, default))
-    convert.load_module(model, source.variables)
+    convert.load_module(model, source.variables, table=source.origin.table)
     return model.eval()
 
 
@@ -133,14 +133,17 @@ def print_table(source: contents.Contents) -> None:
     """Every variable with its target, and what is skipped."""
     rows = []
     for name, array in source.variables.items():
-        target = mapping.port_name(name)
+        target = mapping.port_name(name, source.origin.table)
         if target is None:
             rows.append((name, str(list(array.shape)), "", ""))
             continue
-        shape = mapping.to_port(np.empty(array.shape, np.int8), target[1]).shape
-        slots = " + slots" * (f"{name}/RMSProp" in source.slots)
-        rows.append((name, str(list(array.shape)), f"{target[0]} {list(shape)}{slots}",
-                     "" if target[1] == "same" else target[1]))
+        if isinstance(target[1], mapping.Layout):  # its shape is the configuration's
+            shape, how = "", "another order of numbers"
+        else:
+            shape = f" {list(mapping.to_port(np.empty(array.shape, np.int8), target[1]).shape)}"
+            how = "" if target[1] == "same" else target[1]
+        slots = " + slots" * (f"{name}/{next(iter(source.origin.slots))}" in source.slots)
+        rows.append((name, str(list(array.shape)), f"{target[0]}{shape}{slots}", how))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     for row in rows:
         print(" ".join(f"{cell:{width}}" for cell, width in zip(row, [*widths, 0])).rstrip())
@@ -151,12 +154,7 @@ def print_table(source: contents.Contents) -> None:
 def summary(out: Path, model: Model, source: contents.Contents) -> None:
     """What was converted, in a few words."""
     config = model.config
-    what = f"{config.obj_decoder.n_caps} objects"
-    if config.kind == "constellation":
-        what += f" of {config.obj_decoder.n_votes} votes each ({config.obj_decoder.klass})"
-    else:
-        what = (f"{config.part_encoder.n_caps} parts, {what}, canvas {config.canvas}×{config.canvas}×"
-                f"{config.channels}, strides {', '.join(map(str, config.cnn.strides))}")
+    what = family_of(config).words(config)
     print(f"{source.parameters:,} parameters, {what}; step {step_of(source)}, "
           f"{len(source.slots)} optimizer slots, {len(source.skipped)} arrays skipped")
     if config.unset:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines import original
 from pipelines.comparison import write_text
-from port import contents, infer
+from port import contents, infer, origins
 
 GROUPS = ("model", "optimizer slots", "averages of reported scalars", "step", "not the original's")
 
@@ -63,9 +63,11 @@ def grouped(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Every array in its group; also those that no model of the original has."""
     variables, slots, skipped = contents.split_checkpoint(arrays)
     groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in GROUPS}
-    known = infer.KINDS["constellation"] + ("set_transformer/",)
+    origin = origins.origin_of(variables)
+    known = (*(scope for each in origins.ORIGINS if each.table is origin.table for scope in each.scopes
+               if each.kind == "constellation"), "set_transformer/")
     for name, array in variables.items():
-        ours = contents.is_original(name) or name.startswith(known)
+        ours = contents.is_original(name, origin.table) or name.startswith(known)
         groups[GROUPS[0] if ours else GROUPS[4]][name] = array
     groups[GROUPS[1]] = slots
     for name in skipped:

@@ -14,9 +14,9 @@ import port
 from parity_tests import models, tolerances
 from parity_tests.models import ModelOutcome
 from pipelines.comparison import Report
-from port import constellation_data, contents, convert
+from port import config_routing, constellation_data, contents, convert
 from port.config import AnyConfig
-from port.models import Model
+from port.models import Model, family_of
 
 BATCH = 2
 N_MOVES = 3
@@ -55,7 +55,7 @@ class Input:
 
     def __init__(self, config: AnyConfig, seed: int, batch: int = BATCH) -> None:
         rng = np.random.default_rng(seed)
-        self.clipped = config.kind == "scae"
+        self.clipped = config.kind != "constellation"
         if config.kind == "constellation":
             drawn = constellation_data.create(np.random.RandomState(seed), batch, drop_prob=0.3)
             self.image, self.label = drawn.corners, drawn.presence
@@ -63,10 +63,14 @@ class Input:
             side = config.canvas
             self.image = rng.random((batch, side, side, config.channels)).astype(np.float32)
             self.label = None
-            if config.autoencoder.probe:
+            if config.kind in config_routing.KINDS:
+                self.label = rng.integers(0, config.n_classes, batch)
+            elif config.autoencoder.probe:
                 self.label = rng.integers(0, config.autoencoder.n_classes, batch)
-        noise = port.Noise.draw(torch.Generator().manual_seed(seed), config, batch)
-        self.noise = [raw.numpy() for raw in noise.raw] or None
+        self.noise = None
+        if family_of(config).draws:
+            noise = port.Noise.draw(torch.Generator().manual_seed(seed), config, batch)
+            self.noise = [raw.numpy() for raw in noise.raw] or None
 
     def run(self, side: str, model: object, dtype: str, image: np.ndarray | None = None,
             taps: bool = True) -> ModelOutcome:
@@ -192,13 +196,17 @@ def other_piece(run: ModelOutcome, truth: ModelOutcome) -> str:
         return np.argmax(outcome.taps[name], axis)
 
     for name, axis, words in (("obj_enc/presence", 1, "the most present part"),
-                              ("part_dec/mixing_logits_with_bg", 1, "a pixel's strongest component")):
+                                     ("part_dec/mixing_logits_with_bg", 1, "a pixel's strongest component"),
+                              ("lengths", 1, "the longest class capsule"),
+                              ("classes/activation", -1, "the most active class")):
         if name in truth.taps and not np.array_equal(winner(run, name, axis), winner(truth, name, axis)):
             return words
     for name, words in (("res/is_from_capsule", "a part's winning capsule"),
                         ("res/vote_presence", "a vote's presence")):
-        if not np.array_equal(np.asarray(run.taps[name]) > 0.5 if name.endswith("presence")
-                              else run.taps[name], np.asarray(truth.taps[name]) > 0.5
-                              if name.endswith("presence") else truth.taps[name]):
+        if name not in truth.taps:
+            continue
+        one, other = (outcome.taps[name] > 0.5 if name.endswith("presence") else outcome.taps[name]
+                      for outcome in (run, truth))
+        if not np.array_equal(one, other):
             return words
     return ""

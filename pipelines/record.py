@@ -47,6 +47,9 @@ def run(source: str, out: str, batch: str | None = None, dtype: str = "float64",
     refuse_nonfinite(sorted_out, False, found.prefix)
     with original.in_words(str(found.prefix)):
         configuration = convert.configuration_of(sorted_out, said, default)
+    if configuration.kind not in models.INPUTS:
+        raise BadInput(f"{found.prefix}: recordings of model {configuration.kind} are of single functions "
+                       "(docs/routing_ancestors.md); record makes those of the autoencoders")
     batches = read_batches(batch, configuration) if batch else draw_batches(configuration, seed)
     with original.staged(Path(out)) as folder, original.in_words(out):
         recorder = Recorder(folder, configuration, sorted_out.variables, sorted_out.slots, batches, dtype,

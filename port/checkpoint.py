@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors
@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from port import optim, run_folder
+from port import run_folder
 from port.config import ConfigError, from_arguments
 from port.models import Model, build, family_of
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
-SLOTS = ("ms", "mom")
+# Slots of each optimizer whose state comes with a checkpoint.
+OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
 STEP = "global_step"
 FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors")
 
@@ -66,11 +67,17 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
     (folder / "config.json").write_text(model.config.to_json() + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(model, note), encoding="utf-8")
     if slots:
+        optimizer = optimizer_of(next(iter(slots.values())))
         tensors = {f"{name}/{slot}": values[slot].detach().cpu().contiguous()
-                   for name, values in slots.items() for slot in SLOTS}
+                   for name, values in slots.items() for slot in OPTIMIZERS[optimizer]}
         if step is not None:
             tensors[STEP] = torch.tensor(step, dtype=torch.int64)
-        save_file(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": "RMSProp"})
+        save_file(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": optimizer})
+
+
+def optimizer_of(slots: Collection[str]) -> str:
+    """The optimizer that has these slots, of `OPTIMIZERS`."""
+    return next(name for name, known in OPTIMIZERS.items() if set(known) & set(slots))
 
 
 def _card(model: Model, note: str) -> str:
@@ -136,7 +143,7 @@ def load_metadata(folder: str | Path) -> dict[str, str]:
 
 def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Tensor]],
                                                                       int | None]:
-    """RMSProp slots by parameter name, and the step; without a file no slots.
+    """Optimizer slots by parameter name, and the step; without a file no slots.
 
     Args:
         folder: as `save` writes it.
@@ -157,23 +164,28 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
     parameters, slots = dict(model.named_parameters()), {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
-        if name not in parameters or slot not in SLOTS or value.shape != parameters[name].shape:
+        if slot == "step" and name in parameters and not value.ndim:  # training keeps Adam's count so
+            step = value
+            continue
+        known = any(slot in names for names in OPTIMIZERS.values())
+        if name not in parameters or not known or value.shape != parameters[name].shape:
             raise CheckpointError(f"{path}: {key} {list(value.shape)} is no slot of this model")
         slots.setdefault(name, {})[slot] = value
-    half = [name for name, values in slots.items() if len(values) != len(SLOTS)]
+    half = [name for name, values in slots.items() if set(values) not in map(set, OPTIMIZERS.values())]
     if half:
         raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
     return slots, None if step is None else int(step)
 
 
 @torch.no_grad()
-def continue_from(folder: str | Path, model: Model, optimizer: optim.RMSProp) -> int:
+def continue_from(folder: str | Path, model: Model, optimizer: torch.optim.Optimizer) -> int:
     """Put a folder's slots into an optimizer, so that training continues where it stopped.
 
     Args:
         folder: as `save` writes it, or a converted checkpoint.
         model: the folder's model.
-        optimizer: over the model's parameters. One without slots in the folder (no gradient ever
+        optimizer: over the model's parameters: `port.optim.RMSProp`, or for the routing ancestors
+            `port.optim_adam.Adam`. One without slots in the folder (no gradient ever
             reached it) keeps its fresh ones.
 
     Returns:
@@ -189,4 +201,6 @@ def continue_from(folder: str | Path, model: Model, optimizer: optim.RMSProp) ->
     for name, parameter in model.named_parameters():
         for slot, value in slots.get(name, {}).items():
             optimizer.state[parameter][slot].copy_(value)
+        if "step" in optimizer.state[parameter]:  # Adam's own count of the updates
+            optimizer.state[parameter]["step"].fill_(step or 0)
     return step or 0

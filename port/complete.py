@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from port import config as configuration
-from port import config_constellation
+from port import config_constellation, infer_routing
 from port import strides as grids
 from port.config import FLAT, SECTIONS, AnyConfig, ConfigError
 from port.infer import Inference, either, shown
@@ -31,6 +31,9 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
     if wrong:
         raise ConfigError("the configuration contradicts the checkpoint: " + "; ".join(wrong))
     settings = inference.assumed | inference.known | dict(given)
+    if inference.model in infer_routing.INFERENCES:
+        _refuse_missing({key: values for key, values in inference.needed.items() if key not in given})
+        return configuration.from_flat({"model": inference.model} | settings)
     if inference.model != "scae":
         return configuration.from_flat({"model": inference.model} | settings | (
             {} if default else _unset(settings, config_constellation.FLAT, config_constellation.SECTIONS)))
@@ -46,14 +49,19 @@ def complete(inference: Inference, given: Mapping[str, Any], default: bool = Fal
             settings.setdefault("canvas_size", sizes[0])
     missing = {key: values for key, values in required.items() if key not in settings and not (
         default and key != "canvas_size")}
+    _refuse_missing(missing)
+    fits = _strides(inference, settings["canvas_size"], strides)
+    settings["strides"] = given.get("strides", fits)
+    return configuration.from_flat(settings | ({} if default else _unset(settings, FLAT, SECTIONS)))
+
+
+def _refuse_missing(missing: Mapping[str, str]) -> None:
+    """Raise for required settings that nobody gave."""
     if missing:
         raise ConfigError("the checkpoint does not tell " + ", ".join(
             f"{key} ({values})" for key, values in missing.items()) + ": give "
             + ("it" if len(missing) == 1 else "them")
             + " (config=…; on the command line --config FILE or --preset NAME)")
-    fits = _strides(inference, settings["canvas_size"], strides)
-    settings["strides"] = given.get("strides", fits)
-    return configuration.from_flat(settings | ({} if default else _unset(settings, FLAT, SECTIONS)))
 
 
 def _unset(settings: Mapping[str, Any], flat: Mapping[str, Any], sections: Mapping[str, type]

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from port import infer
-from port.mapping import ConversionError, original_name, port_name
+from port.mapping import MAPPING, ConversionError, Row, original_name, port_name
+from port.origins import Origin, origin_of
 
-SLOT_SUFFIXES = {"RMSProp": "ms", "RMSProp_1": "mom"}
 # Three for each reported scalar; the number varies from run to run.
 _AVERAGE = re.compile(r".+/ExponentialMovingAverage(_\d+)?(/(biased|local_step))?")
 _INDUCED = "set_transformer/induced_self_attention"
@@ -28,7 +27,7 @@ class Contents:
 
     Attributes:
         variables: the model's, by original name.
-        slots: the optimizer's, as `<variable>/RMSProp` and `<variable>/RMSProp_1`.
+        slots: the optimizer's, as `<variable>/RMSProp` and `<variable>/RMSProp_1`, or of Adam.
         step: `global_step`; None where there is none.
         skipped: name → why it is left out.
     """
@@ -37,6 +36,11 @@ class Contents:
     slots: dict[str, np.ndarray]
     step: int | None
     skipped: dict[str, str]
+
+    @property
+    def origin(self) -> Origin:
+        """The program that wrote it."""
+        return origin_of(self.variables)
 
     @property
     def parameters(self) -> int:
@@ -54,23 +58,26 @@ def split_checkpoint(arrays: Mapping[str, np.ndarray]
                      ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, str]]:
     """A checkpoint's model variables, optimizer slots, and what is skipped with the reason."""
     model, slots, skipped = {}, {}, {}
+    origin = origin_of(arrays)
     for name, array in arrays.items():
         owner, _, last = name.rpartition("/")
-        if last in SLOT_SUFFIXES and owner in arrays:
+        if last in origin.slots and owner in arrays:
             slots[name] = array
         elif _AVERAGE.fullmatch(name) and np.ndim(array) == 0:
             skipped[name] = AVERAGE
         elif name == "global_step":
             skipped[name] = "training step"
+        elif name in origin.counters:
+            skipped[name] = "follows from the step"
         else:
             model[name] = array
     return model, slots, skipped
 
 
-def is_original(name: str) -> bool:
+def is_original(name: str, table: tuple[Row, ...] = MAPPING) -> bool:
     """Whether a model of the original has a variable spelled exactly so."""
-    found = port_name(name)
-    return found is not None and original_name(found[0], name.startswith(_INDUCED))[0] == name
+    found = port_name(name, table)
+    return found is not None and original_name(found[0], name.startswith(_INDUCED), table)[0] == name
 
 
 def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
@@ -84,7 +91,8 @@ def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
             fit their variables or are not all there, no proper step.
     """
     variables, slots, skipped = split_checkpoint(arrays)
-    unknown = [name for name in variables if not is_original(name)]
+    table = origin_of(variables).table
+    unknown = [name for name in variables if not is_original(name, table)]
     if unknown:
         raise ConversionError(f"{len(unknown)} of {len(arrays)} variables are none of the original's: "
                               f"{listed(unknown)}")
@@ -110,9 +118,10 @@ def _check_slots(variables: Mapping[str, np.ndarray], slots: Mapping[str, np.nda
                                   f"{list(variables[owner].shape)}")
     if not slots:
         return
+    origin = origin_of(variables)
     for name in variables:
-        missing = [f"{name}/{suffix}" for suffix in SLOT_SUFFIXES if f"{name}/{suffix}" not in slots]
-        if len(missing) == 1 or (missing and name not in infer.MAY_LACK_SLOTS):
+        missing = [f"{name}/{suffix}" for suffix in origin.slots if f"{name}/{suffix}" not in slots]
+        if len(missing) == 1 or (missing and name not in origin.may_lack_slots):
             raise ConversionError(f"the optimizer slot {missing[0]} is missing")
 
 

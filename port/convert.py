@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from port import infer
 from port.complete import complete
 from port.config import AnyConfig, explicit, is_complete
-from port.contents import SLOT_SUFFIXES, Contents, sort_out, split_checkpoint
+from port.contents import Contents, sort_out, split_checkpoint
 from port.mapping import (
     MAPPING,
     ConversionError,
@@ -27,6 +27,7 @@ from port.mapping import (
     to_port,
 )
 from port.models import Model, build
+from port.origins import origin_of, origin_of_config
 
 __all__ = ["MAPPING", "ConversionError", "Layout", "Row", "configuration_of", "from_tf", "load_module",
            "module_arrays", "module_gradients", "original_name", "port_name", "slots_from_tf",
@@ -130,44 +131,47 @@ def from_tf(arrays: Mapping[str, np.ndarray], config: AnyConfig | Mapping | str 
     """
     contents = sort_out(arrays)
     model = build(configuration_of(contents, config))
-    load_module(model, contents.variables)
+    load_module(model, contents.variables, table=contents.origin.table)
     return model.eval()
 
 
 def to_tf(model: Model) -> dict[str, np.ndarray]:
     """A model's weights under original names and layouts: `from_tf` backwards, bit for bit."""
+    found = module_arrays(model, induced=is_induced(model), table=origin_of_config(model.config).table)
     return {name: to_original(p.detach().cpu().numpy(), transform)
-            for name, (p, transform) in module_arrays(model, induced=is_induced(model)).items()}
+            for name, (p, transform) in found.items()}
 
 
 def is_induced(model: Model) -> bool:
     """Whether the model has induced self-attention, whose scopes are named otherwise."""
-    return model.config.obj_encoder.n_inducing_points > 0
+    encoder = getattr(model.config, "obj_encoder", None)
+    return encoder is not None and encoder.n_inducing_points > 0
 
 
 def slots_from_tf(model: Model, arrays: Mapping[str, np.ndarray]
                   ) -> dict[str, dict[str, Tensor]]:
-    """RMSProp slots of a checkpoint by port parameter name: {name: {"ms": …, "mom": …}}.
+    """Optimizer slots of a checkpoint by port parameter name, such as {name: {"ms": …, "mom": …}}.
 
     Args:
-        model: gives the dtype; parameters without slots (`dummy_vote`) are absent from the result.
+        model: gives dtype and shapes; parameters without slots (`dummy_vote`) are absent from the result.
         arrays: as `reference.read_checkpoint` gives them.
     """
+    origin, shapes = origin_of(arrays), {name: tuple(p.shape) for name, p in model.named_parameters()}
     result: dict[str, dict[str, Tensor]] = {}
     for name, array in split_checkpoint(arrays)[1].items():
         owner, _, suffix = name.rpartition("/")
-        key, transform = port_name(owner)
-        value = torch.from_numpy(to_port(np.asarray(array), transform)).to(model.dtype)
-        result.setdefault(key, {})[SLOT_SUFFIXES[suffix]] = value
+        key, transform = port_name(owner, origin.table)
+        value = torch.from_numpy(to_port(np.asarray(array), transform, shapes[key])).to(model.dtype)
+        result.setdefault(key, {})[origin.slots[suffix]] = value
     return result
 
 
 def slots_to_tf(model: Model, slots: Mapping[str, Mapping[str, Tensor]]
                 ) -> dict[str, np.ndarray]:
     """`slots_from_tf` backwards, bit for bit."""
-    result = {}
-    for suffix, slot in SLOT_SUFFIXES.items():
+    origin, result = origin_of_config(model.config), {}
+    for suffix, slot in origin.slots.items():
         for key, values in slots.items():
-            name, transform = original_name(key, is_induced(model))
+            name, transform = original_name(key, is_induced(model), origin.table)
             result[f"{name}/{suffix}"] = to_original(values[slot].detach().cpu().numpy(), transform)
     return result

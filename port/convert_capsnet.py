@@ -7,7 +7,7 @@ network are no checkpoint of this kind: `[parent, child, out, in]` becomes the c
 
 from __future__ import annotations
 
-from port.convert import Row
+from port.mapping import Row
 
 # The official program numbers the decoder's layers from 1.
 _DECODER_LAYERS = 8

@@ -12,23 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from port import config as configuration
-from port import config_constellation
+from port import config_constellation, infer_routing
 from port import strides as grids
 from port.config import FLAT
 from port.mapping import ConversionError
+from port.origins import DUMMY_VOTE, VOTE_SCALE_BIAS, candidates
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-KINDS = {"scae": ("conv_net_2d/", "capsule_image_encoder/", "template_based_image_decoder/",
-                  "image_capsule/"),
-         "constellation": ("constellation_capsule/", "constellation_decoder/")}
 CAPSULE_LAYER = "image_capsule/capsule_layer"
 MLP_ENCODER = "mlp_encoder/mlp"  # of no original: the ablation without a set transformer
-DUMMY_VOTE = "image_capsule/capsule_likelihood/dummy_vote"
-VOTE_SCALE_BIAS = f"{CAPSULE_LAYER}/add_3/b"
-# Variables that may be without optimizer slots beside others that have them: no gradient reaches
-# the dummy vote unless votes are soft, nor the scale bias where the vote scale is fixed.
-MAY_LACK_SLOTS = (DUMMY_VOTE, VOTE_SCALE_BIAS)
 
 
 class InferenceError(ConversionError):
@@ -40,12 +33,13 @@ class Inference:
     """What names and shapes tell.
 
     Attributes:
-        model: `scae` or `constellation`.
+        model: kind of the configuration.
         known: flat setting → value.
         grid: side of the part encoder's embedding, None for a constellation.
         canvas_sizes: sides of the canvas that give this grid, with the original's strides or, for
             another number of convolutions, with any strides of 1 and 2.
         assumed: flat setting → the original's fixed value that no shape contradicts.
+        needed: settings of a routing ancestor that have to be given, each with what is possible.
     """
 
     model: str
@@ -53,6 +47,7 @@ class Inference:
     grid: int | None = None
     canvas_sizes: tuple[int, ...] = ()
     assumed: dict[str, Any] = field(default_factory=dict)
+    needed: dict[str, str] = field(default_factory=dict)
 
     @property
     def kernels(self) -> tuple[int, ...]:
@@ -65,7 +60,7 @@ class Inference:
     def required(self) -> dict[str, str]:
         """Settings that have to be given, each with what is possible."""
         if self.model != "scae":
-            return {}
+            return dict(self.needed)
         wanted = {"template_nonlin": either(configuration.CHOICES["template_nonlin"])}
         if self.known["colorize_templates"]:
             wanted["color_nonlin"] = either(configuration.CHOICES["color_nonlin"])
@@ -76,6 +71,9 @@ class Inference:
     @property
     def unknown(self) -> list[str]:
         """Every setting that names and shapes do not tell, the required ones first."""
+        if self.model in infer_routing.INFERENCES:
+            rest = infer_routing.names(self.model) - {*self.known, *self.needed}
+            return [*self.needed, *sorted(rest)]
         if self.model != "scae":
             names = {config_constellation.flat_name(*places[0])
                      for places in config_constellation.FLAT.values()} - {"repairs", "n_points"}
@@ -87,17 +85,17 @@ class Inference:
 
 
 def kind_of(names: Collection[str]) -> str:
-    """The model that variables belong to: `scae` or `constellation`.
+    """The kind of model that variables belong to, such as `scae`.
 
     Raises:
         InferenceError: none of the original's, or both mixed.
     """
-    found = [kind for kind, scopes in KINDS.items() if any(n.startswith(scopes) for n in names)]
+    found = candidates(names)
     if len(found) != 1:
         raise InferenceError(
-            "variables of an image model and of a constellation model are mixed" if found else
+            f"variables of {found[0].program} and of {found[1].program} are mixed" if found else
             "no variable of a stacked capsule autoencoder is among " + _some(names))
-    return found[0]
+    return found[0].kind
 
 
 def infer(shapes: Shapes, with_slots: Collection[str] | None = None) -> Inference:
@@ -114,6 +112,9 @@ def infer(shapes: Shapes, with_slots: Collection[str] | None = None) -> Inferenc
     look = _Look(shapes)
     if kind == "constellation":
         return Inference("constellation", _constellation(look))
+    if kind in infer_routing.INFERENCES:
+        known, assumed, needed = infer_routing.INFERENCES[kind](look, InferenceError)
+        return Inference(kind, known, assumed=assumed, needed=needed)
     known = _parts(look) | _objects(look) | _probes(look)
     if with_slots:
         known["learn_vote_scale"] = VOTE_SCALE_BIAS in with_slots
