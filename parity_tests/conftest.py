@@ -34,10 +34,12 @@ XFAILS = Path(__file__).with_name("xfails.txt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tier` and `--parity-json`."""
+    """`--tier`, `--registry` and `--parity-json`."""
     group = parser.getgroup("parity")
     group.addoption("--tier", choices=sorted(TIERS), default="default",
                     help="smoke (under 90 s), default, or deep (many examples, random seed)")
+    group.addoption("--registry", metavar="PATH", default=None,
+                    help="check the pair of this registry file alone (docs/port_your_own_model.md)")
     group.addoption("--parity-json", default=None,
                     help="where the report goes (default results/tests/parity.json; the parity stage "
                     "of DVC writes its own)")
@@ -61,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.parity_seed = seed
         from hypothesis import core
         core.global_force_seed = seed
+    if config.getoption("--registry") and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args = [str(Path(__file__).with_name("test_given.py"))]
     config.xfail_lines = read_xfails()
     config.xfail_used = set()
 

@@ -36,7 +36,8 @@ class Recipe:
             variables are named here; "" for functions.
         torch_scope: the module's place in `port.ImageAutoencoder`.
         table: the port's module with the family's `MAPPING`, when it is not that of `convert`, as
-            `module` or `module:NAME`; a function of the attributes where they decide the family.
+            `module` or `module:NAME`; a function of the attributes where they decide the family,
+            which may give the rows themselves.
     """
 
     call: Callable[..., Any]
@@ -46,11 +47,13 @@ class Recipe:
     build: Callable[..., Any] | None = None
     scope: str = ""
     torch_scope: str = ""
-    table: str | Callable[[Mapping[str, Any]], str] = "convert"
+    table: str | Callable[[Mapping[str, Any]], str | tuple] = "convert"
 
     def mapping(self, attributes: Mapping[str, Any]) -> tuple:
         """The family's conversion table, looked up at call time."""
         table = self.table(attributes) if callable(self.table) else self.table
+        if isinstance(table, tuple):
+            return table
         room, _, name = table.partition(":")
         return getattr(importlib.import_module(f"port.{room}"), name or "MAPPING")
 

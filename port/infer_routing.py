@@ -29,6 +29,8 @@ def capsnet(look: Look, fail: Callable[[str], Exception]) -> tuple[dict[str, Any
     while f"recons/recons_{i}/weights" in look:
         widths.append(look(f"recons/recons_{i}/weights", 2)[1])
         i += 1
+    if len(widths) != _layers(look, "recons/recons_"):
+        raise fail(f"the variable recons/recons_{i}/weights is missing")
     known["decoder"], needed = tuple(widths[:-1]), {}
     biased = "capsule2/biases" in look
     if biased:
@@ -76,6 +78,8 @@ def matrix_capsules(look: Look, fail: Callable[[str], Exception]) -> tuple[dict[
         kernels.append(size)
         types.append(shape[2] if ibm else shape[4] // 4)
         i += 1
+    if i != _layers(look, "lyr.conv_caps" if ibm else "convCaps"):
+        raise fail(f"the variable {name} is missing")
     last = look("class_caps/v/w", 5)[2] if ibm else look("capsule2/weights", 3)[2] // 4
     known = {"image_channels": image_channels, "channels": channels, "types": tuple(types),
              "kernels": tuple(kernels), "classes": last, "conv_kernel": kernel}
@@ -86,6 +90,12 @@ def matrix_capsules(look: Look, fail: Callable[[str], Exception]) -> tuple[dict[
     else:
         needed["strides"] = "of the convolutional capsule layers"
     return known, assumed, needed
+
+
+def _layers(look: Look, beginning: str) -> int:
+    """How many scopes begin so."""
+    return len({name.rpartition(beginning)[2].split("/")[0] for name in look.shapes
+                if name.startswith(beginning)})
 
 
 INFERENCES = {"capsnet": capsnet, "em": matrix_capsules}

@@ -1,0 +1,214 @@
+"""A pair of programs from outside the packages, put to the suite: `pytest --registry PATH`.
+
+PATH is a Python file with `ROWS` (`OpCase`), and if there are any `RECORDINGS` and `MUTANTS`; its folder
+holds the two programs. docs/port_your_own_model.md walks through it.
+
+    python -m parity_tests.given PATH      writes the recordings anew, from the reference side
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from parity_tests import tolerances
+from parity_tests.compare import ParityError, Where, check
+from parity_tests.mutation import Mutant
+from parity_tests.registry import OpCase
+from parity_tests.sides import Arrays, Lib, draw_cotangents, draw_variables, run
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two modules beside a registry file, by name; looked up at call time, so that a mutant counts.
+
+    Attributes:
+        reference: the TensorFlow side.
+        port: the PyTorch side.
+    """
+
+    reference: str
+    port: str
+
+    def of(self, lib: Lib) -> ModuleType:
+        """The side's module."""
+        return importlib.import_module(getattr(self, lib.side))
+
+    def port_module(self) -> ModuleType:
+        """The PyTorch side, for its table."""
+        return importlib.import_module(self.port)
+
+    def build(self, lib: Lib, name: str, scope: str, *arguments: Any) -> Any:
+        """An instance of a class that both sides have, drawn from seed 0, in the side's dtype."""
+        cls, rng = getattr(self.of(lib), name), np.random.default_rng(0)
+        if lib.side == "reference":
+            import tensorflow as tf
+            return cls(scope, *arguments, rng=rng, dtype=getattr(tf, lib.dtype))
+        module = cls(*arguments, rng=rng)
+        return module.double() if lib.dtype == "float64" else module
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a program gave on known inputs: an .npz with `in/…`, `var/…`, `out/…`, `cot/…`, `grad/…`.
+
+    `grad/<input>` and `grad/var/<variable>` are gradients of Σ cot·out; values are float64, in the
+    reference's layout and under its variable names.
+
+    Attributes:
+        file: beside the registry file.
+        op: the row that runs it.
+        attributes: plain arguments.
+    """
+
+    file: str
+    op: str
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry file, loaded."""
+
+    path: Path
+    rows: dict[str, OpCase]
+    recordings: tuple[Recording, ...]
+    mutants: tuple[Mutant, ...]
+
+
+def load(path: str | Path) -> Registry:
+    """Run a registry file; its folder is importable from then on.
+
+    Raises:
+        FileNotFoundError: no such file.
+        AttributeError: it defines no `ROWS`.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"--registry {path}: no such file; name a Python file with ROWS")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"given_{path.parent.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not getattr(module, "ROWS", ()):
+        raise AttributeError(f"--registry {path}: it defines no ROWS, a tuple of "
+                             "parity_tests.registry.OpCase")
+    return Registry(path, {row.op: row for row in module.ROWS}, tuple(getattr(module, "RECORDINGS", ())),
+                    tuple(getattr(module, "MUTANTS", ())))
+
+
+def verify_recording(found: Registry, recording: Recording, side: str) -> None:
+    """One side in float64 against a recording.
+
+    Raises:
+        ParityError: a value or a gradient differs by more than its bound.
+    """
+    arrays = dict(np.load(found.path.parent / recording.file))
+    recipe = found.rows[recording.op].recipe
+
+    def below(prefix: str) -> Arrays:
+        return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    outcome = run(side, recipe, below("in/"), recording.attributes, "float64", below("cot/"),
+                  below("var/") or None)
+    largest = tolerances.scale(*below("cot/").values(), *below("grad/").values())
+    for key, expected in arrays.items():
+        kind, _, name = key.partition("/")
+        if kind not in ("out", "grad"):
+            continue
+        place = Where(recording.op, key, f"{side} float64", "the recording",
+                      f'python -m pytest --registry "{found.path.name}" -k recording')
+        if kind == "out":
+            check(place, outcome.outputs[name], expected, tolerances.forward64(expected))
+            continue
+        name = f"vargrad/{name[4:]}" if name.startswith("var/") else f"grad/{name}"
+        check(place, outcome.gradients[name], expected, tolerances.gradient64(expected, largest))
+
+
+@contextlib.contextmanager
+def planted(found: Registry, mutant: Mutant) -> Iterator[None]:
+    """Within the block the mutant's file is imported with the bug in it.
+
+    Raises:
+        ValueError: the text to replace is not there exactly once.
+    """
+    path = found.path.parent / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"mutant {mutant.id}: {mutant.old!r} stands {text.count(mutant.old)} times in "
+                         f"{mutant.file}, expected once; bring the mutant up to date")
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module
+    try:
+        exec(compile(text.replace(mutant.old, mutant.new), str(path), "exec"), module.__dict__)
+        yield
+    finally:
+        if before is None:
+            del sys.modules[path.stem]
+        else:
+            sys.modules[path.stem] = before
+
+
+def record(found: Registry, recording: Recording, inputs: Arrays, seed: int = 0) -> None:
+    """Write a recording from the reference side, with drawn variables and cotangents."""
+    row = found.rows[recording.op]
+    variables = draw_variables(row.recipe, recording.attributes, seed)
+    outcome = run("reference", row.recipe, inputs, recording.attributes, "float64",
+                  lambda outputs: draw_cotangents(outputs, seed + 1), variables)
+    arrays = {f"in/{name}": value for name, value in inputs.items()}
+    arrays |= {f"var/{name}": value for name, value in (variables or {}).items()}
+    arrays |= {f"out/{name}": value for name, value in outcome.outputs.items()}
+    arrays |= {f"cot/{name}": value for name, value in outcome.cotangents.items()}
+    for name, value in outcome.gradients.items():
+        kind, _, rest = name.partition("/")
+        if value is not None:
+            arrays[f"grad/{rest}" if kind == "grad" else f"grad/var/{rest}"] = value
+    np.savez_compressed(found.path.parent / recording.file, **arrays)
+
+
+def main() -> int:
+    """Write every recording of a registry file; inputs are those already recorded, or the row's first."""
+    found = load(sys.argv[1])
+    for recording in found.recordings:
+        path = found.path.parent / recording.file
+        if path.is_file():
+            inputs = {key[3:]: value for key, value in np.load(path).items() if key.startswith("in/")}
+        else:
+            inputs = example(found.rows[recording.op], recording.attributes)
+        record(found, recording, inputs)
+        print(path)
+    return 0
+
+
+def example(row: OpCase, attributes: Mapping[str, Any]) -> Arrays:
+    """Inputs of the first drawn example with these attributes."""
+    import hypothesis
+
+    from parity_tests.strategies import cases
+    found: list[Arrays] = []
+
+    @hypothesis.settings(max_examples=500, database=None, derandomize=True,
+                         suppress_health_check=list(hypothesis.HealthCheck), deadline=None)
+    @hypothesis.given(cases(row.draw))
+    def look(case: Any) -> None:
+        if dict(case.attributes) == dict(attributes):
+            found.append(case.inputs)
+    look()
+    if not found:
+        raise ParityError(f"{row.op}: no drawn example has the attributes {dict(attributes)}")
+    return found[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
