@@ -1,4 +1,4 @@
-"""A pair of programs from outside the packages, put to the suite: `pytest --registry PATH`.
+"""A pair of programs from outside the packages, put to the suite: `pytest --registry=PATH`.
 
 PATH is a Python file with `ROWS` (`OpCase`), and if there are any `RECORDINGS` and `MUTANTS`; its folder
 holds the two programs. docs/port_your_own_model.md walks through it.
@@ -126,7 +126,7 @@ def verify_recording(found: Registry, recording: Recording, side: str) -> None:
         if kind not in ("out", "grad"):
             continue
         place = Where(recording.op, key, f"{side} float64", "the recording",
-                      f'python -m pytest --registry "{found.path.name}" -k recording')
+                      f'python -m pytest --registry="{found.path.name}" -k recording')
         if kind == "out":
             check(place, outcome.outputs[name], expected, tolerances.forward64(expected))
             continue

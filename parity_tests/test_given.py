@@ -1,4 +1,4 @@
-"""Parity of a pair from outside the packages (`--registry PATH`), by default of the committed example."""
+"""Parity of a pair from outside the packages (`--registry=PATH`), by default of the committed example."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def registry(request: pytest.FixtureRequest) -> given.Registry:
 
 def command(name: str) -> str:
     """The line that runs one test again."""
-    return f'python -m pytest --registry PATH -k "{name}"'
+    return f'python -m pytest --registry=PATH -k "{name}"'
 
 
 def test_op(op: str, registry: given.Registry) -> None:
@@ -106,7 +106,7 @@ def test_the_example_is_short_and_agrees_with_its_page() -> None:
     for side in ("gated_tf.py", "gated_torch.py"):
         assert len((EXAMPLE.parent / side).read_text().splitlines()) <= 80
         assert side in page
-    assert f"pytest --registry {EXAMPLE.relative_to(goldens.REPOSITORY)}" in page
+    assert f"pytest --registry={EXAMPLE.relative_to(goldens.REPOSITORY)}" in page
 
 
 def test_an_altered_recording_is_named(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_a_bad_registry_is_said(tmp_path: Path, change, says: str) -> None:
 
 
 def test_the_command(tmp_path: Path, tier: str) -> None:
-    """`pytest --registry PATH` runs that file's checks alone."""
+    """`pytest --registry=PATH` runs that file's checks alone."""
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
     copied(tmp_path)
-    done = subprocess.run([sys.executable, "-m", "pytest", "--registry", str(tmp_path / "registry.py"),
-                           "--tier=smoke", "--collect-only", "-q"], cwd=goldens.REPOSITORY,
+    done = subprocess.run([sys.executable, "-m", "pytest",
+                           f"--registry={tmp_path / 'registry.py'}", "--tier=smoke", "--collect-only", "-q"], cwd=goldens.REPOSITORY,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_op[gated.GatedAttention]" in done.stdout and "test_ops.py" not in done.stdout

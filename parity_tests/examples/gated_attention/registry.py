@@ -1,6 +1,6 @@
 """What the suite is told about the pair: rows, recordings, planted bugs.
 
-    pytest --registry parity_tests/examples/gated_attention/registry.py
+    pytest --registry=parity_tests/examples/gated_attention/registry.py
 """
 
 from __future__ import annotations
