@@ -60,6 +60,13 @@ def test_a_row_changes_what_it_says(name: str) -> None:
     assert repairs == ((row.quirk,) if repairs else ())
 
 
+def test_the_committed_table_is_that_of_the_committed_rows() -> None:
+    """Every row was run, at the length that the table names; its figures are the rows' own."""
+    found = json.loads((REPOSITORY / "results/ablation_table/metrics.json").read_text())
+    assert found == json.loads(json.dumps(ablation.table(WANTED, REPOSITORY / "results", PARAMS)))
+    assert found["left_out"] == [] and [row["row"] for row in found["rows"]] == WANTED.rows
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """Every row of a small section."""

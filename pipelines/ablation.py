@@ -217,9 +217,9 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
             metrics, config = read(folder / "metrics.json"), read(folder / "config.json")
             if metrics is None or config is None:
                 left_out.append(f"{name}, seed {seed}: not yet run")
-            elif (metrics["steps"], metrics["protocol"], config["model"], config["train"]) != (
-                    wanted.steps, row.protocol, as_json(expected.model),
-                    as_json(asdict(expected.train(seed)[0]))):
+            elif (metrics["steps"], metrics["protocol"], config["model"]) != (
+                    wanted.steps, row.protocol, as_json(expected.model)) or not same_loop(
+                    config["train"], expected.train(seed)[0]):
                 left_out.append(f"{name}, seed {seed}: run with other settings")
             else:
                 seeds.append(metrics)
@@ -267,6 +267,13 @@ def difference(ours: dict, theirs: dict) -> dict:
     """Ours - theirs; a repaired protocol is held against the faithful one."""
     return {protocol: {measure: value - theirs["faithful" if protocol == "repaired" else protocol][measure]
                        for measure, value in found.items()} for protocol, found in ours.items()}
+
+
+def same_loop(stored: dict, wanted: train.Settings) -> bool:
+    """Whether a run was trained with these settings; one that it did not know had its default."""
+    default = asdict(train.Settings())
+    return all(stored.get(key, as_json(default[key])) == as_json(value)
+               for key, value in asdict(wanted).items())
 
 
 def as_json(value):
