@@ -22,7 +22,7 @@ from pipelines import (
     settings,
     train,
 )
-from port import augment, data, em_losses, evaluate_classes, models, resume, schedule
+from port import augment, constants, data, em_losses, evaluate_classes, models, resume, schedule
 from port import train as loop
 
 PARAMS = goldens.REPOSITORY / "params.yaml"
@@ -180,6 +180,16 @@ def test_the_margin_follows_the_step() -> None:
             assert float(found.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
+def test_constants_stay_where_a_captured_step_finds_them() -> None:
+    """Off the CPU the same tensor each time, made anew for other values, dtype or shape."""
+    array, meta = np.arange(6.0), torch.device("meta")
+    kept = constants.constant(array, torch.float32, meta)
+    assert constants.constant(array.copy(), torch.float32, meta) is kept
+    for other, dtype in ((array + 1, torch.float32), (array, torch.float64), (array[None], torch.float32)):
+        assert constants.constant(other, dtype, meta) is not kept
+    assert constants.constant(array, torch.float32, torch.device("cpu")).tolist() == array.tolist()
+
+
 def generated() -> data.Dataset:
     images = torch.randint(0, 256, (24, 1, 16, 16), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(0))
@@ -268,6 +278,23 @@ def test_what_the_stages_leave(name: str, results: Path) -> None:
     assert model(model.preprocessing(images)).evidence.shape == (2, 10)
     history = (results / "train" / name / "0" / "history.csv").read_text().splitlines()
     assert "held_out_accuracy" in history[0] and len(history) == 3
+
+
+def test_on_another_source(results: Path, monkeypatch, capsys) -> None:
+    """Its test images, the same model; images that do not fit are refused."""
+    monkeypatch.chdir(results)
+    images = torch.randint(0, 256, (30, 1, 18, 18), dtype=torch.uint8)
+    other = data.Dataset("affnist_like", data.Split(images[:0], torch.arange(0)),
+                         data.Split(images, torch.arange(30) % 10))
+    monkeypatch.setattr(evaluate, "load", lambda wanted: other)
+    folder = evaluate.run(preset("em_mnist"), 0, results, on="affnist")
+    measured = read(folder / "metrics.json")
+    assert folder.parent.name == "em_mnist_on_affnist" and measured["data"] == "affnist_like"
+    assert measured["trained_on"] == "digits"
+    assert measured["protocols"]["clean"]["final"]["test_images"] == 30
+    with pytest.raises(settings.BadInput, match="affnist has images of 1x18x18, the model of preset "
+                                                "capsnet_mnist takes 1 channel"):
+        evaluate.run(preset("capsnet_mnist"), 0, results, on="affnist")
 
 
 @pytest.mark.parametrize("name", TINY)

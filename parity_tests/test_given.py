@@ -142,8 +142,8 @@ def test_the_command(tmp_path: Path, tier: str) -> None:
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
     copied(tmp_path)
-    done = subprocess.run([sys.executable, "-m", "pytest",
-                           f"--registry={tmp_path / 'registry.py'}", "--tier=smoke", "--collect-only", "-q"], cwd=goldens.REPOSITORY,
+    words = [f"--registry={tmp_path / 'registry.py'}", "--tier=smoke", "--collect-only", "-q"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=goldens.REPOSITORY,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_op[gated.GatedAttention]" in done.stdout and "test_ops.py" not in done.stdout

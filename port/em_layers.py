@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import em_fused, em_routing, initializers
+from port.constants import constant
 from port.em_routing import POSE, Routed
 from port.em_settings import Routing
 from port.layers import _parameter
@@ -119,7 +120,7 @@ def coordinate_addition(votes: Array, centres: Array, coordinates: str) -> Array
 
     Source: paper section 4 (Coordinate Addition); official and IBM class layers.
     """
-    added = F.one_hot(torch.tensor(SLOTS[coordinates], device=votes.device), POSE).to(votes.dtype)
+    added = constant(np.eye(POSE)[list(SLOTS[coordinates])], votes.dtype, votes.device)
     return votes + (centres @ added)[:, :, None, None]
 
 
@@ -274,7 +275,7 @@ class ClassCapsules(nn.Module):
         weight = self.weight.expand(height, width, *self.weight.shape)
         votes = coordinate_addition(
             pose_product(pose[:, None, None], weight),
-            torch.as_tensor(centres, dtype=pose.dtype, device=pose.device), self.coordinates)
+            constant(centres, pose.dtype, pose.device), self.coordinates)
         return em_routing.route(votes, activation[:, None, None], self.beta_u, self.beta_a, 1,
                                 self.routing)
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from port.constants import constant
 from port.em_settings import Routing
 
 Array = Float[Tensor, "..."]
@@ -295,7 +296,7 @@ def compete(joint: Array, stride: int, competition: str = "parents") -> Array:
     total = fold(share.sum(-1), stride)
     if filler is not None:
         others = parents[0] * parents[1] - parent_counts(parents, kernel, stride)
-        others = torch.as_tensor(others * joint.shape[-1], dtype=joint.dtype, device=joint.device)
+        others = constant(others * joint.shape[-1], joint.dtype, joint.device)
         total = total + others[None, ..., None] * torch.exp(filler - largest)
     return share / windows(total, kernel, stride)[..., None]
 
@@ -315,9 +316,9 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
     cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
-    assignment = torch.as_tensor(initial_assignment(
+    assignment = constant(initial_assignment(
         tuple(votes.shape[1:3]), tuple(votes.shape[3:5]), votes.shape[6], stride, routing),
-        dtype=votes.dtype, device=votes.device)
+        votes.dtype, votes.device)
     moments = None
     for iteration in range(routing.iterations):
         if moments is not None:
