@@ -198,7 +198,7 @@ def held(record: RoutingRecord, tap: str, side: str, actual: np.ndarray, expecte
     bound = tolerances.routing(record.family, record.name, record.network, record.dtype, tap)
     margin = check_values(place, np.where(kept, actual, 0.0), np.where(kept, expected, 0.0),
                           bound * (tolerances.scale(expected) if largest is None else largest))
-    recorder.golden(record.key, side, margin, "pass")
+    recorder.golden(record.key, side, margin, "pass", bound=bound)
     return margin
 
 

@@ -90,11 +90,14 @@ def aside() -> Iterator[None]:
             STATE[part].update(entries)
 
 
-def golden(name: str, kind: str, value: float | None, verdict: str, reason: str = "") -> None:
-    """One golden comparison; value is its worst margin."""
+def golden(name: str, kind: str, value: float | None, verdict: str, reason: str = "",
+           bound: float | None = None) -> None:
+    """One golden comparison; value is its worst margin, bound that of the array it stands for."""
     key = f"{name} {kind}"
     entry = STATE["goldens"].setdefault(key, {
         "golden": name, "kind": kind, "worst_margin": 0.0, "verdict": verdict})
+    if bound is not None and value is not None and value >= entry["worst_margin"]:
+        entry["bound"] = float(bound)
     if value is not None:
         entry["worst_margin"] = max(entry["worst_margin"], float(value))
     entry["verdict"] = verdict

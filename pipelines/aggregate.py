@@ -236,7 +236,7 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: settings.Eval
     mean = statistics.fmean(values)
     low, high = evaluate.seeds_interval(values, counts, wanted.seed, wanted.bootstrap_draws,
                                         wanted.level)
-    figure = paper.figure(runs[0].evaluated["data"], measure, runs[0].evaluated.get("model", "scae"))
+    figure = paper.figure(runs[0].evaluated["data"], measure, runs[0].evaluated["preset"])
     says = paper.verdict(mean, high, figure, obstacle)
     return {"mean": mean, "std": spread(values), "low": low, "high": high, "values": values,
             "initial": statistics.fmean(number(run, protocol, measure, "initial") for run in runs),

@@ -2,7 +2,7 @@
 
 Such a folder holds a manifest.json with `records` and one .npz for each (docs/routing_ancestors.md). Each
 record is one function on recorded inputs: values, gradients, or a whole network with five optimizer steps.
-There is one row a record and side, with the largest error over its bound.
+There is one row a record and side: the difference nearest to its bound, over the array's largest value.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from pipelines import original
 from pipelines.comparison import Report, Row
@@ -31,13 +33,13 @@ def run(folder: str, json_file: str | None = None, html_file: str | None = None)
     found, verify = records_in(Path(folder))
     report = Report(f"Records in {Path(folder).resolve().name}",
                     {"recording": Path(folder).resolve().name, "family": found[0].family})
-    section = report.section(f"{len(found)} records, errors as shares of their bound", "the record",
-                             "records")
+    section = report.section(f"{len(found)} records, differences over an array's largest value",
+                             "the record", "records")
     for record in found:
         for side in SIDES:
             row = compare(record, side, verify)
             section.rows.append(row)
-            print(f"{record.name:40} {side:10} {row.max_abs:10.2e} of the bound  {row.verdict}"
+            print(f"{record.name:40} {side:10} {row.max_rel:9.1e} of {row.bound:.0e}  {row.verdict}"
                   f"{'  ' * bool(row.note)}{row.note}", flush=True)
     report.write(json_file, html_file)
     report.conclude()
@@ -79,7 +81,7 @@ def records_in(folder: Path) -> tuple[list, Callable]:
 
 
 def compare(record, side: str, verify: Callable) -> Row:
-    """One record on one side as a row; `max_abs` is the largest error over its bound."""
+    """One record on one side as a row, in units of an array's largest value."""
     from parity_tests import recorder
     from parity_tests.compare import ParityError
 
@@ -93,7 +95,9 @@ def compare(record, side: str, verify: Callable) -> Row:
             note = " ".join(str(error).split())[:400]
         except (AssertionError, KeyError, ValueError, OSError) as error:
             note = f"cannot be compared: {' '.join(str(error).split())[:300]}"
-        margins = [entry["worst_margin"] for entry in recorder.STATE["goldens"].values()]
-    worst = float("inf") if note else max(margins, default=0.0)
-    return Row(record.name, side, record.dtype, worst, worst, worst, 1.0,
+        seen = max(recorder.STATE["goldens"].values(), key=lambda entry: entry["worst_margin"],
+                   default={"worst_margin": 0.0})
+    bound = seen.get("bound", 0.0)
+    worst = float("inf") if note else seen["worst_margin"] * bound
+    return Row(record.name, side, record.dtype, worst, worst, worst / np.finfo(record.dtype).eps, bound,
                "fail" if note else "pass" if worst else "exact", note)

@@ -253,8 +253,8 @@ def tsne(path: Path) -> list[tuple[str, str]]:
 
 
 def share(value) -> str:
-    """0.123 as 12.3 %."""
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+    """0.123 as 12.3 %, with a second decimal above 99 %."""
+    return f"{100 * value:.{2 if value > 0.99 else 1}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value) -> str:

@@ -46,7 +46,7 @@ def rows(results: str | os.PathLike = settings.RESULTS) -> list[dict]:
         model = measured.get("model", "scae") if measured else CLASSIFIERS.get(name, "scae")
         for measure, words in MEASURES if model == "scae" else (("accuracy", "test accuracy"),):
             data = measured["data"] if measured else data
-            figure = paper.figure(data, measure, model)
+            figure = paper.figure(data, measure, measured["preset"] if measured else name.split("_on_")[0])
             ours = None if measured is None else {
                 protocol: measured["protocols"].get(protocol, {}).get(measure)
                 for protocol in ("clean", "faithful")}
