@@ -124,13 +124,23 @@ def noise_kinds(arguments: dict[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
 
     Written from the recordings' manifests, not from the port's own plan.
     """
-    part, encoder, decoder = (arguments[name] for name in ("part_encoder", "obj_encoder",
-                                                           "obj_decoder"))
+    part = arguments["part_encoder"]
     kinds: list[tuple[str, tuple[int, ...]]] = []
     if part["noise_scale"] > 0:
         kinds.append(("uniform from 0", (part["n_caps"],)))
+    if "obj_decoder" in arguments:
+        kinds += _level_kinds(part["n_caps"], arguments["obj_encoder"], arguments["obj_decoder"])
+    if "upper_decoder" in arguments:
+        kinds += _level_kinds(arguments["obj_decoder"]["n_caps"], arguments["upper_encoder"],
+                              arguments["upper_decoder"])
+    return kinds
+
+
+def _level_kinds(n_tokens: int, encoder: dict[str, Any], decoder: dict[str, Any]
+                 ) -> list[tuple[str, tuple[int, ...]]]:
+    kinds: list[tuple[str, tuple[int, ...]]] = []
     if encoder["dropout_rate"] > 0:
-        kinds += [("keep", (part["n_caps"], encoder["n_dims"]))] * (2 * encoder["n_layers"])
+        kinds += [("keep", (n_tokens, encoder["n_dims"]))] * (2 * encoder["n_layers"])
     if decoder["caps_dropout_rate"] > 0:
         kinds.append(("keep capsules", (decoder["n_caps"], 1)))
     if decoder["noise_type"] is not None:

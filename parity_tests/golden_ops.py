@@ -22,6 +22,7 @@ SCOPES = {
     "Linear": ("set_transformer/linear", "object_encoder.linear.0."),
     "MLP": ("set_transformer/self_attention/mlp", "object_encoder.self_attention.0.mlp."),
     "ConvEncoder": ("conv_net_2d", "part_encoder.cnn."),
+    "ResidualBlock": ("conv_net_2d/residual", "part_encoder.cnn.residual.0."),
     "Conv2D": ("conv_net_2d/conv_2d_0", "part_encoder.cnn.conv.0."),
     "LayerNorm": ("set_transformer/self_attention/layer_norm",
                   "object_encoder.self_attention.0.layer_norm.0."),

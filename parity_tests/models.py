@@ -38,6 +38,7 @@ class ModelOutcome:
 
 # Names of a model's two inputs in a recording: what it sees, and labels or presences.
 INPUTS = {"scae": ("image", "label"), "constellation": ("corners", "presence")}
+UPPER_INTER = ("upper/pose", "upper_enc/input", "upper_enc/output", "res/parent_vote", "res/upper_vote")
 CONSTELLATION_INTER = ("obj_enc/output", "obj_enc/input", "obj_enc/layer0_out", "obj_dec/all_params",
                        "res/vote")
 
@@ -46,10 +47,13 @@ def inter_of(arguments: Mapping[str, Any]) -> list[str]:
     """Taps with respect to which the loss of this model is differentiated too."""
     if is_constellation(arguments):
         return list(CONSTELLATION_INTER)
+    names = INTER + UPPER_INTER * ("upper" in arguments)
+    if arguments.get("model") == "pcae":
+        names = [name for name in INTER if name.startswith(("part_enc", "templates"))]
     without = set() if arguments["part_encoder"]["n_features"] else {"part_enc/feature"}
     if arguments["autoencoder"].get("object_encoder") == "mlp":
         without.add("obj_enc/layer0_out")
-    return [name for name in INTER if name not in without]
+    return [name for name in names if name not in without]
 
 
 def inputs_of(batches: Arrays, step: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -65,8 +69,9 @@ def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) ->
         if arguments.get("model") in routing_sides.MODELS:
             return routing_sides.MODELS[arguments["model"]](arguments, seed, dtype)
         reference = importlib.import_module("reference")
-        kind = (reference.ConstellationAutoencoder if is_constellation(arguments)
-                else reference.ImageAutoencoder)
+        kinds = {"constellation": reference.ConstellationAutoencoder, "pcae": reference.PartAutoencoder,
+                 "hierarchy": reference.HierarchyAutoencoder}
+        kind = kinds.get(arguments.get("model"), reference.ImageAutoencoder)
         return kind(arguments, seed=seed, dtype=getattr(tf, dtype))
     config = importlib.import_module("port.config").from_arguments(arguments)
     model = importlib.import_module("port.models").build(config, seed)
@@ -157,8 +162,8 @@ def _forward_port(model: Any, image: np.ndarray, label: np.ndarray | None,
             found = {f"inter/{name}": None if grad is None else grad.numpy()
                      for name, grad in result.taps.gradients(result.loss, inter).items()}
         result.loss.backward()
-        induced = model.config.obj_encoder.n_inducing_points > 0
         convert = importlib.import_module("port.convert")
+        induced = convert.is_induced(model)
         found |= {f"var/{name}": grad for name, grad in
                   convert.module_gradients(model, induced=induced).items()}
     return ModelOutcome(_taps(result, lambda value: value.detach().numpy()), found)
@@ -194,11 +199,13 @@ def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, 
         if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
             return "sampler cell"
     before_relu = [name for name in one.taps if name.endswith("_preact")
-                   and name.startswith("part_enc/conv") and name in other.taps]
+                   and name.startswith(("part_enc/conv", "part_enc/residual"))
+                   and name in other.taps]
     if not all(np.array_equal(one.taps[n] > 0, other.taps[n] > 0) for n in before_relu):
         return "ReLU of the encoder"
     soft = "Q04" in arguments.get("repairs", ())  # then the presence of votes is no 0 or 1
-    for name in ("res/is_from_capsule", *(() if soft else ("res/vote_presence",))):
+    for name in ("res/is_from_capsule", "res/upper_is_from_capsule",
+                 *(() if soft else ("res/vote_presence",))):
         if name in one.taps and not np.array_equal(one.taps[name], other.taps[name]):
             return "winning capsule"
     return ""

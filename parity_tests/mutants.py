@@ -43,8 +43,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "scale_x * c + shear * scale_y * s, scale_x * s + shear * scale_y * c",
            "a sign of the rotation"),
     # warp
-    Mutant("no-inverse", _WARP, "inverse = inverse_affine(pose.reshape(batch * n_parts, 6))",
-           "inverse = pose.reshape(batch * n_parts, 6)", "the pose is used without inversion",
+    Mutant("no-inverse", _WARP, "inverse_affine(pose) if inverse else pose",
+           "pose", "the pose is used without inversion",
            "bdsaglam, phanideepgampa, Dinngger, cxiang26"),
     Mutant("align-corners-off", _WARP,
            "axis = torch.arange(size, dtype=torch.float64, device=device) * step - 1.0",

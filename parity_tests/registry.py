@@ -17,7 +17,8 @@ from parity_tests.strategies import Case, Maker
 
 # Rooms that both packages have, in reading order.
 ROOMS = ("ops", "preprocess", "initializers", "warp", "layers", "attention", "mixture",
-         "part_encoder", "part_decoder", "object_decoder", "losses", "probe", "scae", "optim",
+         "part_encoder", "part_decoder", "object_decoder", "losses", "probe", "scae", "pcae", "hierarchy",
+         "optim",
          "optim_adam", "capsnet_settings", "capsnet_routing", "capsnet", "em_settings", "em_routing",
          "em_layers", "em_losses", "em_network", "constellation_data",
          "constellation_likelihood", "constellation_decoder", "constellation")
@@ -64,8 +65,7 @@ def rows() -> dict[str, OpCase]:
     """Every row by op, in the order of the rooms."""
     found: dict[str, OpCase] = {}
     for part in ("ops", "images", "layers", "parts", "objects", "training", "adam", "capsnet", "em",
-                 "em_layers",
-                 "constellation"):
+                 "em_layers", "constellation", "modes"):
         module = importlib.import_module(f"parity_tests.registry_{part}")
         for row in module.ROWS:
             if row.op in found:

@@ -96,7 +96,7 @@ def _at_edges() -> Case:
 def _warp_templates(m: Maker) -> Case:
     batch, parts, channels = m.sizes(3, 2, 4)
     rows, columns, height, width = m.sizes(4, 2, 8)
-    return m.case({"canvas_shape": (height, width)},
+    return m.case({"canvas_shape": (height, width), "inverse": not m.flag(4)},
                   templates=m.normal(batch, parts, rows, columns, channels, scale=1.0),
                   pose=m.pose(batch, parts))
 
@@ -105,7 +105,8 @@ def _warp_cells(lib: Any, x: dict[str, Any], a: dict[str, Any]) -> Any:
     shape = x["templates"].shape
     rows, columns = (shape[2], shape[3]) if lib.side == "reference" else (shape[3], shape[4])
     pose = x["pose"].reshape(-1, 6) if lib.side == "port" else _tf_reshape(x["pose"])
-    return lib.warp.affine_grid(lib.warp.inverse_affine(pose), a["canvas_shape"], (rows, columns))
+    pose = lib.warp.inverse_affine(pose) if a["inverse"] else pose
+    return lib.warp.affine_grid(pose, a["canvas_shape"], (rows, columns))
 
 
 def _tf_reshape(pose: Any) -> Any:

@@ -32,8 +32,9 @@ def _conv(m: Maker) -> Case:
     batch, channels, out = m.sizes(3, 2, 4)
     kernel, stride = m.choice([1, 2, 3]), m.choice([1, 2])
     height, width = (kernel + extra for extra in m.sizes(2, 2, 6))
+    same = kernel == 3 and stride == 1 and m.flag()
     return m.case({"in_channels": channels, "out_channels": out, "kernel_size": kernel,
-                   "stride": stride}, terms=channels * kernel**2,
+                   "stride": stride, "padding": "SAME" if same else "VALID"}, terms=channels * kernel**2,
                   image=m.normal(batch, height, width, channels))
 
 
@@ -57,7 +58,14 @@ def _conv_encoder(m: Maker) -> Case:
     strides = m.choice([[1], [2, 1, 1][:n_layers], [1, 2, 1][:n_layers]])
     height, width = (16 + extra for extra in m.sizes(2, 2, 5))
     return m.case({"in_channels": channels, "output_channels": out, "kernel_shapes": kernels,
-                   "strides": strides, "activate_final": m.flag()}, terms=9 * max(out),
+                   "strides": strides, "activate_final": m.flag(),
+                   "residual_blocks": m.choice([0, 0, 1, 2])}, terms=9 * max(out),
+                  image=m.normal(batch, height, width, channels))
+
+
+def _residual_block(m: Maker) -> Case:
+    batch, channels, height, width = m.sizes(4, 1, 5)
+    return m.case({"channels": channels}, terms=9 * channels,
                   image=m.normal(batch, height, width, channels))
 
 
@@ -203,6 +211,8 @@ ROWS = (
         ("constant rows", Case({"x": np.array([[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])},
                                {"n_features": 3})),), oracle=True),
     OpCase("layers.MLP", plain("layers.MLP"), _mlp, oracle=True),
+    OpCase("layers.ResidualBlock", plain("layers.ResidualBlock", outputs=("out", "hidden"), layouts={
+        "image": 1, "out": 1, "hidden": 1}), _residual_block, oracle=True),
     OpCase("layers.ConvEncoder", plain("layers.ConvEncoder", layouts={"image": 1, "out": 1}),
            _conv_encoder, oracle=True),
     OpCase("layers.BatchLinear", plain("layers.BatchLinear"), _batch_linear, oracle=True),

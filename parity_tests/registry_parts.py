@@ -24,6 +24,8 @@ def _part_encoder(m: Maker) -> Case:
     canvas = m.size(9, 12)
     cnn = {"output_channels": m.sizes(2, 2, 5), "kernel_shapes": [3], "strides": [2, 1],
            "paddings": "VALID", "activate_final": m.flag(4) is False}
+    if m.flag(4):
+        cnn["residual_blocks"] = 1
     settings = {"n_caps": caps, "n_caps_dims": 6, "n_features": m.choice([0, features]),
                 "noise_scale": m.choice([4.0, 1.5]), "similarity_transform": m.flag(),
                 "encoder_type": m.choice(["conv_att", "conv_att", "conv", "linear"])}
@@ -57,6 +59,8 @@ def _part_decoder(m: Maker) -> Case:
                 "color_nonlin": m.choice(["relu1", "sigmoid"]), "use_alpha_channel": m.flag()}
     inputs = {"pose": m.pose(batch, parts), "presence": m.presence(batch, parts),
               "feature": m.normal(batch, parts, features, scale=1.0)}
+    if m.flag(6):
+        settings["inverse_space_transform"] = False
     if m.flag(4):
         inputs["bg_image"] = m.uniform(batch, canvas, canvas, channels)
     if m.flag(6):
@@ -82,8 +86,9 @@ def _decoder_cells(lib: Any, x: dict[str, Any], a: dict[str, Any]) -> Any:
     from parity_tests.registry_images import _tf_reshape
     pose = x["pose"].reshape(-1, 6) if lib.side == "port" else _tf_reshape(x["pose"])
     canvas = (a["canvas_size"], a["canvas_size"])
-    return lib.warp.affine_grid(lib.warp.inverse_affine(pose), canvas,
-                                tuple(a["settings"]["template_size"]))
+    if a["settings"].get("inverse_space_transform", True):
+        pose = lib.warp.inverse_affine(pose)
+    return lib.warp.affine_grid(pose, canvas, tuple(a["settings"]["template_size"]))
 
 
 DECODER_LAYOUTS = {"templates": 2, "means": 2, "mixing_logits": 2, "transformed_templates": 2,

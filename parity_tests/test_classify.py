@@ -99,7 +99,7 @@ def test_model_and_dataset_name_a_preset(words: tuple, found: str) -> None:
     (("train", "--model", "capsnt"), "did you mean 'capsnet'"),
     (("train", "--model", "em", "--dataset", "svhn"), "unknown data source 'svhn'"),
     (("evaluate", "--model", "em", "--preset", "usps"), "give one of them"),
-    (("train", "--dataset", "svhn"), "--dataset goes with --model"),
+    (("evaluate", "--dataset", "svhn"), "--dataset goes with --model"),
     (("train", "--preset", "capsnet_mnist", "--set", "train.amp=bf16"), "run in float32 only"),
     (("bench", "--model", "scae"), "unknown model 'scae'"),
     (("train", "--preset", "capsnet_mnist", "--set", "train.start_from=capsnet_mnist_small_plain"),

@@ -62,7 +62,8 @@ def _attention_pool(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.nda
 
 def _part_encoder(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     taps = oracles.part_encoder.part_encoder(
-        x["image"], v, a["cnn"]["strides"], noise=x.get("noise"), **a["settings"])
+        x["image"], v, a["cnn"]["strides"], noise=x.get("noise"),
+        residual_blocks=a["cnn"].get("residual_blocks", 0), **a["settings"])
     return {"pose": taps["part_enc/pose"], "presence": taps["part_enc/presence"],
             "presence_logit": taps["part_enc/pres_logit"]}
 
@@ -193,13 +194,15 @@ ORACLES: dict[str, Oracle] = {
     # The sampler's attribute names the path through the port, not another formula.
     "warp.resampler": lambda x, a, v: oracles.warp.resampler(x["data"], x["warp"]),
     "warp.warp_templates": lambda x, a, v: oracles.warp.warp_templates(
-        x["templates"], x["pose"], a["canvas_shape"]),
+        x["templates"], x["pose"], a["canvas_shape"], a["inverse"]),
     "layers.Linear": lambda x, a, v: oracles.layers.linear(x["x"], v),
-    "layers.Conv2D": lambda x, a, v: oracles.layers.conv_2d(x["image"], v, a["stride"]),
+    "layers.Conv2D": lambda x, a, v: oracles.layers.conv_2d(x["image"], v, a["stride"], a["padding"]),
+    "layers.ResidualBlock": lambda x, a, v: oracles.layers.residual_block(x["image"], v),
     "layers.LayerNorm": lambda x, a, v: oracles.layers.layer_norm(x["x"], v),
     "layers.MLP": lambda x, a, v: oracles.layers.mlp(x["x"], v),
     "layers.ConvEncoder": lambda x, a, v: oracles.layers.conv_encoder(
-        x["image"], v, a["strides"] * (len(a["output_channels"]) if len(a["strides"]) == 1 else 1)),
+        x["image"], v, a["strides"] * (len(a["output_channels"]) if len(a["strides"]) == 1 else 1),
+        a["residual_blocks"]),
     "layers.BatchLinear": lambda x, a, v: oracles.layers.batch_linear(x["x"], v),
     "layers.BatchMLP": lambda x, a, v: oracles.layers.batch_mlp(x["x"], v),
     "attention.qkv_attention": lambda x, a, v: oracles.attention.qkv_attention(**x),
@@ -243,6 +246,9 @@ ORACLES: dict[str, Oracle] = {
     "constellation_decoder.caps_presence": by_name("constellation", "caps_presence"),
     "constellation_decoder.ConstellationCapsule": _decoder("constellation_capsule"),
     "constellation_decoder.ConstellationDecoder": _decoder("constellation_decoder"),
+    "losses.template_l1": lambda x, a, v: oracles.pcae.template_l1(x["templates"]),
+    "pcae.total_loss": lambda x, a, v: oracles.pcae.total_loss(x, a["weights"]),
+    "hierarchy.upper_loss": lambda x, a, v: oracles.pcae.upper_loss(x, a["weights"]),
     "constellation.total_loss": lambda x, a, v: oracles.constellation.total_loss(x, a["weights"]),
     "optim_adam.exponential_decay": lambda x, a, v: oracles.optim_adam.exponential_decay(**a),
     "optim_adam.adam_update": lambda x, a, v: dict(zip(

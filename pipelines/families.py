@@ -10,7 +10,7 @@ from pipelines import settings
 
 # Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
 # place, steps, on)`, which returns what goes into metrics.json.
-EVALUATIONS = {"constellation": "constellation", "capsnet": "classify", "em": "classify"}
+EVALUATIONS = {"constellation": "constellation", "pcae": "parts", "capsnet": "classify", "em": "classify"}
 
 
 # Model and data source → preset: `--model` and `--dataset` on the command line.

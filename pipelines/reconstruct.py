@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 import port
-from pipelines import console, constellation, environment, given_images, pictures, settings
+from pipelines import console, constellation, environment, given_images, parts, pictures, settings
 from pipelines.prepare import dataset_for
 from port import data
 
@@ -51,12 +51,13 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         place = next(loaded.parameters()).device
         test = dataset_for(preset, results).to(place).test
         return constellation.write_pictures(out, {"run": loaded}, test, number)
-    if not isinstance(loaded, port.ImageAutoencoder):
-        raise settings.BadInput(f"the model in {folder} has no object capsules to show")
+    if not isinstance(loaded, port.ImageAutoencoder | port.PartAutoencoder):
+        raise settings.BadInput(f"the model in {folder} has no capsules of images to show")
     config = loaded.config
     split = given_images.read(images, config.channels, config.canvas) if number is None \
         else test_images(preset, results, config, folder)
-    return pictures.write(out, loaded, split, len(split) if number is None else number, seed)
+    write = parts.write_pictures if isinstance(loaded, port.PartAutoencoder) else pictures.write
+    return write(out, loaded, split, len(split) if number is None else number, seed)
 
 
 def of_run(folder: str | os.PathLike, results: str | os.PathLike = settings.RESULTS,

@@ -39,8 +39,9 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
     if distributed.launched_size() > 1:
         raise settings.BadInput("--seeds and torchrun do not go together; give each seed its own "
                                 "torchrun, or leave torchrun out")
-    wanted, place = stage.check(preset, seeds[0], device)
-    stage.dataset_for(preset, results)  # once, before the processes look for it
+    wanted, place = stage.check(stage.without_epochs(preset), seeds[0], device)
+    # Once, before the processes look for it.
+    preset = stage.counted(preset, stage.dataset_for(preset, results))
     if place.type == "cuda":
         return on_streams(preset, seeds, results, place, wandb)
     return in_processes(preset, seeds, results, device, wandb, jobs_for(wanted))

@@ -17,10 +17,13 @@ from port import train
 STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation",
           "capsnet_dimensions", "capsnet_reconstruction")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
-# Keys of section `train` that are no settings of the loop.
-TRAIN_EXTRAS = ("device", "wandb", "start_from")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
+# Keys of section `train` that are no settings of the loop, with their types: who follows it, where
+# weights come from (`start_from`, `pipelines.parts`), lengths in epochs (`pipelines.train.counted`).
+BESIDE_LOOP = {"wandb": "str", "wandb_project": "str", "wandb_team": "str", "run_name": "str",
+               "start_from": "str", "parts": "str", "epochs": "int", "lr_decay_epochs": "int"}
+TRAIN_EXTRAS = ("device", *BESIDE_LOOP)
 
 
 class BadInput(ValueError):
@@ -202,8 +205,8 @@ class Preset:
         section = dict(self.sections["train"])
         where = f"train of preset {self.name}"
         device = _typed(section.pop("device", "auto"), "str", f"{where}: device")
-        section.pop("wandb", None)
-        section.pop("start_from", None)
+        for name, kind in BESIDE_LOOP.items():
+            _typed(section.pop(name, None), f"{kind} | None", f"{where}: {name}")
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
         return build(train.Settings, section | {"seed": seed}, where, extra=TRAIN_EXTRAS), device
@@ -278,6 +281,16 @@ def load_preset(name: str, overrides: list[str] | None = None,
     model = dict(given.get("model") or {})
     if config is not None:
         model |= load_model_keys(config)
+    return overridden(Preset(name, sections, model), overrides)
+
+
+def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
+    """A preset with `section.key=value` in place of what stood there.
+
+    Raises:
+        BadInput: another form, or an unknown section.
+    """
+    sections, model = {name: dict(section) for name, section in preset.sections.items()}, dict(preset.model)
     for override in overrides or []:
         key, equals, value = override.partition("=")
         section, dot, key = key.partition(".")
@@ -287,7 +300,7 @@ def load_preset(name: str, overrides: list[str] | None = None,
             raise BadInput(unknown("section", section, PRESET_SECTIONS))
         target = model if section == "model" else sections[section]
         target[key] = _parse_value(value)
-    return Preset(name, sections, model)
+    return Preset(preset.name, sections, model)
 
 
 def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:

@@ -18,8 +18,8 @@ Log = Callable[[dict[str, float]], None]
 
 
 @contextlib.contextmanager
-def curves(folder: Path, name: str, config: dict, resume: bool, wandb: str = "none"
-           ) -> Iterator[Log]:
+def curves(folder: Path, name: str, config: dict, resume: bool, wandb: str = "none",
+           project: str = "scae", team: str | None = None) -> Iterator[Log]:
     """A function that logs a row of the history wherever it is wanted.
 
     Args:
@@ -28,11 +28,14 @@ def curves(folder: Path, name: str, config: dict, resume: bool, wandb: str = "no
         config: the resolved configuration.
         resume: the run continues.
         wandb: none, offline or online.
+        project: of Weights & Biases.
+        team: of Weights & Biases; None is the user's own.
 
     Raises:
         BadInput: another word, or `online` without a key.
     """
-    with _dvclive(folder / "live", resume) as live, _wandb(folder, name, config, wandb) as web:
+    with _dvclive(folder / "live", resume) as live, _wandb(
+            folder, name, config, wandb, project, team) as web:
         def log(row: dict[str, float]) -> None:
             live(row)
             web(row)
@@ -59,7 +62,8 @@ def _dvclive(folder: Path, resume: bool) -> Iterator[Log]:
 
 
 @contextlib.contextmanager
-def _wandb(folder: Path, name: str, config: dict, mode: str) -> Iterator[Log]:
+def _wandb(folder: Path, name: str, config: dict, mode: str, project: str, team: str | None
+           ) -> Iterator[Log]:
     if mode not in WANDB:
         raise BadInput(unknown("value of wandb", mode, WANDB))
     if mode == "none":
@@ -81,8 +85,8 @@ def _wandb(folder: Path, name: str, config: dict, mode: str) -> Iterator[Log]:
     # Given here, they win over the environment and the settings file of the user.
     quiet = wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True,
                            x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True)
-    run = wandb.init(mode=mode, dir=str(folder), project="scae", id=name, name=name, config=config,
-                     resume="allow" if mode == "online" else None, reinit="create_new",
+    run = wandb.init(mode=mode, dir=str(folder), project=project, entity=team, id=name, name=name,
+                     config=config, resume="allow" if mode == "online" else None, reinit="create_new",
                      settings=quiet)
     failed = True
     try:

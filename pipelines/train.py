@@ -15,21 +15,23 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 import port
-from pipelines import console, environment, settings, tracking
+from pipelines import console, environment, parts, settings, tracking
 from pipelines.prepare import dataset_for, write_json
 from port import data, distributed, kernels, resume, train
 from port.models import family_of
 
 RUNS = Path("runs")
+CONSTELLATIONS_AN_EPOCH = 60_000  # as many as MNIST has training images
 
 
 @dataclass
@@ -42,31 +44,35 @@ class Job:
     model: torch.nn.Module
     folder: Path
     checkpoints: Path
+    keep: bool = False  # the last checkpoint stays, so that a run can be made longer
 
     @classmethod
     def make(cls, preset: settings.Preset, seed: int, results: str | os.PathLike,
-             device: torch.device) -> Job:
-        """Build the model and name the folders."""
+             device: torch.device, runs: Path | None = None) -> Job:
+        """Build the model and name the folders; `runs` is that of the checkpoints, kept where given."""
         wanted, _ = preset.train(seed)
-        config = preset.config()
-        model, started = port.build(config, seed), {}
+        model, digest = parts.build(preset, seed, results)
+        started = {"parts": digest} if digest else {}
         if preset.start_from():
-            started = start_from(model, preset.start_from(), seed, results)
-        identity = train.identity(config.to_arguments(), asdict(wanted),
+            started |= start_from(model, preset.start_from(), seed, results)
+        identity = train.identity(model.config.to_arguments(), asdict(wanted),
                                   preset.sections["prepare"], {"device": device.type}, started)
         return cls(preset, wanted, device, model.to(device),
                    settings.folder_of("train", preset.name, seed, results),
-                   RUNS / f"{preset.name}-{seed}-{identity}")
+                   (runs or RUNS) / f"{preset.name}-{seed}-{identity}", runs is not None)
 
     def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
         """Where the rows of the history go while the run lasts."""
-        return tracking.curves(self.folder, self.checkpoints.name, self.preset.resolved(),
-                               bool(resume.checkpoints(self.checkpoints)), wandb)
+        section = self.preset.sections["train"]
+        return tracking.curves(self.folder, section.get("run_name") or self.checkpoints.name,
+                               self.preset.resolved(), bool(resume.checkpoints(self.checkpoints)), wandb,
+                               section.get("wandb_project") or "scae", section.get("wandb_team"))
 
     def done(self, trained: train.Trained, **facts) -> None:
         """Write everything a run leaves, then give up its checkpoints."""
         write(self.folder, self.model, trained, self.preset, self.wanted, self.device, **facts)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if not self.keep:
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
               f"{self.folder / 'model'}", flush=True)
 
@@ -92,7 +98,7 @@ def start_from(model: torch.nn.Module, name: str, seed: int, results: str | os.P
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None, wandb: str | None = None) -> Path:
+        device: str | None = None, wandb: str | None = None, runs: Path | None = None) -> Path:
     """Train a preset with a seed, on as many ranks as torchrun started.
 
     Raises:
@@ -100,11 +106,13 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         NonFiniteLoss: a number is not finite.
         Interrupted: stopped by a signal; the state is saved.
     """
-    wanted, place = check(preset, seed, device)
+    wanted, place = check(without_epochs(preset), seed, device)
     world, place = distributed.join(place)
     try:
         dataset = load(preset, results, world).to(place)
-        job = Job.make(preset, seed, results, place)
+        preset = counted(preset, dataset)
+        job = Job.make(preset, seed, results, place, runs)
+        wanted = job.wanted
         if not world.main:
             train.train(job.model, dataset, wanted, job.checkpoints, world=world)
             return job.folder
@@ -122,6 +130,28 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         return job.folder
     finally:
         distributed.leave(world)
+
+
+def counted(preset: settings.Preset, dataset: data.Dataset) -> settings.Preset:
+    """The preset with its epochs as steps; of constellations, drawn without end, 60,000 are an epoch."""
+    section = dict(preset.sections["train"])
+    examples = len(dataset.train) if hasattr(dataset, "train") else CONSTELLATIONS_AN_EPOCH
+    per_epoch = examples / section.get("batch_size", train.Settings.batch_size)
+    for name, key in (("epochs", "steps"), ("lr_decay_epochs", "lr_decay_steps")):
+        epochs = section.pop(name, None)
+        if epochs is not None:
+            if epochs < 1:
+                raise settings.BadInput(f"train of preset {preset.name}: {name} must be at least 1, not "
+                                        f"{epochs}")
+            section[key] = math.ceil(epochs * per_epoch)
+    return replace(preset, sections=preset.sections | {"train": section})
+
+
+def without_epochs(preset: settings.Preset) -> settings.Preset:
+    """The preset before the data are there, to look at its other settings."""
+    section = {name: value for name, value in preset.sections["train"].items()
+               if name not in ("epochs", "lr_decay_epochs")}
+    return replace(preset, sections=preset.sections | {"train": section})
 
 
 def check(preset: settings.Preset, seed: int, device: str | None

@@ -5,11 +5,13 @@ from port.checkpoint import load, save
 from port.config import Config, ConfigError
 from port.constellation import ConstellationAutoencoder
 from port.convert import from_tf, to_tf
+from port.hierarchy import HierarchyAutoencoder
 from port.models import build
 from port.noise import Noise, noise_plan
+from port.pcae import PartAutoencoder
 from port.scae import ImageAutoencoder, Result
 
 __version__ = "0.1.0"
-__all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "ImageAutoencoder", "Noise", "Result",
-           "build", "config", "convert", "from_tf", "load", "noise_plan", "optim", "quirks", "run_folder",
-           "save", "to_tf"]
+__all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
+           "Noise", "PartAutoencoder", "Result", "build", "config", "convert", "from_tf", "load",
+           "noise_plan", "optim", "quirks", "run_folder", "save", "to_tf"]

@@ -7,7 +7,6 @@ unknown key or value is an error that names the nearest valid one.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import typing
 import warnings
@@ -17,6 +16,15 @@ from typing import Any
 
 from port import config_constellation, config_routing
 from port.config_constellation import ConstellationConfig
+from port.config_modes import (
+    CONFIGS,
+    FLATS,
+    SECTIONS_OF,
+    HierarchyConfig,
+    ObjectConfig,
+    PartConfig,
+    kind_of,
+)
 from port.config_routing import CapsNetConfig, EMConfig
 from port.config_schema import (
     CHOICES,
@@ -31,16 +39,18 @@ from port.config_schema import (
     PartDecoder,
     PartEncoder,
     convert_value,
+    to_json,
     unknown,
 )
 
 __all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "AnyConfig", "Autoencoder",
-           "CapsNetConfig", "Config", "ConfigError", "ConstellationConfig", "EMConfig", "ObjDecoder",
-           "ObjEncoder", "PartDecoder", "PartEncoder", "explicit", "flat_name", "from_arguments",
-           "from_flat", "from_manifest", "is_complete", "parse_flags", "read", "to_flat", "training_flags"]
+           "CapsNetConfig", "Config", "ConfigError", "ConstellationConfig", "EMConfig", "HierarchyConfig",
+           "ObjDecoder", "ObjEncoder", "ObjectConfig", "PartConfig", "PartDecoder", "PartEncoder",
+           "explicit", "flat_name", "from_arguments", "from_flat", "from_manifest", "is_complete",
+           "parse_flags", "read", "to_flat", "training_flags"]
 
 
-AnyConfig = Config | ConstellationConfig | CapsNetConfig | EMConfig
+AnyConfig = Config | PartConfig | ConstellationConfig | CapsNetConfig | EMConfig
 
 
 def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
@@ -67,9 +77,10 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     if config_routing.is_routing(arguments):
         return config_routing.from_arguments(arguments)
     constellation = config_constellation.is_constellation(arguments)
-    kinds = config_constellation.SECTIONS if constellation else SECTIONS
+    cls = ConstellationConfig if constellation else CONFIGS[kind_of(arguments)]
+    kinds = config_constellation.SECTIONS if constellation else SECTIONS_OF[cls.kind]
     top = {"n_points": 11} if constellation else {"canvas": 28, "channels": 1}
-    allowed = (*(("model",) if constellation else ()), *top, "repairs", *kinds)
+    allowed = (*(("model",) if "model" in arguments else ()), *top, "repairs", *kinds)
     for key in arguments:
         if key not in allowed:
             raise ConfigError(unknown("section", key, allowed))
@@ -79,33 +90,13 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
                   if values[name] == UNSET)
     sections = {section: {name: value for name, value in values.items() if value != UNSET}
                 for section, values in sections.items()}
-    return (ConstellationConfig if constellation else Config)(
+    return cls(
         **{name: convert_value(name, int, arguments.get(name, default)) for name, default in top.items()},
         **{name: _section(name, values, kinds) for name, values in sections.items()},
         repairs=tuple(arguments.get("repairs", ())), unset=unset)
 
 
-def _flat_names() -> dict[str, tuple[tuple[str, str], ...]]:
-    """Flat name → the places it sets; flags by their own names, the rest by the argument's name."""
-    flags = {"canvas_size": (("", "canvas"),),
-             "n_channels": (("", "channels"), ("part_decoder", "n_channels")),
-             "n_part_caps": (("part_encoder", "n_caps"), ("obj_decoder", "n_votes")),
-             "n_part_caps_dims": (("part_encoder", "n_caps_dims"),),
-             "n_part_special_features": (("part_encoder", "n_features"),),
-             "n_obj_caps": (("obj_decoder", "n_caps"), ("obj_encoder", "n_outputs")),
-             "n_obj_caps_params": (("obj_decoder", "n_caps_params"),)}
-    taken = {place for places in flags.values() for place in places}
-    for section, cls in SECTIONS.items():
-        for item in dataclasses.fields(cls):
-            place = (section, item.name)
-            if place not in taken:
-                flags[f"{section}.{item.name}"] = (place,)
-                flags[item.name] = (*flags.get(item.name, ()), place)
-    flags["repairs"] = (("", "repairs"),)
-    return flags
-
-
-FLAT = _flat_names()
+FLAT = FLATS[Config.kind]
 # Flags that set one thing in two places.
 _FLAGS_OF_TWO = ("n_channels", "n_part_caps", "n_obj_caps")
 # The original's command line: what is not given there has the default of the class arguments here.
@@ -126,7 +117,8 @@ def to_flat(config: AnyConfig) -> dict[str, Any]:
     if isinstance(config, ConstellationConfig):
         return {"model": config.kind} | {name: _value(config, *places[0])
                                          for name, places in config_constellation.FLAT.items()}
-    return {name: _value(config, *places[0]) for name, places in FLAT.items()}
+    named = {} if config.kind == Config.kind else {"model": config.kind}
+    return named | {name: _value(config, *places[0]) for name, places in FLATS[config.kind].items()}
 
 
 def from_flat(settings: Mapping[str, Any]) -> AnyConfig:
@@ -151,26 +143,25 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         return config_routing.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     if config_constellation.is_constellation(settings):
         return config_constellation.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
-    sections: dict[str, dict[str, Any]] = {}
+    kind = kind_of(settings)
+    flat, sections = FLATS[kind], {}
     # A plain name reaches every section that has it; the dotted one is applied last.
     for key, value in sorted(settings.items(), key=lambda pair: "." in pair[0]):
         if key in _DROPPED:
             continue
         if key in TRAINING_FLAGS:
-            if key == "model" and value not in (Config.kind, None):
-                raise ConfigError(unknown("model", value, (Config.kind, ConstellationConfig.kind,
-                                                           *config_routing.KINDS)))
-        elif key not in FLAT:
-            raise ConfigError(unknown("key", key, [k for k in (*FLAT, *TRAINING_FLAGS) if "." not in k]))
+            continue
+        elif key not in flat:
+            raise ConfigError(unknown("key", key, [k for k in (*flat, *TRAINING_FLAGS) if "." not in k]))
         else:
-            for section, name in FLAT[key]:
+            for section, name in flat[key]:
                 sections.setdefault(section, {})[name] = (
                     [value] * 2 if name == "template_size" and value != UNSET
                     and not isinstance(value, list | tuple) else value)
     top = sections.pop("", {})
-    if "n_caps" in sections.get("part_encoder", {}):
+    if "n_caps" in sections.get("part_encoder", {}) and kind != PartConfig.kind:
         sections.setdefault("obj_decoder", {}).setdefault("n_votes", sections["part_encoder"]["n_caps"])
-    return {**top, **sections}
+    return ({} if kind == Config.kind else {"model": kind}) | {**top, **sections}
 
 
 def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
@@ -235,7 +226,7 @@ def _spelled_out(source: Mapping[str, Any], model: str | None = None) -> dict[st
         arguments = dict(source["arguments"])
     elif "flags" in source:
         arguments = _nested(parse_flags(source["flags"]))
-    elif any(isinstance(source.get(name), Mapping) for name in SECTIONS):
+    elif any(isinstance(source.get(name), Mapping) for name in SECTIONS_OF[HierarchyConfig.kind]):
         arguments = dict(source)
     else:
         named = "model" in source or model in (None, Config.kind)
@@ -272,11 +263,14 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     """
     if source is None:
         return {}
-    mapping = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
+    if isinstance(source, ConstellationConfig):
+        mapping = json.loads(source.to_json())
+    else:
+        mapping = json.loads(to_json(source, True)) if isinstance(source, AnyConfig) else _mapping(source)
     arguments = _spelled_out(mapping, model)
     constellation = config_constellation.is_constellation(arguments)
     said_of = ConstellationConfig.kind if constellation else arguments["model"] \
-        if config_routing.is_routing(arguments) else Config.kind
+        if config_routing.is_routing(arguments) else kind_of(arguments)
     if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
     if said_of in config_routing.KINDS:
@@ -303,7 +297,7 @@ def is_complete(source: AnyConfig | Mapping[str, Any] | str | Path | None) -> bo
 def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
     """(section, name, value) of nested arguments that are said, in their types; not yet checked as one."""
     constellation = config_constellation.is_constellation(arguments)
-    kinds = config_constellation.SECTIONS if constellation else SECTIONS
+    kinds = config_constellation.SECTIONS if constellation else SECTIONS_OF[kind_of(arguments)]
     top = ("n_points",) if constellation else ("canvas", "channels")
     for key, value in arguments.items():
         if key in top:
@@ -314,7 +308,7 @@ def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]
             values = {name: v for name, v in value.items() if v != UNSET and name != "output_size"}
             section = _section(key, values, kinds)
             yield from ((key, name, getattr(section, name)) for name in values)
-        elif not (constellation and key == "model"):
+        elif key != "model":
             raise ConfigError(unknown("section", key, (*top, "repairs", *kinds)))
 
 

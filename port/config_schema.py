@@ -40,13 +40,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CNN:
-    """The part encoder's convolutions; a single kernel or stride serves all layers."""
+    """The part encoder's convolutions; a single kernel or stride serves all layers.
+
+    `residual_blocks` of two 3x3 convolutions each follow every convolution (ours; the original has none).
+    """
 
     output_channels: tuple[int, ...] = (128, 128, 128, 128)
     kernel_shapes: tuple[int, ...] = (3,)
     strides: tuple[int, ...] = (2, 2, 1, 1)
     paddings: str = "VALID"
     activate_final: bool = True
+    residual_blocks: int = 0
 
     def output_side(self, canvas: int) -> int:
         """Side of the embedding grid for a square canvas; 0 or less when the canvas is too small."""
@@ -72,7 +76,10 @@ class PartEncoder:
 
 @dataclass(frozen=True)
 class PartDecoder:
-    """Templates and the pixel mixture."""
+    """Templates and the pixel mixture.
+
+    With `inverse_space_transform` false a pose maps the canvas to the template (the ML@B port's option).
+    """
 
     template_size: tuple[int, ...] = (11, 11)
     n_channels: int = 1
@@ -81,6 +88,7 @@ class PartDecoder:
     template_nonlin: str = "relu1"
     color_nonlin: str = "relu1"
     use_alpha_channel: bool = False
+    inverse_space_transform: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,9 @@ class Autoencoder:
 
     `object_encoder` is the set transformer or, in its place, an MLP of `n_layers` hidden layers of `n_dims`
     over poses, presences and features of all parts.
+
+    The last three weigh the part capsules' own terms, as the ML@B port does; the original has only the
+    likelihood, with weight 1.
     """
 
     n_classes: int = 10
@@ -145,7 +156,15 @@ class Autoencoder:
     probe: bool = True
     target: str = "image"
     object_encoder: str = "set_transformer"
+    rec_ll_weight: float = 1.0
+    template_l1_weight: float = 0.0
+    mse_weight: float = 0.0
 
+
+# What the original does not have is said only where it is used: its recordings and the identity of a
+# run know nothing of it.
+OURS = {"cnn": ("residual_blocks",), "part_decoder": ("inverse_space_transform",),
+        "autoencoder": ("rec_ll_weight", "template_l1_weight", "mse_weight")}
 
 # Stands in a stored configuration for what nobody said and no shape shows; run with the default.
 UNSET = "unset"
@@ -182,25 +201,18 @@ class Config:
                 ("obj_decoder.n_votes and part_encoder.n_caps", self.obj_decoder.n_votes,
                  self.part_encoder.n_caps),
                 ("obj_encoder.n_outputs and obj_decoder.n_caps", self.obj_encoder.n_outputs,
-                 self.obj_decoder.n_caps),
-                ("part_decoder.n_channels and channels", self.part_decoder.n_channels,
-                 self.channels)):
+                 self.obj_decoder.n_caps)):
             if left != right:
                 raise ConfigError(f"{name} must agree: {left} and {right} given")
         if self.part_encoder.n_caps_dims != 6 or self.obj_decoder.n_caps_dims != 2:
             raise ConfigError("a part pose has 6 numbers and an object capsule 2 dimensions: "
                               f"n_caps_dims {self.part_encoder.n_caps_dims} and "
                               f"{self.obj_decoder.n_caps_dims} given")
-        if self.part_decoder.colorize_templates and not self.part_encoder.n_features:
-            raise ConfigError("colorize_templates takes the colour from the special features: set "
-                              "n_part_special_features above 0 or colorize_templates to false")
         if self.autoencoder.object_encoder == "mlp" and (
                 self.obj_encoder.dropout_rate or self.obj_encoder.n_inducing_points):
             raise ConfigError("object_encoder mlp has no attention: set dropout_rate and "
                               "n_inducing_points to 0")
-        if self.cnn.output_side(self.canvas) < 1:
-            raise ConfigError(f"canvas_size {self.canvas} is too small for the convolutions "
-                              f"(strides {self.cnn.strides})")
+        check_canvas(self)
 
     @property
     def feeds_templates(self) -> bool:
@@ -209,22 +221,59 @@ class Config:
 
     def to_arguments(self) -> dict[str, Any]:
         """Nested plain dictionary in the original's argument names, as `reference` takes it."""
-        arguments = self._plain()
+        arguments = plain(self)
         arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
         return arguments
 
     def to_json(self) -> str:
         """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
-        arguments = self._plain()
-        for place in self.unset:
-            section, _, name = place.partition(".")
-            arguments[section][name] = UNSET
-        return json.dumps(arguments, indent=1)
+        return to_json(self)
 
-    def _plain(self) -> dict[str, Any]:
-        arguments = json.loads(json.dumps(dataclasses.asdict(self)))
-        del arguments["unset"]
-        return arguments
+
+def plain(config: Any, whole: bool = False) -> dict[str, Any]:
+    """Nested plain arguments of an image model; what the original does not have only where used.
+
+    Args:
+        config: any configuration with parts.
+        whole: say everything.
+    """
+    arguments = json.loads(json.dumps(dataclasses.asdict(config)))
+    del arguments["unset"]
+    for section, names in OURS.items():
+        if whole or (config.kind == "pcae" and section == "autoencoder"):
+            continue
+        for name in names:
+            if arguments[section][name] == SECTIONS[section].__dataclass_fields__[name].default:
+                del arguments[section][name]
+    return arguments if config.kind == Config.kind else {"model": config.kind} | arguments
+
+
+def to_json(config: Any, whole: bool = False) -> str:
+    """An image model's configuration as JSON, unset settings as "unset"; `whole` as for `plain`."""
+    arguments = plain(config, whole)
+    for place in config.unset:
+        section, _, name = place.partition(".")
+        arguments[section][name] = UNSET
+    return json.dumps(arguments, indent=1)
+
+
+def check_canvas(config: Any) -> None:
+    """Refuse convolutions that leave nothing of the canvas, and colours without features.
+
+    Raises:
+        ConfigError: the message names the settings.
+    """
+    if config.part_decoder.n_channels != config.channels:
+        raise ConfigError("part_decoder.n_channels and channels must agree: "
+                          f"{config.part_decoder.n_channels} and {config.channels} given")
+    if config.part_decoder.colorize_templates and not config.part_encoder.n_features:
+        raise ConfigError("colorize_templates takes the colour from the special features: set "
+                          "n_part_special_features above 0 or colorize_templates to false")
+    if config.cnn.output_side(config.canvas) < 1:
+        raise ConfigError(f"canvas_size {config.canvas} is too small for the convolutions "
+                          f"(strides {config.cnn.strides})")
+    if config.cnn.residual_blocks < 0:
+        raise ConfigError(f"residual_blocks must not be negative, {config.cnn.residual_blocks} given")
 
 
 def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:

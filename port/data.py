@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Dataset:
     def batches(self, config: AnyConfig, settings, seed: int) -> Batches:
         """The stream of training images that `port.train` takes (`settings`: `schedule.Settings`)."""
         return Batches(self.train, settings.batch_size, config.canvas, seed, settings.shuffle,
-                       settings.shift, settings.max_shift, settings.jitter)
+                       settings.shift, settings.max_shift, settings.jitter, settings.data_workers)
 
 
 def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Split:
@@ -197,6 +198,7 @@ class Batches:
         shift: one of `SHIFTS`.
         max_shift: of `translate`.
         jitter: change brightness and contrast too.
+        workers: threads that gather the images, each a part of the batch; 0 for none.
 
     Raises:
         DataError: no images, or an unknown shift.
@@ -204,12 +206,14 @@ class Batches:
 
     def __init__(self, split: Split, batch_size: int, canvas: int, seed: int,
                  shuffle: bool = True, shift: str = "original", max_shift: int = 2,
-                 jitter: bool = False):
+                 jitter: bool = False, workers: int = 0):
         if not len(split):
             raise DataError("this data set has no training images")
         if shift not in SHIFTS:
             raise DataError(f"no shift {shift!r}; there are {', '.join(SHIFTS)}")
         self.shift, self.max_shift, self.jitter = shift, max_shift, jitter
+        self.workers = 0 if split.images.is_cuda else workers
+        self.pool = ThreadPoolExecutor(self.workers, "data") if self.workers else None
         self.split, self.batch_size, self.canvas, self.shuffle = split, batch_size, canvas, shuffle
         self.order_generator = torch.Generator().manual_seed(seed)
         self.place_generator = torch.Generator(split.images.device).manual_seed(seed + 1)
@@ -250,11 +254,22 @@ class Batches:
     def take(self, index: Int64[Tensor, " batch"]) -> tuple[
             Float[Tensor, "batch channels canvas canvas"], Int64[Tensor, " batch"]]:
         """Images at newly drawn places, and labels; device code that no host has to wait for."""
-        image = arrange(self.split.images[index], self.canvas, self.shift, self.place_generator,
+        image = arrange(self._gather(index), self.canvas, self.shift, self.place_generator,
                         self.max_shift)
         if self.jitter:
             image = augment.jitter(image, self.place_generator)
         return image, self.split.labels[index]
+
+    def _gather(self, index: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
+        """The images of `index`, by the workers where there are some."""
+        if self.pool is None:
+            return self.split.images[index]
+        found = self.split.images.new_empty(len(index), *self.split.images.shape[1:])
+        done = [self.pool.submit(torch.index_select, self.split.images, 0, part, out=rows)
+                for rows, part in zip(found.tensor_split(self.workers), index.tensor_split(self.workers))]
+        for one in done:
+            one.result()
+        return found
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the next batch depends on, as tensors on the CPU."""

@@ -14,7 +14,8 @@ from typing import Any
 from port import config as configuration
 from port import config_constellation, infer_routing
 from port import strides as grids
-from port.config import FLAT
+from port.config import FLAT, SECTIONS
+from port.config_schema import OURS
 from port.mapping import ConversionError
 from port.origins import DUMMY_VOTE, VOTE_SCALE_BIAS, candidates
 
@@ -78,7 +79,8 @@ class Inference:
             names = {config_constellation.flat_name(*places[0])
                      for places in config_constellation.FLAT.values()} - {"repairs", "n_points"}
             return sorted(names - set(self.known))
-        names = {configuration.flat_name(*places[0]) for places in FLAT.values()} - {"repairs"}
+        names = {configuration.flat_name(*places[0])
+                 for places in FLAT.values()} - {"repairs"}.union(*OURS.values())
         if not self.known["colorize_templates"]:
             names.discard("color_nonlin")
         return [*self.required, *sorted(names - set(self.known) - set(self.required))]
@@ -124,8 +126,10 @@ def infer(shapes: Shapes, with_slots: Collection[str] | None = None) -> Inferenc
     kernels = grids.each(known["kernel_shapes"], len(known["output_channels"]))
     strides = grids.strides_possible(len(kernels))
     sizes = tuple(sorted({size for s in strides for size in grids.canvases(grid, kernels, s)}))
-    # The original's code fixes these; no shape shows them.
-    assumed: dict[str, Any] = {"paddings": "VALID"}
+    # The original's code fixes these, or knows nothing of them; no shape shows them.
+    ours = {name: SECTIONS[section].__dataclass_fields__[name].default
+            for section, names in OURS.items() for name in names if name not in known}
+    assumed: dict[str, Any] = {"paddings": "VALID"} | ours
     if len(strides) == 1:
         assumed["strides"] = strides[0]
     if len(sizes) == 1:
@@ -174,6 +178,9 @@ def _parts(look: _Look) -> dict[str, Any]:
         widths.append(after)
     if not widths:
         raise InferenceError("the variable conv_net_2d/conv_2d_0/w is missing")
+    n_blocks = look.count("conv_net_2d/residual", "/conv_2d/w")
+    if n_blocks % n_layers:
+        raise InferenceError(f"conv_net_2d/residual: {n_blocks} blocks for {n_layers} convolutions")
     decoder = "template_based_image_decoder"
     _, n_parts, template_height, template_width, template_channels = look(f"{decoder}/templates", 5)
     if template_channels != channels:
@@ -188,7 +195,8 @@ def _parts(look: _Look) -> dict[str, Any]:
     known = {"output_channels": tuple(widths), "kernel_shapes": tuple(kernels), "n_channels": channels,
              "n_part_caps": n_parts, "template_size": (template_height, template_width),
              "colorize_templates": colour, "use_alpha_channel": f"{decoder}/templates_alpha" in look,
-             "learn_output_scale": f"{decoder}/scale" in look, "n_part_caps_dims": 6, "n_caps_dims": 2}
+             "learn_output_scale": f"{decoder}/scale" in look, "n_part_caps_dims": 6, "n_caps_dims": 2,
+             "residual_blocks": n_blocks // n_layers}
     head = "capsule_image_encoder"
     if f"{head}/linear/w" in look:
         before, outputs = look(f"{head}/linear/w", 2)

@@ -44,7 +44,7 @@ class Linear(nn.Module):
 
 
 class Conv2D(nn.Module):
-    """Square convolution without padding, stride s, with bias.
+    """Square convolution, stride s, with bias; without padding by default.
 
     Args:
         in_channels: channels of the image.
@@ -53,21 +53,23 @@ class Conv2D(nn.Module):
         stride: s.
         rng: draws the weight (truncated normal, 1/sqrt(k·k·in)) in the original's HWIO order;
             `weight` is OIHW.
+        padding: `VALID`, or `SAME` for zeros around the image (odd k and stride 1 only).
 
     Source: `snt.Conv2D` with `padding='VALID'`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int,
-                 rng: np.random.Generator) -> None:
+                 rng: np.random.Generator, padding: str = "VALID") -> None:
         super().__init__()
         self.stride = stride
+        self.padding = kernel_size // 2 if padding == "SAME" else 0
         self.weight = _parameter(initializers.truncated_normal(
             rng, (kernel_size, kernel_size, in_channels, out_channels),
             (kernel_size * kernel_size * in_channels) ** -0.5).transpose(3, 2, 0, 1))
         self.bias = _parameter(np.zeros(out_channels, np.float32))
 
     def forward(self, image: Array) -> Array:
-        return F.conv2d(image, self.weight, self.bias, self.stride)
+        return F.conv2d(image, self.weight, self.bias, self.stride, self.padding)
 
 
 class LayerNorm(nn.Module):
@@ -111,8 +113,27 @@ class MLP(nn.Module):
         return self.linear[-1](x)
 
 
+class ResidualBlock(nn.Module):
+    """y = x + conv(relu(conv(x))), both 3x3 with zeros around the image; size and channels stay.
+
+    Args:
+        channels: of the image and the result.
+        rng: draws the weights.
+
+    Source: ours; He et al. 2015 (Deep residual learning), without normalisation and without the last ReLU.
+    """
+
+    def __init__(self, channels: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.conv = nn.ModuleList(Conv2D(channels, channels, 3, 1, rng, "SAME") for _ in range(2))
+
+    def forward(self, image: Array) -> tuple[Array, Array]:
+        hidden = self.conv[0](image)
+        return image + self.conv[1](F.relu(hidden)), hidden
+
+
 class ConvEncoder(nn.Module):
-    """Convolutions with a ReLU after every one, the last included.
+    """Convolutions with a ReLU after every one, the last included; residual blocks where asked for.
 
     Args:
         in_channels: channels of the image.
@@ -121,13 +142,14 @@ class ConvEncoder(nn.Module):
         strides: stride of each.
         activate_final: ReLU after the last too.
         rng: draws the weights.
+        residual_blocks: blocks after each convolution's ReLU, with a ReLU after each (ours).
 
     Source: `snt.nets.ConvNet2D` in the original's `configs/model_config.py`.
     """
 
     def __init__(self, in_channels: int, output_channels: Sequence[int],
                  kernel_shapes: Sequence[int], strides: Sequence[int], activate_final: bool,
-                 rng: np.random.Generator) -> None:
+                 rng: np.random.Generator, residual_blocks: int = 0) -> None:
         super().__init__()
         n_layers = len(output_channels)
         kernels = list(kernel_shapes) * (n_layers if len(kernel_shapes) == 1 else 1)
@@ -136,15 +158,21 @@ class ConvEncoder(nn.Module):
         self.activate_final = activate_final
         self.conv = nn.ModuleList(
             Conv2D(channels[i], channels[i + 1], kernels[i], steps[i], rng) for i in range(n_layers))
+        self.residual = nn.ModuleList(ResidualBlock(channels[i + 1], rng) for i in range(n_layers)
+                                      for _ in range(residual_blocks))
 
-    def forward(self, image: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        layers = []
+    def forward(self, image: Array) -> tuple[Array, list[tuple[str, Array, Array]]]:
+        steps, blocks = [], len(self.residual) // len(self.conv)
         for i, conv in enumerate(self.conv):
             before = conv(image)
-            last = i == len(self.conv) - 1
-            image = F.relu(before) if self.activate_final or not last else before
-            layers.append((before, image))
-        return image, layers
+            active = self.activate_final or i < len(self.conv) - 1
+            image = F.relu(before) if active else before
+            steps.append((f"conv{i}", before, image))
+            for j in range(i * blocks, (i + 1) * blocks):
+                before, hidden = self.residual[j](image)
+                image = F.relu(before) if active else before
+                steps += [(f"residual{j}_hidden", hidden, F.relu(hidden)), (f"residual{j}", before, image)]
+        return image, steps
 
 
 class BatchLinear(nn.Module):

@@ -140,11 +140,26 @@ def weight_decay_loss(weights: Sequence[Array]) -> Array:
     return torch.stack([l2_loss(weight) for weight in weights]).sum()
 
 
+def template_l1(templates: Array) -> Array:
+    """Mean of the positive part of the template variable, before its nonlinearity.
+
+    Args:
+        templates: any shape.
+
+    Returns:
+        A scalar.
+
+    Source: mlberkeley/scae-pytorch `models/pcae.py` (its `temp_l1`).
+    """
+    return torch.mean(torch.relu(templates))
+
+
 def total_loss(terms: Mapping[str, Array], weights: configuration.Autoencoder) -> Array:
     """The optimised scalar.
 
     -rec_ll - w·log_prob + w·dynamic_weights_l2 + w·primary_caps_l1 + Σ over posterior and prior of
-    (w·within - w·between) + weight decay + the probes' cross-entropies where there are labels.
+    (w·within - w·between) + weight decay + the probes' cross-entropies where there are labels. The
+    weights of rec_ll, of the templates' L1 and of the squared error are ours: 1, 0 and 0.
 
     Args:
         terms: scalars by the names of the original's result.
@@ -155,7 +170,7 @@ def total_loss(terms: Mapping[str, Array], weights: configuration.Autoencoder) -
 
     Source: original `scae.py: ImageAutoencoder._loss`.
     """
-    loss = -terms["rec_ll"] - weights.caps_ll_weight * terms["log_prob"]
+    loss = -weights.rec_ll_weight * terms["rec_ll"] - weights.caps_ll_weight * terms["log_prob"]
     loss = loss + weights.dynamic_l2_weight * terms["dynamic_weights_l2"]
     loss = loss + weights.primary_caps_sparsity_weight * terms["primary_caps_l1"]
     for kind in ("posterior", "prior"):
@@ -163,6 +178,10 @@ def total_loss(terms: Mapping[str, Array], weights: configuration.Autoencoder) -
                        * terms[f"{kind}_within_sparsity_loss"])
         loss = loss - (getattr(weights, f"{kind}_between_example_sparsity_weight")
                        * terms[f"{kind}_between_sparsity_loss"])
+    if weights.template_l1_weight > 0:
+        loss = loss + weights.template_l1_weight * terms["template_l1"]
+    if weights.mse_weight > 0:
+        loss = loss + weights.mse_weight * terms["rec_mse"]
     if "weight_decay_loss" in terms:
         loss = loss + weights.weight_decay * terms["weight_decay_loss"]
     for kind in ("posterior", "prior"):

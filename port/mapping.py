@@ -36,9 +36,12 @@ class Row(NamedTuple):
 
 
 # `{i}` matches `_3` (or nothing, for 0) after the original's name, and is the number in the port's.
-MAPPING: tuple[Row, ...] = (
+_ROWS: tuple[Row, ...] = (
     Row("conv_net_2d/conv_2d{i}/w", "part_encoder.cnn.conv.{i}.weight", "hwio_oihw"),
     Row("conv_net_2d/conv_2d{i}/b", "part_encoder.cnn.conv.{i}.bias"),
+    Row("conv_net_2d/residual{i}/conv_2d{j}/w", "part_encoder.cnn.residual.{i}.conv.{j}.weight",
+        "hwio_oihw"),
+    Row("conv_net_2d/residual{i}/conv_2d{j}/b", "part_encoder.cnn.residual.{i}.conv.{j}.bias"),
     Row("capsule_image_encoder/add/b", "part_encoder.spatial_bias", "hwc_chw"),
     Row("capsule_image_encoder/conv_2d/w", "part_encoder.conv.weight", "hwio_oihw"),
     Row("capsule_image_encoder/conv_2d/b", "part_encoder.conv.bias"),
@@ -99,6 +102,13 @@ MAPPING: tuple[Row, ...] = (
     Row("image_autoencoder/classification_probe{i}/linear/w", "probes.{i}.linear.weight", "transpose"),
     Row("image_autoencoder/classification_probe{i}/linear/b", "probes.{i}.linear.bias"),
 )
+
+# A third level of capsules has the object level's variables once more, in a scope of its own.
+_UPPER = {"object_encoder.": "upper.encoder.", "object_decoder.": "upper.decoder."}
+MAPPING: tuple[Row, ...] = _ROWS + tuple(
+    Row(f"upper/{row.original}", upper + row.port.removeprefix(lower), row.transform)
+    for lower, upper in _UPPER.items() for row in _ROWS
+    if row.port.startswith(lower) and "induced_" not in row.original)
 
 # Axis orders from the original's layout to the port's.
 TRANSFORMS: dict[str, tuple[int, ...] | None] = {

@@ -13,12 +13,16 @@ from torch import nn
 
 from port.config import AnyConfig, Config
 from port.config_constellation import ConstellationConfig
+from port.config_modes import HierarchyConfig, ObjectConfig, PartConfig
 from port.config_routing import CapsNetConfig, EMConfig
 from port.constellation import ConstellationAutoencoder
+from port.hierarchy import HierarchyAutoencoder
+from port.pcae import PartAutoencoder
 from port.routing_models import CapsNetClassifier, MatrixCapsuleClassifier
 from port.scae import ImageAutoencoder
 
-Model = ImageAutoencoder | ConstellationAutoencoder | CapsNetClassifier | MatrixCapsuleClassifier
+Model = (ImageAutoencoder | PartAutoencoder | ConstellationAutoencoder | CapsNetClassifier
+         | MatrixCapsuleClassifier)
 
 
 class Family(NamedTuple):
@@ -52,6 +56,15 @@ def _image_words(config: Config) -> str:
             f"canvas {config.canvas}×{config.canvas}×{config.channels}")
 
 
+def _part_words(config: PartConfig) -> str:
+    return (f"{config.part_encoder.n_caps} part capsules, canvas "
+            f"{config.canvas}×{config.canvas}×{config.channels}")
+
+
+def _hierarchy_words(config: HierarchyConfig) -> str:
+    return f"{config.upper_decoder.n_caps} capsules above the objects, {_image_words(config)}"
+
+
 def _constellation_words(config: ConstellationConfig) -> str:
     return f"{config.obj_decoder.n_caps} object capsules of {config.obj_decoder.n_votes} votes each"
 
@@ -72,6 +85,11 @@ def _em_words(config: EMConfig) -> str:
 
 FAMILIES: dict[str, Family] = {
     Config.kind: Family("Stacked capsule autoencoder", _image_words, ImageAutoencoder, "evaluate"),
+    PartConfig.kind: Family("Part capsule autoencoder", _part_words, PartAutoencoder, "evaluate_parts"),
+    ObjectConfig.kind: Family("Object capsules on frozen part capsules", _image_words, ImageAutoencoder,
+                              "evaluate"),
+    HierarchyConfig.kind: Family("Stacked capsule autoencoder of three levels", _hierarchy_words,
+                                 HierarchyAutoencoder, "evaluate"),
     ConstellationConfig.kind: Family("Constellation autoencoder", _constellation_words,
                                      ConstellationAutoencoder, "evaluate_constellation"),
     CapsNetConfig.kind: Family("CapsNet with dynamic routing", _capsnet_words, CapsNetClassifier,

@@ -16,11 +16,12 @@ from port.config import AnyConfig
 
 
 class Draw(NamedTuple):
-    """One draw: where it is used, its kind, and its shape without the batch axis."""
+    """One draw: where it is used, its kind, its shape without the batch axis, its scale or rate."""
 
     use: str
     kind: str
     shape: tuple[int, ...]
+    size: float = 0.0
 
 
 def noise_plan(config: AnyConfig) -> list[Draw]:
@@ -28,29 +29,35 @@ def noise_plan(config: AnyConfig) -> list[Draw]:
 
     Args:
         config: decides which there are: part presence, attention dropout (two masks a layer),
-            capsule dropout, capsule presence, vote presence.
+            capsule dropout, capsule presence, vote presence; the last four again for a third level.
 
     Returns:
         One `Draw` per `raw_j`.
 
     Source: order of `tf.random` calls in the original's graph.
     """
-    encoder, decoder = config.obj_encoder, config.obj_decoder
-    plan = []
-    if config.kind == "constellation":
-        n_tokens = config.n_points
-    else:
-        n_tokens = config.part_encoder.n_caps
-        if config.part_encoder.noise_scale > 0:
+    plan, n_tokens = [], getattr(config, "n_points", 0)
+    part = getattr(config, "part_encoder", None)
+    if part is not None:
+        n_tokens = part.n_caps
+        if part.noise_scale > 0:
             plan.append(Draw("part", "uniform01", (n_tokens,)))
-    if encoder.dropout_rate > 0:
-        plan += [Draw("attention", "keep_attention", (n_tokens, encoder.n_dims))
-                 for _ in range(2 * encoder.n_layers)]
-    if decoder.caps_dropout_rate > 0:
-        plan.append(Draw("caps_mask", "keep_caps", (decoder.n_caps, 1)))
-    if decoder.noise_type is not None:
-        plan.append(Draw("caps", decoder.noise_type, (decoder.n_caps, 1)))
-        plan.append(Draw("vote", decoder.noise_type, (decoder.n_caps, decoder.n_votes)))
+    for prefix, names in (("", ("obj_encoder", "obj_decoder")),
+                          ("upper_", ("upper_encoder", "upper_decoder"))):
+        encoder, decoder = (getattr(config, name, None) for name in names)
+        if decoder is None:
+            continue
+        if encoder.dropout_rate > 0:
+            plan += [Draw(f"{prefix}attention", "keep_attention", (n_tokens, encoder.n_dims),
+                          encoder.dropout_rate) for _ in range(2 * encoder.n_layers)]
+        if decoder.caps_dropout_rate > 0:
+            plan.append(Draw(f"{prefix}caps_mask", "keep_caps", (decoder.n_caps, 1),
+                             decoder.caps_dropout_rate))
+        if decoder.noise_type is not None:
+            kind, size = decoder.noise_type, decoder.noise_scale
+            plan.append(Draw(f"{prefix}caps", kind, (decoder.n_caps, 1), size))
+            plan.append(Draw(f"{prefix}vote", kind, (decoder.n_caps, decoder.n_votes), size))
+        n_tokens = decoder.n_caps
     return plan
 
 
@@ -85,10 +92,8 @@ class Noise:
             dtype: of the draws.
         """
         device = generator.device if device is None else device
-        rates = {"keep_attention": config.obj_encoder.dropout_rate,
-                 "keep_caps": config.obj_decoder.caps_dropout_rate}
-        scale, raw = config.obj_decoder.noise_scale, {}
-        for j, (_, kind, shape) in enumerate(noise_plan(config)):
+        raw = {}
+        for j, (_, kind, shape, scale) in enumerate(noise_plan(config)):
             size = (batch_size, *shape)
             if kind == "normal":
                 value = torch.randn(size, generator=generator, device=device, dtype=dtype) * scale
@@ -103,7 +108,7 @@ class Noise:
                     u = u.clamp(2.0 ** -25, 1.0 - 2.0 ** -24)
                     value = scale * (torch.log(u) - torch.log1p(-u))
                 else:
-                    value = (u >= rates[kind]).to(dtype)
+                    value = (u >= scale).to(dtype)
             raw[f"raw_{j}"] = value
         return cls(**raw)
 
@@ -123,8 +128,8 @@ class Noise:
             if tuple(raw.shape) != (batch_size, *draw.shape):
                 raise ValueError(f"noise raw_{j} ({draw.use}): shape {tuple(raw.shape)}, expected "
                                  f"{(batch_size, *draw.shape)}")
-            if draw.use == "attention":
-                uses.setdefault("attention", []).append(raw)
+            if draw.kind == "keep_attention":
+                uses.setdefault(draw.use, []).append(raw)
             else:
                 uses[draw.use] = raw
         return uses

@@ -100,12 +100,17 @@ class PartDecoder(nn.Module):
     def _background_logit(self) -> Array:
         return ops.softplus(self.bg_mixing_logit)
 
+    def sampled_pose(self, pose: Array) -> Array:
+        """Canvas to template, `[B·K, 6]`: the pose's inverse, or itself where it is not inverted."""
+        pose = pose.flatten(0, 1)
+        return warp.inverse_affine(pose) if self.settings.inverse_space_transform else pose
+
     def forward(self, pose: Array, presence: Array | None, templates: Array,
                 bg_image: Array | None = None) -> Decoded:
         """Draw and mix.
 
         Args:
-            pose: `[B, K, 6]`, template to canvas.
+            pose: `[B, K, 6]`, template to canvas (or the other way with `inverse_space_transform` false).
             presence: `[B, K]`; None leaves the log presence out.
             templates: `[B or 1, K, C, T, T]`, as `make_templates` gives them.
             bg_image: `[B, C, S, S]` in place of the constant background.
@@ -116,7 +121,7 @@ class PartDecoder(nn.Module):
             # Colour and alpha are sampled at the same places: one warp serves both.
             alpha = self.templates_alpha.expand(batch, -1, -1, -1, -1)
             templates = torch.cat([templates, alpha], 2)
-        drawn = warp.warp_templates(templates, pose, self.canvas)
+        drawn = warp.warp_templates(templates, pose, self.canvas, self.settings.inverse_space_transform)
         drawn, alpha = drawn[:, :, :n_channels], drawn[:, :, n_channels:]
         if bg_image is None:
             background = torch.sigmoid(self.bg_value).expand(batch, 1, n_channels, *self.canvas)
@@ -150,7 +155,7 @@ class PartDecoder(nn.Module):
         """
         against = kernels.reason_against(pose.device, self.templates_alpha is not None,
                                          self.scale is None)
-        if against or target.requires_grad:
+        if against or target.requires_grad or not self.settings.inverse_space_transform:
             decoded = self(pose, presence, templates)
             return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
         log_presence = torch.zeros_like(pose[..., 0]) if presence is None else ops.safe_log(presence)

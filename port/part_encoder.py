@@ -81,7 +81,7 @@ class PartEncoder(nn.Module):
         self.similarity = settings.similarity_transform
         self.noise_scale, self.pooling = settings.noise_scale, pooling
         self.cnn = layers.ConvEncoder(n_channels, cnn.output_channels, cnn.kernel_shapes, cnn.strides,
-                                      cnn.activate_final, rng)
+                                      cnn.activate_final, rng, cnn.residual_blocks)
         side = cnn.output_side(canvas_size)
         width = cnn.output_channels[-1]
         n_outputs = self.n_caps * self.n_dims
@@ -101,9 +101,9 @@ class PartEncoder(nn.Module):
             taps: receives the intermediates.
         """
         embedding, steps = self.cnn(image)
-        for i, (before, after) in enumerate(steps):
-            taps.record(f"part_enc/conv{i}_preact", before, CHANNELS_LAST)
-            taps.record(f"part_enc/conv{i}", after, CHANNELS_LAST)
+        for name, before, after in steps:
+            taps.record(f"part_enc/{name}_preact", before, CHANNELS_LAST)
+            taps.record(f"part_enc/{name}", after, CHANNELS_LAST)
         taps.record("part_enc/img_embedding", embedding, CHANNELS_LAST)
         shape = (image.shape[0], self.n_caps, self.n_dims)
         if self.encoder_type == "linear":

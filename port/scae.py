@@ -5,20 +5,21 @@ Read beside `reference/scae.py`: same class, same order of computation; images a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port import attention, layers, losses, mixture, ops, preprocess, probe, warp
+from port import attention, layers, losses, mixture, ops, preprocess, probe
 from port import object_decoder as objects
 from port import part_decoder as decoders
 from port import part_encoder as encoders
 from port.config import Config
 from port.noise import Noise
-from port.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Taps
+from port.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder, Taps
 
 Array = Float[Tensor, "..."]
 
@@ -37,11 +38,22 @@ class Result(NamedTuple):
     pictures: dict[str, Array] | None
 
 
+class Objects(NamedTuple):
+    """What a level above the objects builds on: encoded capsules, votes, presence, what they explain."""
+
+    encoded: Array
+    votes: objects.CapsuleVotes
+    caps_presence: Array
+    target_pose: Array
+    target_presence: Array
+
+
 class ImageAutoencoder(nn.Module):
     """Stacked capsule autoencoder: parts, objects, reconstruction, losses and probes.
 
     Args:
-        config: the configuration; what it does not name has the original's default.
+        config: the configuration; what it does not name has the original's default. Of kind `ocae`
+            the part capsules stay as they are: no gradient reaches them.
         seed: draws the initial weights, bit-equal to the reference's from the same seed.
 
     Source: original `scae.py: ImageAutoencoder` and `configs/model_config.py`; paper section 2.
@@ -60,6 +72,9 @@ class ImageAutoencoder(nn.Module):
             "transposed" if "Q02" in repairs else "faithful")
         self.part_decoder = decoders.PartDecoder(
             config.canvas, part.n_caps, part.n_features, config.part_decoder, rng)
+        if config.kind == "ocae":
+            self.part_encoder.requires_grad_(False)
+            self.part_decoder.requires_grad_(False)
         size = config.part_decoder.template_size
         n_tokens = part.n_caps_dims + 1 + part.n_features
         if config.feeds_templates:
@@ -88,9 +103,10 @@ class ImageAutoencoder(nn.Module):
         return self.part_decoder.templates.dtype
 
     def decayed_weights(self) -> list[Tensor]:
-        """The weights under weight decay: of linear, convolution and per-capsule layers (Q15)."""
+        """The trained weights under weight decay: of linear, convolution and per-capsule layers (Q15)."""
         kinds = (layers.Linear, layers.Conv2D, layers.BatchLinear)
-        return [module.weight for module in self.modules() if isinstance(module, kinds)]
+        return [module.weight for module in self.modules()
+                if isinstance(module, kinds) and module.weight.requires_grad]
 
     def check_image(self, image: Tensor, what: str = "image") -> None:
         """Refuse an image of the wrong size, channels, dtype or range.
@@ -114,6 +130,11 @@ class ImageAutoencoder(nn.Module):
             low, high = image.min().item(), image.max().item()
             if not (low >= 0.0 and high <= 1.0):
                 raise ValueError(f"{what}: expected values in [0, 1], got [{low:g}, {high:g}]")
+
+    def above(self, found: Objects, draws: Mapping[str, Any], scalars: dict[str, Array], log: Recorder
+              ) -> Array | None:
+        """What a level above the objects adds to the loss; there is none here."""
+        return None
 
     def forward(self, image: Array, label: Tensor | None = None, noise: Noise | None = None,
                 taps: bool = False, pictures: bool = False, target: Array | None = None) -> Result:
@@ -178,7 +199,7 @@ class ImageAutoencoder(nn.Module):
                     "hard": likelihood.winner}[settings.vote_type]
         dec_presence = {"enc": parts.presence, "soft": likelihood.soft_winner_pres,
                         "hard": likelihood.winner_pres}[settings.pres_type]
-        if taps or pictures:
+        if taps or pictures or settings.mse_weight > 0:
             decoded = self.part_decoder(dec_pose, dec_presence, templates)
             log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
                                                 decoded.scale)
@@ -188,6 +209,11 @@ class ImageAutoencoder(nn.Module):
         scalars = {"rec_ll": ops.flat_reduce(log_prob), "log_prob": likelihood.log_prob,
                    "dynamic_weights_l2": votes.dynamic_weights_l2,
                    "primary_caps_l1": ops.flat_reduce(parts.presence)}
+        if settings.template_l1_weight > 0:
+            scalars["template_l1"] = losses.template_l1(self.part_decoder.templates)
+        if settings.mse_weight > 0:
+            mean = mixture.mixture_mean(decoded.mixing_logits, decoded.means)
+            scalars["rec_mse"] = torch.mean(torch.square(target - mean))
         mass = torch.sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
         # These look at the whole batch: with several ranks, at the rows of all of them.
@@ -211,6 +237,9 @@ class ImageAutoencoder(nn.Module):
         if settings.weight_decay > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
+        more = self.above(Objects(encoded, votes, caps_presence, target_pose, target_presence), draws,
+                          scalars, log)
+        loss = loss if more is None else loss + more
         images = None
         if taps or pictures:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
@@ -285,7 +314,7 @@ class ImageAutoencoder(nn.Module):
         mean, mode = images["reconstruction"], images["mode"]
         log.record("part_dec/pose_in", dec_pose)
         log.record("part_dec/presence_in", dec_presence)
-        log.record("part_dec/inverse_pose", warp.inverse_affine(dec_pose.flatten(0, 1)))
+        log.record("part_dec/inverse_pose", self.part_decoder.sampled_pose(dec_pose))
         log.record("part_dec/transformed_templates", decoded.transformed_templates,
                    PARTS_CHANNELS_LAST)
         log.record("part_dec/mixing_logits_with_bg", decoded.mixing_logits, PARTS_CHANNELS_LAST)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from port import data, optimizers
 
-CHOICES = {"lr_schedule": ("constant", "exponential"), "shift": data.SHIFTS,
+CHOICES = {"lr_schedule": ("constant", "exponential", "cosine_restarts"), "shift": data.SHIFTS,
            "amp": ("none", "bf16", "fp16"),
            "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never")}
 
@@ -26,10 +26,14 @@ class Settings:
         momentum: of the rules that have one.
         weight_decay: of PyTorch's rules; the original's stands in its loss.
         lr_schedule: `constant` is the original, whose decay never takes effect (Q07);
-            `exponential` really applies it, with the original's numbers by default.
+            `exponential` really applies it, with the original's numbers by default;
+            `cosine_restarts` goes from lr to 0 along half a cosine, again and again.
         lr_decay: factor per `lr_decay_steps`.
         lr_decay_steps: steps per factor.
         lr_floor: smallest rate of `exponential`.
+        lr_restart_interval: steps of each half cosine.
+        lr_factors: beginning of a parameter's name to factor on its rate, as `part_decoder.`; the
+            longest that fits counts.
         lr_staircase: apply the factor at once every `lr_decay_steps`, not a little each step.
         noise: draw the noise on the presence logits.
         shuffle: a new order each epoch; the original never shuffles (Q28).
@@ -52,6 +56,9 @@ class Settings:
         amp: `bf16` or `fp16` for the products of the layers (see `port.precision`).
         amp_loss_scale: factor on the loss under fp16, so that small gradients are not lost; a power
             of two, taken out of the gradients again.
+        data_workers: threads that cut batches out of the data on a CPU; 0 does it in the step. The same
+            images either way.
+        debug: let autograd look for what is not finite and name the operation (slow).
         deterministic: only algorithms that give the same bits each time.
     """
 
@@ -66,6 +73,8 @@ class Settings:
     lr_decay: float = 0.96
     lr_decay_steps: int = 10_000
     lr_floor: float = 0.0
+    lr_restart_interval: int = 4000
+    lr_factors: dict | None = None
     lr_staircase: bool = False
     noise: bool = True
     shuffle: bool = True
@@ -84,17 +93,20 @@ class Settings:
     tf32: bool = False
     amp: str = "none"
     amp_loss_scale: float = 1024.0
+    data_workers: int = 0
+    debug: bool = False
     deterministic: bool = False
 
     def __post_init__(self):
-        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps"):
+        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps",
+                     "lr_restart_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("lr", "lr_decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay",
-                     "lr_floor", "max_shift"):
+                     "lr_floor", "max_shift", "data_workers"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; 0 switches it off")
         for name, allowed in CHOICES.items():
@@ -103,12 +115,15 @@ class Settings:
                                  f"{getattr(self, name)!r}")
         if self.weight_decay and not optimizers.RULES[self.optimizer].decays:
             raise ValueError(f"weight_decay does not go with optimizer {self.optimizer}; 0 switches it off")
+        for prefix, factor in (self.lr_factors or {}).items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or factor < 0:
+                raise ValueError(f"lr_factors: {prefix} needs a factor of 0 or more, not {factor!r}")
         if not (self.amp_loss_scale > 0 and math.frexp(self.amp_loss_scale)[0] == 0.5):
             raise ValueError(f"amp_loss_scale must be a power of two, not {self.amp_loss_scale}")
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """Rate of the update after `step` updates: lr, or max(lr · decay^(step / decay_steps), floor).
+    """Rate of the update after `step` updates: lr, max(lr · decay^(step / decay_steps), floor), or cosines.
 
     Args:
         settings: `staircase` takes the whole part of the exponent.
@@ -122,6 +137,9 @@ def learning_rate(settings: Settings, step: int) -> float:
     """
     if settings.lr_schedule == "constant":
         return settings.lr
+    if settings.lr_schedule == "cosine_restarts":
+        part = step % settings.lr_restart_interval / settings.lr_restart_interval
+        return settings.lr * (1.0 + math.cos(math.pi * part)) / 2.0
     exponent = step / settings.lr_decay_steps
     if settings.lr_staircase:
         exponent = math.floor(exponent)

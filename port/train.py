@@ -40,7 +40,7 @@ AnyDataset = data.Dataset | constellation_batches.Dataset
 # What may change when a run continues: how long it is, how often it reports, and what only changes
 # the order of rounding (see `port.resume`).
 NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", "capture",
-                "deterministic")
+                "deterministic", "data_workers", "debug")
 
 
 class Interrupted(Exception):
@@ -89,7 +89,7 @@ def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
         ValueError: the batch cannot be shared out equally.
     """
     with precision.mode(settings) as in_force, precision.mixed(model, settings), \
-            caught_signals() as stop:
+            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
         run = Run(model, dataset, settings, folder, on_step, on_row, world)
         while not run.done:
             run.advance(stop)
@@ -111,7 +111,7 @@ class Run:
                                   .generate_state(2))
         batches = dataset.batches(model.config, settings, order_seed)
         optimizer = optimizers.make(model.named_parameters(), settings.optimizer, settings.batch_size,
-                                    settings.momentum, settings.weight_decay)
+                                    settings.momentum, settings.weight_decay, settings.lr_factors)
         self.state = resume.State(model, optimizer, batches,
                                   torch.Generator(device).manual_seed(noise_seed))
         self.notes: list[str] = []

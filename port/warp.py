@@ -124,7 +124,8 @@ def resampler(data: Float[Tensor, "n channels h w"], warp: Float[Tensor, "n *poi
 
 
 def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
-                   pose: Float[Tensor, "batch parts 6"], canvas_shape: tuple[int, int]
+                   pose: Float[Tensor, "batch parts 6"], canvas_shape: tuple[int, int],
+                   inverse: bool = True
                    ) -> Float[Tensor, "batch parts channels height width"]:
     """Draw every template on the canvas under its part's pose.
 
@@ -134,6 +135,8 @@ def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
         templates: `[B, K, C, h, w]`.
         pose: `[B, K, 6]`, template to canvas.
         canvas_shape: (H, W) in pixels.
+        inverse: sample at the pose's inverse; False samples at the pose itself, which then maps the
+            canvas to the template (the ML@B port's option).
 
     Returns:
         `[B, K, C, H, W]`.
@@ -141,8 +144,8 @@ def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
     Source: original `primary.py: TemplateBasedImageDecoder._build`.
     """
     batch, n_parts, channels, height, width = templates.shape
-    inverse = inverse_affine(pose.reshape(batch * n_parts, 6))
-    grid = affine_grid(inverse, canvas_shape, (height, width))
+    pose = pose.reshape(batch * n_parts, 6)
+    grid = affine_grid(inverse_affine(pose) if inverse else pose, canvas_shape, (height, width))
     # On a GPU the gather's backward is not repeatable.
     sample = warp_hat.resampler if grid.is_cuda else resampler
     drawn = sample(templates.reshape(batch * n_parts, channels, height, width), grid)

@@ -2,7 +2,9 @@
 
 from reference.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from reference.constellation import ConstellationAutoencoder
+from reference.hierarchy import HierarchyAutoencoder
+from reference.pcae import PartAutoencoder
 from reference.scae import ImageAutoencoder, Result
 
-__all__ = ["CheckpointError", "ConstellationAutoencoder", "ImageAutoencoder", "Result",
-           "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
+           "PartAutoencoder", "Result", "read_checkpoint", "write_checkpoint"]

@@ -42,7 +42,7 @@ class Linear(NamedModule):
 
 
 class Conv2D(NamedModule):
-    """Square convolution without padding, stride s, with bias.
+    """Square convolution, stride s, with bias; without padding by default.
 
     Args:
         scope: holds `w` [k, k, in, out] and `b` [out].
@@ -52,21 +52,22 @@ class Conv2D(NamedModule):
         stride: s.
         rng: draws w (truncated normal, 1/sqrt(k·k·in)).
         dtype: of the variables.
+        padding: `VALID`, or `SAME` for zeros around the image (odd k and stride 1 only).
 
     Source: `snt.Conv2D` with `padding='VALID'`.
     """
 
     def __init__(self, scope: str, in_channels: int, out_channels: int, kernel_size: int, stride: int,
-                 rng: np.random.Generator, dtype: tf.DType = tf.float32) -> None:
+                 rng: np.random.Generator, dtype: tf.DType = tf.float32, padding: str = "VALID") -> None:
         super().__init__(scope, dtype)
-        self.stride = stride
+        self.stride, self.padding = stride, padding
         self.w = self.add_variable("w", initializers.truncated_normal(
             rng, (kernel_size, kernel_size, in_channels, out_channels),
             (kernel_size * kernel_size * in_channels) ** -0.5))
         self.b = self.add_variable("b", np.zeros(out_channels, np.float32))
 
     def __call__(self, image: Array) -> Array:
-        return tf.nn.conv2d(image, self.w, self.stride, "VALID") + self.b
+        return tf.nn.conv2d(image, self.w, self.stride, self.padding) + self.b
 
 
 class LayerNorm(NamedModule):
@@ -116,11 +117,34 @@ class MLP(NamedModule):
         return self.linear[-1](x)
 
 
-class ConvEncoder(NamedModule):
-    """Convolutions with a ReLU after every one, the last included.
+class ResidualBlock(NamedModule):
+    """y = x + conv(relu(conv(x))), both 3x3 with zeros around the image; size and channels stay.
 
     Args:
-        scope: holds `conv_2d_0`, `conv_2d_1`, ….
+        scope: holds `conv_2d` and `conv_2d_1`.
+        channels: of the image and the result.
+        rng: draws the weights.
+        dtype: of the variables.
+
+    Source: ours; He et al. 2015 (Deep residual learning), without normalisation and without the last ReLU.
+    """
+
+    def __init__(self, scope: str, channels: int, rng: np.random.Generator,
+                 dtype: tf.DType = tf.float32) -> None:
+        super().__init__(scope, dtype)
+        self.conv = [Conv2D(join(scope, name), channels, channels, 3, 1, rng, dtype, "SAME")
+                     for name in ("conv_2d", "conv_2d_1")]
+
+    def __call__(self, image: Array) -> tuple[Array, Array]:
+        hidden = self.conv[0](image)
+        return image + self.conv[1](tf.nn.relu(hidden)), hidden
+
+
+class ConvEncoder(NamedModule):
+    """Convolutions with a ReLU after every one, the last included; residual blocks where asked for.
+
+    Args:
+        scope: holds `conv_2d_0`, `conv_2d_1`, …; `residual`, `residual_1`, ….
         in_channels: channels of the image.
         output_channels: channels after each convolution.
         kernel_shapes: kernel size of each; a single one serves all.
@@ -128,13 +152,15 @@ class ConvEncoder(NamedModule):
         activate_final: ReLU after the last too.
         rng: draws the weights.
         dtype: of the variables.
+        residual_blocks: blocks after each convolution's ReLU, with a ReLU after each (ours).
 
     Source: `snt.nets.ConvNet2D` in the original's `configs/model_config.py`.
     """
 
     def __init__(self, scope: str, in_channels: int, output_channels: Sequence[int],
                  kernel_shapes: Sequence[int], strides: Sequence[int], activate_final: bool,
-                 rng: np.random.Generator, dtype: tf.DType = tf.float32) -> None:
+                 rng: np.random.Generator, dtype: tf.DType = tf.float32,
+                 residual_blocks: int = 0) -> None:
         super().__init__(scope, dtype)
         n_layers = len(output_channels)
         kernels = list(kernel_shapes) * (n_layers if len(kernel_shapes) == 1 else 1)
@@ -143,15 +169,23 @@ class ConvEncoder(NamedModule):
         self.activate_final = activate_final
         self.conv = [Conv2D(join(scope, f"conv_2d_{i}"), channels[i], channels[i + 1], kernels[i],
                             steps[i], rng, dtype) for i in range(n_layers)]
+        self.residual = [ResidualBlock(join(scope, f"residual{f'_{j}' if j else ''}"),
+                                       channels[j // residual_blocks + 1], rng, dtype)
+                         for j in range(n_layers * residual_blocks)]
 
-    def __call__(self, image: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-        layers = []
+    def __call__(self, image: Array) -> tuple[Array, list[tuple[str, Array, Array]]]:
+        steps, blocks = [], len(self.residual) // len(self.conv)
         for i, conv in enumerate(self.conv):
             before = conv(image)
-            last = i == len(self.conv) - 1
-            image = tf.nn.relu(before) if self.activate_final or not last else before
-            layers.append((before, image))
-        return image, layers
+            active = self.activate_final or i < len(self.conv) - 1
+            image = tf.nn.relu(before) if active else before
+            steps.append((f"conv{i}", before, image))
+            for j in range(i * blocks, (i + 1) * blocks):
+                before, hidden = self.residual[j](image)
+                image = tf.nn.relu(before) if active else before
+                steps += [(f"residual{j}_hidden", hidden, tf.nn.relu(hidden)),
+                          (f"residual{j}", before, image)]
+        return image, steps
 
 
 class BatchLinear(NamedModule):

@@ -139,11 +139,26 @@ def weight_decay_loss(weights: Sequence[Array]) -> Array:
     return tf.add_n([l2_loss(tf.convert_to_tensor(weight)) for weight in weights])
 
 
+def template_l1(templates: Array) -> Array:
+    """Mean of the positive part of the template variable, before its nonlinearity.
+
+    Args:
+        templates: any shape.
+
+    Returns:
+        A scalar.
+
+    Source: mlberkeley/scae-pytorch `models/pcae.py` (its `temp_l1`).
+    """
+    return tf.reduce_mean(tf.nn.relu(templates))
+
+
 def total_loss(terms: Mapping[str, Array], weights: Mapping[str, float]) -> Array:
     """The optimised scalar.
 
     -rec_ll - w·log_prob + w·dynamic_weights_l2 + w·primary_caps_l1 + Σ over posterior and prior of
-    (w·within - w·between) + weight decay + the probes' cross-entropies where there are labels.
+    (w·within - w·between) + weight decay + the probes' cross-entropies where there are labels. The
+    weights of rec_ll, of the templates' L1 and of the squared error are ours: 1, 0 and 0.
 
     Args:
         terms: scalars by the names of the original's result.
@@ -154,7 +169,8 @@ def total_loss(terms: Mapping[str, Array], weights: Mapping[str, float]) -> Arra
 
     Source: original `scae.py: ImageAutoencoder._loss`.
     """
-    loss = -terms["rec_ll"] - weights["caps_ll_weight"] * terms["log_prob"]
+    loss = -weights.get("rec_ll_weight", 1.0) * terms["rec_ll"]
+    loss -= weights["caps_ll_weight"] * terms["log_prob"]
     loss += weights["dynamic_l2_weight"] * terms["dynamic_weights_l2"]
     loss += weights["primary_caps_sparsity_weight"] * terms["primary_caps_l1"]
     for kind in ("posterior", "prior"):
@@ -162,6 +178,10 @@ def total_loss(terms: Mapping[str, Array], weights: Mapping[str, float]) -> Arra
                  * terms[f"{kind}_within_sparsity_loss"])
         loss -= (weights[f"{kind}_between_example_sparsity_weight"]
                  * terms[f"{kind}_between_sparsity_loss"])
+    if weights.get("template_l1_weight", 0.0) > 0:
+        loss += weights["template_l1_weight"] * terms["template_l1"]
+    if weights.get("mse_weight", 0.0) > 0:
+        loss += weights["mse_weight"] * terms["rec_mse"]
     if "weight_decay_loss" in terms:
         loss += weights["weight_decay"] * terms["weight_decay_loss"]
     for kind in ("posterior", "prior"):

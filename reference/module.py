@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
+
+_trainable = contextvars.ContextVar("trainable", default=True)
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[None]:
+    """Variables made inside are not trained: no tape watches them, no gradient reaches them."""
+    before = _trainable.set(False)
+    try:
+        yield
+    finally:
+        _trainable.reset(before)
 
 
 class NamedModule(tf.Module):
@@ -22,9 +36,9 @@ class NamedModule(tf.Module):
         self.dtype = dtype
 
     def add_variable(self, name: str, value: np.ndarray) -> tf.Variable:
-        """A trainable variable `<scope>/<name>` with this initial value, in the module's dtype."""
+        """A variable `<scope>/<name>` with this initial value, in the module's dtype; see `frozen`."""
         full = f"{self.scope}/{name}" if self.scope else name
-        return tf.Variable(tf.cast(value, self.dtype), name=full, trainable=True)
+        return tf.Variable(tf.cast(value, self.dtype), name=full, trainable=_trainable.get())
 
     @property
     def variables_by_name(self) -> dict[str, tf.Variable]:

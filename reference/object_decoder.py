@@ -48,7 +48,8 @@ class CapsuleVotes(NamedTuple):
 
     vote [B, O, M, 3, 3], scale and vote_presence [B, O, M], pres_logit_per_caps [B, O, 1],
     pres_logit_per_vote [B, O, M], dynamic_weights_l2 (), raw_caps_params [B, O, P] or None,
-    raw_caps_features [B, O, F], all_params [B, O, …] (the second MLP's output).
+    raw_caps_features [B, O, F], all_params [B, O, …] (the second MLP's output), transform
+    [B, O, 1, 3, 3] (the capsules' poses, or the parent's).
     """
 
     vote: Array
@@ -60,6 +61,7 @@ class CapsuleVotes(NamedTuple):
     raw_caps_params: Array | None
     raw_caps_features: Array
     all_params: Array
+    transform: Array
 
 
 def vote_log_prob(x: Array, votes: Array, scales: Array, df: Array | None = None) -> Array:
@@ -283,7 +285,7 @@ class CapsuleLayer(NamedModule):
             scale = tf.ones_like(scale) if taps is None else taps.watch(tf.ones_like(scale))
         l2 = tf.reduce_sum(tf.square(dynamic)) / 2.0 / batch
         return CapsuleVotes(vote, scale, vote_presence, caps_logit, vote_logit, l2, raw_caps_params,
-                            features, all_params)
+                            features, all_params, parent_transform)
 
 
 class ImageCapsule(NamedModule):

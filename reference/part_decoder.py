@@ -102,12 +102,17 @@ class PartDecoder(NamedModule):
         taps["templates/colorized"] = templates
         return templates
 
+    def sampled_pose(self, pose: Array) -> Array:
+        """Canvas to template, `[B·K, 6]`: the pose's inverse, or itself where it is not inverted."""
+        pose = tf.reshape(pose, [-1, 6])
+        return warp.inverse_affine(pose) if self.settings.get("inverse_space_transform", True) else pose
+
     def __call__(self, pose: Array, presence: Array | None, templates: Array,
                  bg_image: Array | None = None) -> Decoded:
         """Draw and mix.
 
         Args:
-            pose: `[B, K, 6]`, template to canvas.
+            pose: `[B, K, 6]`, template to canvas (or the other way with `inverse_space_transform` false).
             presence: `[B, K]`; None leaves the log presence out.
             templates: `[B or 1, K, T, T, C]`, as `make_templates` gives them.
             bg_image: `[B, S, S, C]` in place of the constant background.
@@ -115,7 +120,8 @@ class PartDecoder(NamedModule):
         batch = pose.shape[0]
         if templates.shape[0] != batch:
             templates = tf.repeat(templates, batch, axis=0)
-        drawn = warp.warp_templates(templates, pose, self.canvas)
+        inverse = self.settings.get("inverse_space_transform", True)
+        drawn = warp.warp_templates(templates, pose, self.canvas, inverse)
         if bg_image is None:
             background = tf.ones_like(drawn[:, :1]) * tf.nn.sigmoid(self.bg_value)
         else:
@@ -123,7 +129,7 @@ class PartDecoder(NamedModule):
         means = tf.concat([drawn, background], 1)
         if self.templates_alpha is not None:
             alpha = warp.warp_templates(tf.repeat(self.templates_alpha, batch, axis=0), pose,
-                                        self.canvas)
+                                        self.canvas, inverse)
             bg_logit = tf.ones_like(alpha[:, :1]) * ops.softplus(self.bg_mixing_logit)
             logits = tf.concat([alpha, bg_logit], 1)
         else:

@@ -83,7 +83,7 @@ class PartEncoder(NamedModule):
         self.noise_scale, self.pooling = settings["noise_scale"], pooling
         self.cnn = layers.ConvEncoder(cnn_scope, n_channels, cnn["output_channels"],
                                       cnn["kernel_shapes"], cnn["strides"], cnn["activate_final"],
-                                      rng, dtype)
+                                      rng, dtype, cnn.get("residual_blocks", 0))
         side = canvas_size
         for conv in self.cnn.conv:
             side = (side - conv.w.shape[0]) // conv.stride + 1
@@ -107,8 +107,8 @@ class PartEncoder(NamedModule):
         """
         taps = {} if taps is None else taps
         embedding, steps = self.cnn(image)
-        for i, (before, after) in enumerate(steps):
-            taps[f"part_enc/conv{i}_preact"], taps[f"part_enc/conv{i}"] = before, after
+        for name, before, after in steps:
+            taps[f"part_enc/{name}_preact"], taps[f"part_enc/{name}"] = before, after
         taps["part_enc/img_embedding"] = embedding
         shape = [image.shape[0], self.n_caps, self.n_dims]
         if self.encoder_type == "linear":

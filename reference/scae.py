@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
 
-from reference import attention, losses, mixture, ops, preprocess, probe, warp
+from reference import attention, losses, mixture, ops, preprocess, probe
 from reference import object_decoder as objects
 from reference import part_decoder as decoders
 from reference import part_encoder as encoders
-from reference.module import NamedModule, Taps
+from reference.module import NamedModule, Taps, frozen
 
 Array = Float[tf.Tensor, "..."]
 
@@ -35,12 +35,23 @@ class Result(NamedTuple):
     taps: Taps | None
 
 
+class Objects(NamedTuple):
+    """What a level above the objects builds on: encoded capsules, votes, presence, what they explain."""
+
+    encoded: Array
+    votes: objects.CapsuleVotes
+    caps_presence: Array
+    target_pose: Array
+    target_presence: Array
+
+
 class ImageAutoencoder(NamedModule):
     """Stacked capsule autoencoder: parts, objects, reconstruction, losses and probes.
 
     Args:
         arguments: nested class arguments (`canvas`, `channels`, `cnn`, `part_encoder`,
-            `part_decoder`, `obj_encoder`, `obj_decoder`, `autoencoder`, `repairs`).
+            `part_decoder`, `obj_encoder`, `obj_decoder`, `autoencoder`, `repairs`). With `model`
+            `ocae` the part capsules stay as they are: no gradient reaches them.
         seed: draws the initial weights.
         dtype: `tf.float32` or `tf.float64`.
 
@@ -53,12 +64,13 @@ class ImageAutoencoder(NamedModule):
         self.arguments = a = {**arguments, "repairs": arguments.get("repairs", ())}
         repairs, part, settings = a["repairs"], a["part_encoder"], a["autoencoder"]
         rng = np.random.default_rng(seed)
-        self.part_encoder = encoders.PartEncoder(
-            "capsule_image_encoder", a["canvas"], a["channels"], a["cnn"], part, rng,
-            "transposed" if "Q02" in repairs else "faithful", dtype=dtype)
-        self.part_decoder = decoders.PartDecoder(
-            "template_based_image_decoder", a["canvas"], part["n_caps"], part["n_features"],
-            a["part_decoder"], rng, dtype)
+        with frozen() if a.get("model") == "ocae" else contextlib.nullcontext():
+            self.part_encoder = encoders.PartEncoder(
+                "capsule_image_encoder", a["canvas"], a["channels"], a["cnn"], part, rng,
+                "transposed" if "Q02" in repairs else "faithful", dtype=dtype)
+            self.part_decoder = decoders.PartDecoder(
+                "template_based_image_decoder", a["canvas"], part["n_caps"], part["n_features"],
+                a["part_decoder"], rng, dtype)
         size = a["part_decoder"]["template_size"]
         n_tokens = part["n_caps_dims"] + 1 + part["n_features"]
         # An encoder of one argument gets poses, presences and features only, as the original calls it.
@@ -100,14 +112,27 @@ class ImageAutoencoder(NamedModule):
             uses["caps_mask"] = draws.pop(0)
         if draws and decoder["noise_type"] is not None:
             uses["caps"], uses["vote"] = draws.pop(0), draws.pop(0)
+        if draws and "upper_encoder" in self.arguments:
+            encoder, decoder = self.arguments["upper_encoder"], self.arguments["upper_decoder"]
+            if encoder["dropout_rate"] > 0:
+                uses["upper_attention"] = [draws.pop(0) for _ in range(2 * encoder["n_layers"])]
+            if decoder["caps_dropout_rate"] > 0:
+                uses["upper_caps_mask"] = draws.pop(0)
+            if decoder["noise_type"] is not None:
+                uses["upper_caps"], uses["upper_vote"] = draws.pop(0), draws.pop(0)
         if draws:
             raise ValueError(f"{len(draws)} raw draws too many for this configuration")
         return uses
 
     def decayed_weights(self) -> list[tf.Variable]:
-        """The variables under weight decay: those named `w` or `weights` (Q15)."""
+        """The variables under weight decay: those trained that are named `w` or `weights` (Q15)."""
         return [variable for name, variable in self.variables_by_name.items()
-                if name.rpartition("/")[2] in ("w", "weights")]
+                if variable.trainable and name.rpartition("/")[2] in ("w", "weights")]
+
+    def above(self, found: Objects, draws: Mapping[str, Any], scalars: dict[str, Array], log: Taps
+              ) -> Array | None:
+        """What a level above the objects adds to the loss; there is none here."""
+        return None
 
     def __call__(self, image: Array, label: tf.Tensor | None = None,
                  noise: Sequence[Array] | None = None, taps: bool = False,
@@ -173,6 +198,11 @@ class ImageAutoencoder(NamedModule):
         scalars = {"rec_ll": ops.flat_reduce(log_prob), "log_prob": likelihood.log_prob,
                    "dynamic_weights_l2": votes.dynamic_weights_l2,
                    "primary_caps_l1": ops.flat_reduce(parts.presence)}
+        if settings.get("template_l1_weight", 0.0) > 0:
+            scalars["template_l1"] = losses.template_l1(self.part_decoder.templates)
+        if settings.get("mse_weight", 0.0) > 0:
+            mean = mixture.mixture_mean(decoded.mixing_logits, decoded.means)
+            scalars["rec_mse"] = tf.reduce_mean(tf.square(target - mean))
         mass = tf.reduce_sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
         for kind, p in (("posterior", mass / n_points), ("prior", caps_presence)):
@@ -193,6 +223,9 @@ class ImageAutoencoder(NamedModule):
         if settings["weight_decay"] > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
+        more = self.above(Objects(encoded, votes, caps_presence, target_pose, target_presence), draws,
+                          scalars, log)
+        loss = loss if more is None else loss + more
         if taps:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
             self._record(log, image, label, target, parts, templates, votes, flat_votes, likelihood,
@@ -217,7 +250,7 @@ class ImageAutoencoder(NamedModule):
         if label is not None:
             log["input/label"] = label
         log["part_dec/pose_in"], log["part_dec/presence_in"] = dec_pose, dec_presence
-        log["part_dec/inverse_pose"] = warp.inverse_affine(tf.reshape(dec_pose, [-1, 6]))
+        log["part_dec/inverse_pose"] = self.part_decoder.sampled_pose(dec_pose)
         log["part_dec/transformed_templates"] = decoded.transformed_templates
         log["part_dec/mixing_logits_with_bg"] = decoded.mixing_logits
         log["part_dec/mean"], log["part_dec/mode"] = mean, mode

@@ -114,7 +114,8 @@ def resampler(data: Float[tf.Tensor, "n h w channels"], warp: Float[tf.Tensor, "
 
 
 def warp_templates(templates: Float[tf.Tensor, "batch parts h w channels"],
-                   pose: Float[tf.Tensor, "batch parts 6"], canvas_shape: tuple[int, int]
+                   pose: Float[tf.Tensor, "batch parts 6"], canvas_shape: tuple[int, int],
+                   inverse: bool = True
                    ) -> Float[tf.Tensor, "batch parts height width channels"]:
     """Draw every template on the canvas under its part's pose.
 
@@ -124,6 +125,8 @@ def warp_templates(templates: Float[tf.Tensor, "batch parts h w channels"],
         templates: `[B, K, h, w, C]`.
         pose: `[B, K, 6]`, template to canvas.
         canvas_shape: (H, W) in pixels.
+        inverse: sample at the pose's inverse; False samples at the pose itself, which then maps the
+            canvas to the template (the ML@B port's option).
 
     Returns:
         `[B, K, H, W, C]`.
@@ -131,7 +134,7 @@ def warp_templates(templates: Float[tf.Tensor, "batch parts h w channels"],
     Source: original `primary.py: TemplateBasedImageDecoder._build`.
     """
     batch, n_parts, height, width, channels = templates.shape
-    inverse = inverse_affine(tf.reshape(pose, [batch * n_parts, 6]))
-    grid = affine_grid(inverse, canvas_shape, (height, width))
+    pose = tf.reshape(pose, [batch * n_parts, 6])
+    grid = affine_grid(inverse_affine(pose) if inverse else pose, canvas_shape, (height, width))
     drawn = resampler(tf.reshape(templates, [batch * n_parts, height, width, channels]), grid)
     return tf.reshape(drawn, [batch, n_parts, *canvas_shape, channels])

@@ -49,14 +49,17 @@ def linear(x, variables: Variables) -> np.ndarray:
     return out
 
 
-def conv_2d(x, variables: Variables, stride: int = 1) -> np.ndarray:
+def conv_2d(x, variables: Variables, stride: int = 1, padding: str = "VALID") -> np.ndarray:
     """Convolution without padding: out[i, j, o] = sum x[s i + u, s j + v, c] w[u, v, c, o] + b[o].
 
-    Args: x [B, H, W, C]; variables w [kh, kw, C, O], b [O].
+    Args: x [B, H, W, C]; variables w [kh, kw, C, O], b [O]; padding SAME (odd kernels, stride 1) puts
+    zeros around the image.
     Returns [B, (H - kh) // s + 1, (W - kw) // s + 1, O].
     Source: Sonnet Conv2D, padding VALID.
     """
     x = as64(x)
+    if padding == "SAME":
+        x = _zeros_around(x, as64(variables["w"]).shape[0] // 2)
     weight = as64(variables["w"])
     kernel_height, kernel_width, n_in, n_out = weight.shape
     weight = weight.tolist()
@@ -80,6 +83,29 @@ def conv_2d(x, variables: Variables, stride: int = 1) -> np.ndarray:
                 for o in range(n_out):
                     out[b, i, j, o] = total[o] + bias[o]
     return out
+
+
+def _zeros_around(x: np.ndarray, n: int) -> np.ndarray:
+    """x [B, H, W, C] with n rows and columns of zeros on every side."""
+    out = np.zeros((x.shape[0], x.shape[1] + 2 * n, x.shape[2] + 2 * n, x.shape[3]))
+    for b, i, j, c in np.ndindex(x.shape):
+        out[b, i + n, j + n, c] = x[b, i, j, c]
+    return out
+
+
+def residual_block(x, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
+    """x + conv(relu(conv(x))), 3x3 with zeros around, and the first convolution's output.
+
+    Args: x [B, H, W, C]; variables conv_2d/w, conv_2d/b, conv_2d_1/w, conv_2d_1/b.
+    Source: ours.
+    """
+    x = as64(x)
+    hidden = conv_2d(x, sub_scope(variables, "conv_2d"), padding="SAME")
+    added = conv_2d(relu(hidden), sub_scope(variables, "conv_2d_1"), padding="SAME")
+    out = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        out[index] = float(x[index]) + float(added[index])
+    return out, hidden
 
 
 def layer_norm(x, variables: Variables) -> np.ndarray:
@@ -119,24 +145,32 @@ def mlp(x, variables: Variables) -> np.ndarray:
     return x
 
 
-def conv_encoder(image, variables: Variables, strides: Sequence[int]) -> np.ndarray:
+def conv_encoder(image, variables: Variables, strides: Sequence[int], residual_blocks: int = 0
+                 ) -> np.ndarray:
     """A stack of VALID convolutions, ReLU after every one, the last included.
 
-    Args: image [B, H, W, C]; variables conv_2d_0/w, conv_2d_0/b, ... Returns [B, h, w, D].
+    Args: image [B, H, W, C]; variables conv_2d_0/w, conv_2d_0/b, ... and residual/..., residual_1/...;
+    residual_blocks after each convolution (ours). Returns [B, h, w, D].
     Source: Sonnet nets.ConvNet2D with activate_final=True (configs/model_config.py).
     """
-    return relu(conv_encoder_preactivations(image, variables, strides)[-1])
+    return relu(conv_encoder_steps(image, variables, strides, residual_blocks)[-1][1])
 
 
-def conv_encoder_preactivations(image, variables: Variables, strides) -> list[np.ndarray]:
-    """The convolutions' outputs before their ReLU, in order.
+def conv_encoder_steps(image, variables: Variables, strides, residual_blocks: int = 0
+                       ) -> list[tuple[str, np.ndarray]]:
+    """What comes before each ReLU, in order, by name: conv0, residual0_hidden, residual0, conv1, ...
 
     Args and source: see conv_encoder.
     """
-    outputs, x = [], as64(image)
+    outputs, x, block = [], as64(image), 0
     for i, stride in enumerate(strides):
-        outputs.append(conv_2d(x, sub_scope(variables, f"conv_2d_{i}"), stride))
-        x = relu(outputs[-1])
+        outputs.append((f"conv{i}", conv_2d(x, sub_scope(variables, f"conv_2d_{i}"), stride)))
+        x = relu(outputs[-1][1])
+        for _ in range(residual_blocks):
+            out, hidden = residual_block(x, sub_scope(variables, f"residual_{block}" if block
+                                                      else "residual"))
+            outputs += [(f"residual{block}_hidden", hidden), (f"residual{block}", out)]
+            x, block = relu(out), block + 1
     return outputs
 
 

@@ -89,6 +89,7 @@ def part_decoder(
     use_alpha_channel: bool = False,
     learn_output_scale: bool = False,
     bg_image=None,
+    inverse_space_transform: bool = True,
     **_unused,
 ) -> dict[str, np.ndarray]:
     """Draws the parts and the background as a mixture with K + 1 components.
@@ -110,7 +111,7 @@ def part_decoder(
         variables, feature, colorize_templates, template_nonlin, color_nonlin
     )
     n_channels = templates.shape[-1]
-    warped = warp.warp_templates(templates, pose, (height, width))
+    warped = warp.warp_templates(templates, pose, (height, width), inverse_space_transform)
 
     means = np.zeros((n_images, n_caps + 1, height, width, n_channels))
     for b, k, i, j, c in np.ndindex(means.shape):
@@ -122,7 +123,8 @@ def part_decoder(
             means[b, k, i, j, c] = scalars.sigmoid(float(as64(variables["bg_value"])[0]))
 
     if use_alpha_channel:
-        alpha = warp.warp_templates(variables["templates_alpha"], pose, (height, width))
+        alpha = warp.warp_templates(variables["templates_alpha"], pose, (height, width),
+                                    inverse_space_transform)
         bg_logit = scalars.softplus(float(as64(variables["bg_mixing_logit"])[0]))
         logits = np.zeros((n_images, n_caps + 1, height, width, 1))
     else:

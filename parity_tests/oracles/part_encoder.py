@@ -150,6 +150,7 @@ def part_encoder(
     similarity_transform: bool = False,
     encoder_type: str = "conv_att",
     noise=None,
+    residual_blocks: int = 0,
 ) -> dict[str, np.ndarray]:
     """Images to part poses, presences and special features, as a dict of taps.
 
@@ -163,11 +164,11 @@ def part_encoder(
     """
     taps: dict[str, np.ndarray] = {}
     cnn = sub_scope(variables, "conv_net_2d")
-    outputs = layers.conv_encoder_preactivations(image, cnn, strides)
-    for i, output in enumerate(outputs):
-        taps[f"part_enc/conv{i}_preact"] = output
-        taps[f"part_enc/conv{i}"] = layers.relu(output)
-    embedding = layers.relu(outputs[-1])
+    outputs = layers.conv_encoder_steps(image, cnn, strides, residual_blocks)
+    for name, output in outputs:
+        taps[f"part_enc/{name}_preact"] = output
+        taps[f"part_enc/{name}"] = layers.relu(output)
+    embedding = layers.relu(outputs[-1][1])
     taps["part_enc/img_embedding"] = embedding
 
     n_dims = n_caps_dims + n_features + 1

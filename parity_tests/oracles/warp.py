@@ -110,11 +110,11 @@ def resampler(data, warp) -> np.ndarray:
     return out
 
 
-def warp_templates(templates, pose, canvas_shape) -> np.ndarray:
+def warp_templates(templates, pose, canvas_shape, inverse: bool = True) -> np.ndarray:
     """Draws each template at its pose on the canvas.
 
     Args: templates [B, K, h, w, C] (or [1, K, ...], shared by the batch); pose [B, K, 6] maps
-    template to canvas. Returns [B, K, H, W, C].
+    template to canvas, or with inverse False the canvas to the template. Returns [B, K, H, W, C].
     Source: primary.py, TemplateBasedImageDecoder._build.
     """
     templates, pose = as64(templates), as64(pose)
@@ -123,7 +123,8 @@ def warp_templates(templates, pose, canvas_shape) -> np.ndarray:
     out = np.zeros((n_images, n_templates, *canvas_shape, templates.shape[-1]))
     for b in range(n_images):
         for k in range(n_templates):
-            grid = affine_grid(inverse_affine(pose[b, k][None]), canvas_shape, template_shape)
+            sampled = inverse_affine(pose[b, k][None]) if inverse else pose[b, k][None]
+            grid = affine_grid(sampled, canvas_shape, template_shape)
             template = templates[b if templates.shape[0] > 1 else 0, k]
             out[b, k] = resampler(template[None], grid)[0]
     return out

@@ -1,0 +1,98 @@
+"""Runs outside DVC: `runs/<name>/<n>/`, numbered from 1, each with what it was started with.
+
+A run's folder is a results folder like any other (`--results runs/digits/1` evaluates it); beside the
+results lie its checkpoints and `params.json`, a params file with its one preset.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pipelines import settings
+from port import train
+
+RUNS = Path("runs")
+PARAMS = "params.json"
+# What may change when a run is taken up again.
+MAY_CHANGE = ("epochs", *train.NOT_IDENTITY, "device", "wandb", "wandb_project", "wandb_team", "run_name")
+
+
+def numbers(name: str, root: str | os.PathLike | None = None) -> list[int]:
+    """Numbers of the runs of a name, in order."""
+    folder = Path(RUNS if root is None else root) / name
+    return sorted(int(path.name) for path in folder.glob("*")
+                  if path.name.isdigit() and (path / PARAMS).is_file())
+
+
+def begin(preset: settings.Preset, name: str, root: str | os.PathLike | None = None) -> Path:
+    """A new folder with the next number; two processes never get the same one.
+
+    Raises:
+        BadInput: the name is no plain word.
+    """
+    if not name or name != os.path.basename(name) or name.startswith("."):
+        raise settings.BadInput(f"run name {name!r}: give a plain word, it names a folder in {RUNS}")
+    root = Path(RUNS if root is None else root) / name
+    number = max(numbers(name, root.parent), default=0) + 1
+    while True:
+        folder = root / str(number)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+    text = json.dumps({"presets": {preset.name: preset.as_params()}}, indent=1) + "\n"
+    temporary = folder / f"{PARAMS}.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, folder / PARAMS)
+    return folder
+
+
+def latest(name: str, root: str | os.PathLike | None = None) -> Path:
+    """The newest run of a name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    found = numbers(name, root)
+    place = Path(RUNS if root is None else root) / name
+    if not found:
+        raise settings.BadInput(f"--resume: no run in {place}; start one without --resume")
+    return place / str(found[-1])
+
+
+def stored(folder: Path) -> settings.Preset:
+    """The preset a run was started with.
+
+    Raises:
+        BadInput: its file cannot be read.
+    """
+    params = settings.load_params(folder / PARAMS)
+    names = list(params.get("presets") or {})
+    if len(names) != 1:
+        raise settings.BadInput(f"{folder / PARAMS} holds no preset of a run")
+    return settings.load_preset(names[0], None, folder / PARAMS)
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed of a run, from the name of its checkpoints; None before there are any."""
+    found = sorted((folder / "checkpoints").glob("*-*-*"))
+    return int(found[0].name.rsplit("-", 2)[1]) if found else None
+
+
+def refuse_changes(before: settings.Preset, now: settings.Preset, folder: Path) -> None:
+    """A run goes on with its own settings; only how long it is and how it reports may change.
+
+    Raises:
+        BadInput: naming the first other setting.
+    """
+    for section, old, new in (("model", before.model, now.model),
+                              *((name, before.sections[name], now.sections[name])
+                                for name in ("prepare", "train"))):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) and not (section == "train" and key in MAY_CHANGE):
+                raise settings.BadInput(
+                    f"--resume: {folder} was started with {section}.{key} {old.get(key)!r}, not "
+                    f"{new.get(key)!r}; leave that out, or start a new run without --resume")
