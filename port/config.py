@@ -98,7 +98,7 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
 
 FLAT = FLATS[Config.kind]
 # Flags that set one thing in two places.
-_FLAGS_OF_TWO = ("n_channels", "n_part_caps", "n_obj_caps")
+_FLAGS_OF_TWO = ("n_channels", "n_part_caps", "n_obj_caps", "n_upper_caps")
 # The original's command line: what is not given there has the default of the class arguments here.
 FLAGS = ("canvas_size", "n_channels", "n_part_caps", "n_part_caps_dims", "n_part_special_features",
          "n_obj_caps", "n_obj_caps_params", "template_size", "colorize_templates", "use_alpha_channel",
@@ -236,15 +236,15 @@ def _spelled_out(source: Mapping[str, Any], model: str | None = None) -> dict[st
     return arguments
 
 
-def flat_name(section: str, name: str) -> str:
+def flat_name(section: str, name: str, kind: str = Config.kind) -> str:
     """The flat name of a class argument: the original's flag, else the shortest name that is unique."""
-    return _FLAT_NAMES[section, name]
+    return _FLAT_NAMES[kind][section, name]
 
 
-_FLAT_NAMES = {place: min((key for key, places in FLAT.items() if place in places
-                           and (len(places) == 1 or key in _FLAGS_OF_TWO)),
-                          key=lambda key: "." in key)
-               for places in FLAT.values() for place in places}
+_FLAT_NAMES = {kind: {place: min((key for key, places in flat.items() if place in places
+                                  and (len(places) == 1 or key in _FLAGS_OF_TWO)),
+                                 key=lambda key: "." in key)
+                      for places in flat.values() for place in places} for kind, flat in FLATS.items()}
 
 
 def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: str | None = None
@@ -263,10 +263,10 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     """
     if source is None:
         return {}
-    if isinstance(source, ConstellationConfig):
-        mapping = json.loads(source.to_json())
+    if isinstance(source, Config | PartConfig):
+        mapping = json.loads(to_json(source, True))
     else:
-        mapping = json.loads(to_json(source, True)) if isinstance(source, AnyConfig) else _mapping(source)
+        mapping = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
     arguments = _spelled_out(mapping, model)
     constellation = config_constellation.is_constellation(arguments)
     said_of = ConstellationConfig.kind if constellation else arguments["model"] \
@@ -280,7 +280,8 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}
     given: dict[str, Any] = {}
     for section, name, value in _settings_of(arguments):
-        key = (config_constellation.flat_name if constellation else flat_name)(section, name)
+        key = config_constellation.flat_name(section, name) if constellation else flat_name(
+            section, name, said_of)
         if key in given and given[key] != value:
             raise ConfigError(f"{key} is given twice, as {given[key]!r} and {value!r}")
         given[key] = value
