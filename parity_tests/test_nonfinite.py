@@ -10,7 +10,7 @@ from parity_tests import runs
 from parity_tests.goldens import REPOSITORY
 from pipelines import cli
 from pipelines import train as stage
-from port import ops, part_encoder, resume, train
+from port import diagnose, ops, part_encoder, resume, train
 
 
 def failing(folder=None, made=None, **changed) -> str:
@@ -111,3 +111,15 @@ def test_the_command_ends_with_1_and_one_line(capsys, tmp_path, monkeypatch):
     assert cli.main(words) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("failed: ") and "tap" in lines[0], lines
+
+
+@pytest.mark.parametrize("optimizer", ["tf-rmsprop", "radam"])
+def test_steps_are_repeated_as_they_were(optimizer: str) -> None:
+    """The search for the cause takes the very steps of the run, rate included."""
+    run = train.Run(runs.model(), runs.dataset(), runs.settings(optimizer=optimizer, steps=3))
+    start = resume.Snapshot(run.state)
+    while not run.done:
+        run.advance([])
+    weights = [p.detach().clone() for p in run.model.parameters()]
+    assert diagnose.first_cause(run.step, start, 3).endswith("everything stayed finite")
+    assert all(torch.equal(p, kept) for p, kept in zip(run.model.parameters(), weights, strict=True))

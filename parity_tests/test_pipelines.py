@@ -126,8 +126,8 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
                  for preset in matrix["constellations"] for seed in seeds}
     expected |= {f"prepare_constellation@{preset}" for preset in matrix["constellations"]}
     expected |= {f"{stage}_modes@{preset}-{seed}" for stage in ("train", "evaluate")
-                 for preset in matrix["modes"] for seed in seeds}
-    expected |= {f"{stage}_ocae@{seed}" for stage in ("train", "evaluate") for seed in seeds}
+                 for preset in matrix["modes"] for seed in matrix["mode_seeds"]}
+    expected |= {f"{stage}_ocae@{seed}" for stage in ("train", "evaluate") for seed in matrix["mode_seeds"]}
     expected |= {f"prepare_modes@{preset}" for preset in matrix["all_modes"]}
     ablation = settings.load_params(REPOSITORY / "params.yaml")["ablation"]
     expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
@@ -169,6 +169,7 @@ def test_parameters_are_those_of_the_stage_s_own_preset(index) -> None:
             preset = stage.name.split("@")[1].split("-")[0] + {  # a run that goes with the preset's
                 "capsnet_classification": "_plain", "capsnet_reconstruction": "_frozen"}.get(
                 stage.name.split("@")[0], "")
+            preset = "ocae" if "_ocae@" in stage.name else preset
             named = {key.split(".")[1] for parameters in stage.params for key in parameters.params
                      if key.startswith("presets.")}
             assert named == {preset}, stage.name
@@ -183,7 +184,8 @@ def done(tmp_path_factory, tier) -> Path:
     text = (folder / "params.yaml").read_text()
     small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
             "  more_digits_seeds: [1]\n  constellations: []\n  capsules: []\n" \
-            "  capsules_on_affnist: []\n  capsnet_dimensions: []\n  capsnet_experiments: []\n"
+            "  capsules_on_affnist: []\n  capsnet_dimensions: []\n  capsnet_experiments: []\n" \
+            "  modes: []\n  all_modes: []\n  mode_seeds: []\n"
     text = re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M)
     (folder / "params.yaml").write_text(re.sub(r"(?s)(?<=^  rows:\n).*?(?=^  changes:)", "  - complete\n",
                                                text, flags=re.M))

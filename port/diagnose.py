@@ -40,7 +40,7 @@ def first_cause(step: Step, good: Snapshot, until: int) -> str:
         if bad:
             return (f"the loss is finite, the gradient of {', '.join(bad[:3])} is not "
                     f"(step {state.step + 1})")
-        step.lr.fill_(schedule.learning_rate(step.settings, state.step))
+        step.lr.fill(schedule.learning_rate(step.settings, state.step))
         state.optimizer.step()
         state.step += 1
     return "repeated eagerly from the last good state, everything stayed finite"
