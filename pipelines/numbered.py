@@ -63,6 +63,21 @@ def latest(name: str, root: str | os.PathLike | None = None) -> Path:
     return place / str(found[-1])
 
 
+def unfinished(preset: settings.Preset, name: str, seed: int, root: str | os.PathLike | None = None
+               ) -> Path | None:
+    """The latest run of a name, if it was stopped and is this very preset with this seed."""
+    found = numbers(name, root)
+    if not found:
+        return None
+    folder = Path(RUNS if root is None else root) / name / str(found[-1])
+    stored_seed = seed_of(folder)  # None: stopped before its first checkpoint, so there is nothing to keep
+    if stored_seed != seed or (folder / "train" / preset.name / str(seed) / "metrics.json").exists():
+        return None
+    before = stored(folder)
+    same = before.name == preset.name and before.as_params() == preset.as_params()
+    return folder if same else None
+
+
 def stored(folder: Path) -> settings.Preset:
     """The preset a run was started with.
 

@@ -131,6 +131,8 @@ def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.Path
     mode = preset.wandb() if wandb is None else wandb
     dataset = stage.dataset_for(preset, results).to(place)
     jobs = [stage.Job.make(preset, seed, results, place) for seed in seeds]
+    for job in jobs:
+        job.begin(dataset)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(console.progress(jobs[0].wanted.steps, f"train {len(jobs)} seeds"))
         runs = []

@@ -20,9 +20,11 @@ PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
 # Keys of section `train` that are no settings of the loop, with their types: who follows it, where
-# weights come from (`start_from`, `pipelines.parts`), lengths in epochs (`pipelines.train.counted`).
+# weights come from (`start_from`, `pipelines.parts`, `pipelines.continued`), lengths in epochs
+# (`pipelines.train.counted`).
 BESIDE_LOOP = {"wandb": "str", "wandb_project": "str", "wandb_team": "str", "run_name": "str",
-               "start_from": "str", "parts": "str", "epochs": "int", "lr_decay_epochs": "int"}
+               "start_from": "str", "parts": "str", "continue_from": "str", "epochs": "int",
+               "lr_decay_epochs": "int"}
 TRAIN_EXTRAS = ("device", *BESIDE_LOOP)
 
 

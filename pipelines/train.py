@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, environment, parts, settings, tracking
+from pipelines import console, continued, environment, parts, settings, tracking
 from pipelines.prepare import dataset_for, write_json
 from port import data, distributed, kernels, resume, train
 from port.models import family_of
@@ -55,11 +55,19 @@ class Job:
         started = {"parts": digest} if digest else {}
         if preset.start_from():
             started |= start_from(model, preset.start_from(), seed, results)
+        if continued.named(preset):
+            started["continue_from"] = continued.digest(continued.named(preset))
         identity = train.identity(model.config.to_arguments(), asdict(wanted),
                                   preset.sections["prepare"], {"device": device.type}, started)
         return cls(preset, wanted, device, model.to(device),
                    settings.folder_of("train", preset.name, seed, results),
                    (runs or RUNS) / f"{preset.name}-{seed}-{identity}", runs is not None)
+
+    def begin(self, dataset: data.Dataset) -> None:
+        """Go on from a converted checkpoint, where one is named and the run has not begun."""
+        folder = continued.named(self.preset)
+        if folder is not None and not resume.checkpoints(self.checkpoints):
+            continued.plant(folder, self.model, dataset, self.wanted, self.checkpoints)
 
     def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
         """Where the rows of the history go while the run lasts."""
@@ -113,6 +121,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         preset = counted(preset, dataset)
         job = Job.make(preset, seed, results, place, runs)
         wanted = job.wanted
+        if world.main:
+            job.begin(dataset)
         if not world.main:
             train.train(job.model, dataset, wanted, job.checkpoints, world=world)
             return job.folder

@@ -88,6 +88,9 @@ def train(
         parts: Annotated[str | None, typer.Option(
             metavar="PRESET|DIR", help="Part capsules to start from; --model ocae needs them and keeps "
             "them as they are.", rich_help_panel=OBJECTS)] = None,
+        init: Annotated[str | None, typer.Option(
+            "--init", metavar="DIR", help="A converted checkpoint to go on from: weights, optimizer slots "
+            "and step (`train.continue_from`).")] = None,
         log_run_name: Annotated[str | None, typer.Option(
             help="Folder of the runs and name at Weights & Biases; default: the preset.",
             rich_help_panel=LOG)] = None,
@@ -116,9 +119,10 @@ def train(
         results: Annotated[str | None, typer.Option(
             metavar="DIR", help="Folder the results go to; default: a new runs/NAME/N.")] = None,
         resume: Annotated[bool, typer.Option(
-            "--resume", help="Go on with the latest numbered run, with its own settings.")] = False
+            "--resume", help="Go on with the latest numbered run, finished or not, with its own "
+            "settings.")] = False
         ) -> None:
-    """Train a preset, or what the options say; a run that was stopped continues with --resume."""
+    """Train a preset, or what the options say; a run that was stopped goes on when asked for again."""
     options: dict[str, Any] = {
         "batch_size": batch_size, "num_epochs": num_epochs, "debug": debug,
         "deterministic": None if non_deterministic is None else not non_deterministic,
@@ -132,6 +136,8 @@ def train(
         "inverse_space_transform": None if no_inverse is None else not no_inverse, "ocae_lr": ocae_lr,
         "parts": parts, "log_run_name": log_run_name, "log_project": log_project, "log_team": log_team,
         "log_upload": log_upload, "log_frequency": log_frequency}
+    if init is not None:
+        overrides = [*(overrides or ()), f"train.continue_from={init}"]
     run(preset, options, seed, seeds, overrides, config, device, wandb, params, results, resume)
 
 
@@ -174,7 +180,11 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         # What can be refused is, before a folder is made.
         parts.named(chosen)
         stage.check(stage.without_epochs(chosen), seed, device)
-        folder = numbered.begin(chosen, run_name)
+        folder = numbered.unfinished(chosen, run_name, seed)
+        if folder is None:
+            folder = numbered.begin(chosen, run_name)
+        else:
+            print(f"train: going on with {folder}, which was stopped", flush=True)
     if seeds is not None:
         several.run(chosen, several.parse(seeds), folder or results, device, wandb)
         return

@@ -1,0 +1,84 @@
+"""Training that goes on where another program stopped: `train.continue_from` names a converted checkpoint.
+
+Its weights, optimizer slots and step become the run's first checkpoint, from which the loop continues as
+from any other. What the original did not save starts anew: the order of the images, and the generators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from pipelines import original, settings
+from port import checkpoint, optim, optim_adam, train
+
+NEEDED = {"ms": ("tf-rmsprop", optim.RMSProp), "m": ("tf-adam", optim_adam.Adam)}
+
+
+def named(preset: settings.Preset) -> Path | None:
+    """The converted folder a preset goes on from, if any."""
+    given = preset.sections["train"].get("continue_from")
+    return Path(given) if given else None
+
+
+def digest(folder: Path) -> str:
+    """Of its weights and slots, which are part of what decides the run.
+
+    Raises:
+        BadInput: there is no model.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise settings.BadInput(f"train.continue_from: {folder} holds no model.safetensors; give the "
+                                "folder that scae convert wrote")
+    found = hashlib.sha256()
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        if (folder / name).is_file():
+            found.update((folder / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings, checkpoints: Path) -> int:
+    """Write a run's first checkpoint from a converted folder; returns its step.
+
+    Args:
+        folder: as `scae convert` writes it; without slots the optimizer starts anew.
+        model: of the run; receives the weights.
+        dataset: that it trains on.
+        wanted: its settings.
+        checkpoints: where the checkpoint goes.
+
+    Raises:
+        BadInput: another architecture, another optimizer's slots, or no steps left.
+    """
+    other = settings.load_model(folder)
+    state, own = other.state_dict(), model.state_dict()
+    strange = [name for name in {**own, **state} if name not in own or name not in state
+               or own[name].shape != state[name].shape]
+    if strange or other.config.kind != model.config.kind:
+        raise settings.BadInput(f"train.continue_from: {folder} is another model than the preset's"
+                                + (f" ({strange[0]} does not fit)" if strange else "")
+                                + "; give the preset the sizes in its config.json")
+    model.load_state_dict(state)
+    run = train.Run(model, dataset, wanted)
+    with original.in_words(f"train.continue_from: {folder}"):
+        slots, step = checkpoint.load_slots(folder, model)
+    if slots:
+        rule, kind = next(need for slot, need in NEEDED.items() if slot in next(iter(slots.values())))
+        if not isinstance(run.state.optimizer, kind):
+            raise settings.BadInput(f"train.continue_from: {folder} has the slots of {rule}; set "
+                                    f"train.optimizer to it, not to {wanted.optimizer}")
+        checkpoint.continue_from(folder, model, run.state.optimizer)
+        if rule == "tf-adam":
+            for value in run.state.optimizer.state.values():
+                value["step"].fill_(float(step or 0))
+    step = step or 0
+    if step >= wanted.steps:
+        raise settings.BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
+                                "above that")
+    run.state.step = step
+    run.state.save(checkpoints)
+    print(f"train: from {folder}, {step:,} steps made before"
+          + ("" if slots else "; it has no optimizer slots, which start anew"), flush=True)
+    return step
