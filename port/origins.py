@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from port import convert_capsnet, convert_em
+from port.config_modes import CONFIGS
+from port.config_schema import Config
 from port.mapping import MAPPING, Row
 
 RMSPROP = {"RMSProp": "ms", "RMSProp_1": "mom"}
@@ -75,4 +77,6 @@ def origin_of_config(config: Any) -> Origin:
     if config.kind == "em":
         table = convert_em.table_of(config.network)
         return next(origin for origin in ORIGINS if origin.table is table)
-    return next(origin for origin in ORIGINS if origin.kind == config.kind)
+    # Every mode of the image model has the image model's names.
+    kind = Config.kind if config.kind in CONFIGS else config.kind
+    return next(origin for origin in ORIGINS if origin.kind == kind)
