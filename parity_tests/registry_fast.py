@@ -104,7 +104,7 @@ def _far_apart(background_logit: float, log_presence: list[float]) -> Case:
 
 def _cells_by_parts(lib: Any, x: dict[str, Any], a: dict[str, Any]) -> Any:
     return _warp_cells(lib, x, {"canvas_shape": x["target"].shape[-2:] if lib.side == "port"
-                                else x["target"].shape[1:3]})
+                                else x["target"].shape[1:3], "inverse": True})
 
 
 def _hat(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
