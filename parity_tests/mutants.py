@@ -5,7 +5,7 @@ Among them every deviation of the public ports that `facts/peers.md` names (colu
 
 from __future__ import annotations
 
-from parity_tests import mutants_capsnet, mutants_constellation, mutants_em
+from parity_tests import mutants_capsnet, mutants_constellation, mutants_em, mutants_modes
 from parity_tests.mutation import Mutant
 
 _OPS, _WARP, _LAYERS = "port/ops.py", "port/warp.py", "port/layers.py"
@@ -74,7 +74,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "no bias in the second capsule MLP's hidden layer", "bdsaglam, mlberkeley"),
     Mutant("layer-norm-eps", _LAYERS, "self.bias, 1e-5)", "self.bias, 1e-6)",
            "another epsilon in the layer norm"),
-    Mutant("conv-not-activated", _LAYERS, "if self.activate_final or not last else", "if not last else",
+    Mutant("conv-not-activated", _LAYERS, "active = self.activate_final or i < len(self.conv) - 1",
+           "active = i < len(self.conv) - 1",
            "no ReLU after the last convolution"),
     Mutant("linear-std", _LAYERS, "rng, (in_features, out_features), in_features ** -0.5).T)",
            "rng, (in_features, out_features), (3 * in_features) ** -0.5).T)",
@@ -276,6 +277,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *mutants_capsnet.MUTANTS,
     *mutants_em.MUTANTS,
     *mutants_constellation.MUTANTS,
+    *mutants_modes.MUTANTS,
     # the hat weights
     Mutant("hat-left-gradient", "port/warp_hat.py", "floor = torch.floor(x.detach())",
            "floor = torch.ceil(x.detach()) - 1.0", "left-hand gradient at integer coordinates"),

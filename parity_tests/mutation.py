@@ -21,7 +21,7 @@ from types import CodeType, ModuleType
 import hypothesis
 import numpy as np
 
-from parity_tests import drawn_constellations, drawn_models, goldens, recorder, registry
+from parity_tests import drawn_constellations, drawn_models, drawn_modes, goldens, recorder, registry
 from parity_tests.registry import OpCase
 from parity_tests.signatures import check_signature
 from parity_tests.strategies import Case, cases
@@ -29,6 +29,7 @@ from parity_tests.verify import verify
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KERNELS = ("decoder_kernel", "em_kernel")  # the modules that Numba compiles
+MODE_ROOMS = ("pcae", "hierarchy")
 CONSTELLATION_ROOMS = ("constellation", "config_constellation")
 
 
@@ -247,6 +248,8 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
         kinds = [("whole constellation model", drawn_constellations), ("whole model", drawn_models)]
         if not mutant.room.startswith(CONSTELLATION_ROOMS):
             kinds.reverse()
+        other = ("whole model of another mode", drawn_modes)
+        kinds = [other, *kinds] if mutant.room in MODE_ROOMS else [*kinds, other]
         checks += [("model parity", name, lambda drawn=drawn: check_models(models, drawn))
                    for name, drawn in kinds]
         checks += _goldens(mutant.file.split("/")[0])
