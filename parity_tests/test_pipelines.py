@@ -131,12 +131,6 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     expected |= {f"prepare_modes@{preset}" for preset in matrix["all_modes"]}
     ablation = settings.load_params(REPOSITORY / "params.yaml")["ablation"]
     expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
-    capsules, on_affnist = matrix["capsules"], matrix["capsules_on_affnist"]
-    expected |= {f"{stage}_capsules@{preset}" for stage in ("prepare", "aggregate") for preset in capsules}
-    expected |= {f"{stage}_capsules@{preset}-{seed}" for stage in ("train", "evaluate")
-                 for preset in capsules for seed in seeds}
-    expected |= {f"affnist_capsules@{preset}-{seed}" for preset in on_affnist for seed in seeds}
-    expected |= {f"aggregate_affnist_capsules@{preset}" for preset in on_affnist}
     expected |= {f"capsnet_dimensions@{preset}" for preset in matrix["capsnet_dimensions"]}
     expected |= {f"capsnet_{stage}@{preset}" for stage in ("classification", "reconstruction")
                  for preset in matrix["capsnet_experiments"]}
@@ -144,8 +138,7 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     known = settings.load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
     assert set(matrix["constellations"]) <= set(known) - set(presets)
-    assert set(capsules) <= set(known) - set(presets)
-    assert set(on_affnist) | set(matrix["capsnet_dimensions"]) <= set(capsules)
+    assert set(matrix["capsnet_dimensions"]) <= set(presets)
 
 
 def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:
@@ -183,8 +176,8 @@ def done(tmp_path_factory, tier) -> Path:
     folder = copy_of_the_repository(tmp_path_factory.mktemp("done"))
     text = (folder / "params.yaml").read_text()
     small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
-            "  more_digits_seeds: [1]\n  constellations: []\n  capsules: []\n" \
-            "  capsules_on_affnist: []\n  capsnet_dimensions: []\n  capsnet_experiments: []\n" \
+            "  more_digits_seeds: [1]\n  constellations: []\n" \
+            "  capsnet_dimensions: []\n  capsnet_experiments: []\n" \
             "  modes: []\n  all_modes: []\n  mode_seeds: []\n"
     text = re.sub(r"(?s)^matrix:.*?(?=^presets:)", small, text, flags=re.M)
     (folder / "params.yaml").write_text(re.sub(r"(?s)(?<=^  rows:\n).*?(?=^  changes:)", "  - complete\n",
