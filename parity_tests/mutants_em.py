@@ -67,7 +67,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "mean = routing.momentum * mean", "momentum's two shares exchanged"),
     Mutant("em-filler-gradient", _ROUTING, "torch.exp(filler - largest)",
            "torch.exp(filler.detach() - largest)", "no gradient through the filler"),
-    Mutant("em-filler-types", _ROUTING, "others * joint.shape[-1], dtype", "others * 1.0, dtype",
+    Mutant("em-filler-types", _ROUTING, "others * joint.shape[-1], joint.dtype", "others * 1.0, joint.dtype",
            "one filler a position in place of one for each parent type"),
     Mutant("em-official-maximum", _ROUTING, "joint.amax((1, 2, 3, 4), keepdim=True)",
            "joint.detach().amax((1, 2, 3, 4), keepdim=True)", "the maximum without its gradient"),
