@@ -317,5 +317,5 @@ def test_a_tiny_preset_runs_from_data_to_report(tmp_path, monkeypatch, tier):
     assert measured["protocols"]["clean"]["final"]["test_images"] == 450
     assert measured["protocols"]["faithful"]["final"]["test_images"] == 384
     page = report.run(settings.Report(), tmp_path).read_text()
-    assert page.count("data:image/png") == 4 and "http" not in page.replace(
+    assert page.count("data:image/png") == 5 and "http" not in page.replace(
         "http://www.w3.org", "")
