@@ -12,8 +12,9 @@ import yaml
 import port
 from parity_tests import runs
 from parity_tests.goldens import REPOSITORY
-from pipelines import ablation, paper_report, settings
+from pipelines import ablation, paper_report
 from pipelines import train as training
+from pipelines.values import BadInput
 
 PARAMS = REPOSITORY / "params.yaml"
 PAPER = {"no_posterior_sparsity", "no_prior_sparsity", "no_noise_in_objects", "no_noise_in_parts",
@@ -119,7 +120,7 @@ def test_rows_of_another_kind_are_left_out(results: Path) -> None:
     assert [row["row"] for row in found["rows"]] == ["whole", "quiet"]
     assert "plain, seed 0: run with other settings" in found["left_out"]
     assert "whole, seed 2: not yet run" in found["left_out"]
-    with pytest.raises(settings.BadInput, match="no row of 7 steps"):
+    with pytest.raises(BadInput, match="no row of 7 steps"):
         table(results, steps=7)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from parity_tests import goldens
-from pipelines import aggregate, cli, paper, paper_report, report, results_table, settings
+from pipelines import aggregate, cli, paper, paper_report, report, results_table, sections, settings
+from pipelines.values import BadInput
 from port import evaluate
 
 N = {"clean": 10_000, "faithful": 9_984}
@@ -221,7 +222,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, mnist, capsys, file,
 def test_steps_that_differ_are_refused(tmp_path, mnist):
     write_seed(tmp_path, mnist, 0)
     write_seed(tmp_path, mnist, 1, steps=1000)
-    with pytest.raises(settings.BadInput, match="steps is 1000 against 300000"):
+    with pytest.raises(BadInput, match="steps is 1000 against 300000"):
         summarised(tmp_path, mnist)
 
 
@@ -243,16 +244,16 @@ def test_a_setting_unknown_to_an_older_run_counts_as_its_default(tmp_path, mnist
 def test_a_decay_that_applies_decides(tmp_path, mnist):
     for seed, decay in ((0, 0.5), (1, 0.6)):
         write_seed(tmp_path, mnist, seed, train={"lr_schedule": "exponential", "lr_decay": decay})
-    with pytest.raises(settings.BadInput, match="train.lr_decay is 0.6 against 0.5"):
+    with pytest.raises(BadInput, match="train.lr_decay is 0.6 against 0.5"):
         aggregate.run(mnist, tmp_path)
 
 
 def test_missing_results_and_files_are_named(tmp_path, mnist):
-    with pytest.raises(settings.BadInput, match="no evaluation in .*evaluate/mnist"):
+    with pytest.raises(BadInput, match="no evaluation in .*evaluate/mnist"):
         aggregate.run(mnist, tmp_path)
     write_seed(tmp_path, mnist, 0)
     (tmp_path / "train/mnist/0/config.json").unlink()
-    with pytest.raises(settings.BadInput, match="config.json is missing"):
+    with pytest.raises(BadInput, match="config.json is missing"):
         aggregate.run(mnist, tmp_path)
 
 
@@ -332,7 +333,7 @@ def test_the_page_is_made_from_aggregates_alone(tmp_path, mnist):
     assert 'id="mnist"' in page and 'id="digits"' in page
     only = paper_report.run(["digits"], kept, tmp_path / "one.html").read_text()
     assert 'id="mnist"' not in only
-    with pytest.raises(settings.BadInput, match="no aggregate of svhn"):
+    with pytest.raises(BadInput, match="no aggregate of svhn"):
         paper_report.run(["svhn"], kept)
 
 
@@ -344,7 +345,7 @@ def test_the_page_without_any_result_names_the_command(tmp_path):
 
 def test_the_root_report_is_made_from_committed_metrics_alone(tmp_path):
     """A fresh clone has metrics and environments only, or nothing at all."""
-    committed = settings.Report()
+    committed = sections.Report()
     for stage in ("train", "evaluate"):
         for file in ("metrics.json", "environment.json"):
             source = goldens.REPOSITORY / "results" / stage / "digits" / "0" / file

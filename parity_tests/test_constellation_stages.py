@@ -11,6 +11,7 @@ import torch
 
 import port
 from pipelines import constellation, evaluate, prepare, settings, train
+from pipelines.values import BadInput
 from port import constellation_batches, evaluate_constellation
 from port import train as loop
 
@@ -126,10 +127,10 @@ def test_colours_follow_the_matching() -> None:
 
 def test_bad_presets_are_refused(tmp_path: Path) -> None:
     """Model and data that do not belong together, unknown options, another data set to test on."""
-    with pytest.raises(settings.BadInput, match="belong together"):
+    with pytest.raises(BadInput, match="belong together"):
         prepare.run(settings.load_preset("constellation", ["prepare.source=digits"]), tmp_path)
-    with pytest.raises(settings.BadInput, match="did you mean 'slots'"):
+    with pytest.raises(BadInput, match="did you mean 'slots'"):
         prepare.run(settings.load_preset("constellation", ["prepare.options={slot: [0]}"]), tmp_path)
-    with pytest.raises(settings.BadInput, match="slots: each must be 0 to 3"):
+    with pytest.raises(BadInput, match="slots: each must be 0 to 3"):
         prepare.run(settings.load_preset("constellation", ["prepare.options={slots: [9]}"]), tmp_path)
     assert constellation_batches.Generator(slots=(0, 1)).n_points == 7

@@ -14,6 +14,7 @@ from parity_tests import runs, test_train_stage
 from parity_tests.goldens import REPOSITORY
 from pipelines import cli, numbered, settings
 from pipelines import train as stage
+from pipelines.values import BadInput
 from port import resume
 
 STEP = 40
@@ -76,7 +77,7 @@ def test_without_slots_the_optimizer_starts_anew(tmp_path, capsys):
     ({}, ("train.optimizer=tf-adam",), "has the slots of tf-rmsprop; set train.optimizer to it")])
 def test_it_refuses(tmp_path, changed, more, says):
     folder = converted(tmp_path / "OUT", **changed)
-    with pytest.raises(settings.BadInput, match=says):
+    with pytest.raises(BadInput, match=says):
         stage.run(preset(folder, *more), 0, tmp_path / "results")
     assert not (tmp_path / "results/train").exists() and not list((tmp_path / "runs").glob("*/step-*"))
 

@@ -14,7 +14,7 @@ import reference
 from parity_tests import goldens, models, tolerances
 from parity_tests.converted import FIXTURE, ckpt, convert_fixture, refused
 from parity_tests.goldens import Golden
-from pipelines import cli, original, report, settings
+from pipelines import cli, original, report, sections
 from pipelines import convert as stage
 from port import checkpoint, optim
 
@@ -64,7 +64,7 @@ def test_stage(tmp_path: Path, tier: str) -> None:
     assert stage.main(["--results", str(tmp_path)]) == 0
     metrics = json.loads((tmp_path / "convert" / "metrics.json").read_text())
     assert metrics["rows"]["fail"] == 0 and metrics["worst"]["port float64"]["of_bound"] < 1
-    page = report.render("report.html", report.gather(settings.Report(), tmp_path))
+    page = report.render("report.html", report.gather(sections.Report(), tmp_path))
     assert "recorded as\n<code>enc_linear</code>" in page and "history_ckpt_noise.npz" in page
 
 

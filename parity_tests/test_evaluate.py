@@ -19,9 +19,10 @@ from sklearn.cluster import KMeans
 
 import port
 from parity_tests import goldens
-from pipelines import cli, report, settings
+from pipelines import cli, report, sections, settings
 from pipelines import evaluate as evaluate_stage
 from pipelines import train as train_stage
+from pipelines.values import CheckFailed, load_params
 from port import data, evaluate, resume, sources, train
 
 RECORDS = [record for record in goldens.records()
@@ -256,7 +257,7 @@ def in_the_repository(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "preset", list(settings.load_params(goldens.REPOSITORY / "params.yaml")["presets"]))
+    "preset", list(load_params(goldens.REPOSITORY / "params.yaml")["presets"]))
 def test_presets_build(preset):
     chosen = settings.load_preset(preset)
     assert chosen.config().kind == "constellation" or chosen.config().canvas >= 20
@@ -311,11 +312,11 @@ def test_a_tiny_preset_runs_from_data_to_report(tmp_path, monkeypatch, tier):
     assert (folder / "model" / "optimizer.safetensors").exists()
     assert port.load(folder / "model").config == chosen.config()
     assert not list((tmp_path / "runs").iterdir())
-    with pytest.raises(settings.CheckFailed, match="has not learned"):  # in four steps
+    with pytest.raises(CheckFailed, match="has not learned"):  # in four steps
         evaluate_stage.run(chosen, 0, tmp_path)
     measured = json.loads((tmp_path / "evaluate" / "digits" / "0" / "metrics.json").read_text())
     assert measured["protocols"]["clean"]["final"]["test_images"] == 450
     assert measured["protocols"]["faithful"]["final"]["test_images"] == 384
-    page = report.run(settings.Report(), tmp_path).read_text()
+    page = report.run(sections.Report(), tmp_path).read_text()
     assert page.count("data:image/png") == 5 and "http" not in page.replace(
         "http://www.w3.org", "")

@@ -14,6 +14,7 @@ import port
 from parity_tests import goldens
 from pipelines import evaluate as stage
 from pipelines import pictures, settings
+from pipelines.values import BadInput
 from port import data, evaluate
 
 MODEL = ["canvas_size=20", "n_part_caps=3", "n_part_special_features=2", "n_obj_caps=4",
@@ -77,12 +78,12 @@ def test_the_stage_evaluates_both_protocols_and_another_data_set(preset, trained
 ])
 def test_a_data_set_that_does_not_fit_is_refused(preset, monkeypatch, dataset, says):
     monkeypatch.setattr(stage, "load", lambda wanted: dataset)
-    with pytest.raises(settings.BadInput, match=says):
+    with pytest.raises(BadInput, match=says):
         stage.elsewhere(preset, dataset.name, 10)
 
 
 def test_an_unknown_source_is_refused_and_leaves_nothing(preset, trained, capsys):
-    with pytest.raises(settings.BadInput, match="did you mean 'affnist"):
+    with pytest.raises(BadInput, match="did you mean 'affnist"):
         stage.run(preset, 0, trained, on="afnist")
     assert not (trained / "evaluate").exists()
 

@@ -11,7 +11,8 @@ import torch
 
 import port
 from parity_tests import goldens
-from pipelines import evaluate, parts, settings, train
+from pipelines import evaluate, parts, sections, settings, train
+from pipelines.values import BadInput
 
 SMALL = ["model.output_channels=[4,4]", "model.strides=[2,2]", "model.n_part_caps=3",
          "model.n_part_special_features=4", "train.steps=4", "train.batch_size=8", "train.log_every=2",
@@ -111,23 +112,23 @@ def test_starting_from_given_parts(results: Path) -> None:
 
 def test_bad_parts_are_refused(results: Path, tmp_path: Path) -> None:
     """None named, none there, other sizes, a model without parts."""
-    with pytest.raises(settings.BadInput, match="set train.parts"):
+    with pytest.raises(BadInput, match="set train.parts"):
         parts.build(preset("ocae", "train.parts=null"), 0, results)
-    with pytest.raises(settings.BadInput, match="no model in"):
+    with pytest.raises(BadInput, match="no model in"):
         parts.build(preset("ocae", "train.parts=svhn"), 0, results)
-    with pytest.raises(settings.BadInput, match="part_encoder with n_caps 3, the preset 4"):
+    with pytest.raises(BadInput, match="part_encoder with n_caps 3, the preset 4"):
         parts.build(preset("ocae", "model.n_part_caps=4"), 0, results)
     points = port.config.from_flat({"model": "constellation", "n_dims": 8, "n_layers": 1})
     port.save(port.build(points), tmp_path / "model")
-    with pytest.raises(settings.BadInput, match="no part capsules"):
+    with pytest.raises(BadInput, match="no part capsules"):
         parts.build(preset("ocae", f"train.parts={tmp_path}/model"), 0, results)
-    with pytest.raises(settings.BadInput, match="their own test images only"):
+    with pytest.raises(BadInput, match="their own test images only"):
         evaluate.run(preset("pcae"), 0, results, on="mnist")
 
 
 def test_mean_has_an_interval() -> None:
     """Equal values have no spread; two have one around their mean."""
-    wanted = settings.Evaluate(bootstrap_draws=200)
+    wanted = sections.Evaluate(bootstrap_draws=200)
     assert parts.mean(np.full(5, 2.0), wanted)["low"] == 2.0
     found = parts.mean(np.array([0.0, 1.0]), wanted)
     assert (found["low"], found["value"], found["high"]) == (0.0, 0.5, 1.0)

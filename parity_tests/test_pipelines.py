@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from parity_tests.goldens import REPOSITORY
-from pipelines import settings
+from pipelines.values import load_params
 
 dvc_repo = pytest.importorskip("dvc.repo", reason="needs DVC")
 
@@ -82,7 +82,7 @@ def index(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def matrix() -> dict:
-    return settings.load_params(REPOSITORY / "params.yaml")["matrix"]
+    return load_params(REPOSITORY / "params.yaml")["matrix"]
 
 
 def upstream(index, name: str) -> set[str]:
@@ -129,13 +129,13 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
                  for preset in matrix["modes"] for seed in matrix["mode_seeds"]}
     expected |= {f"{stage}_ocae@{seed}" for stage in ("train", "evaluate") for seed in matrix["mode_seeds"]}
     expected |= {f"prepare_modes@{preset}" for preset in matrix["all_modes"]}
-    ablation = settings.load_params(REPOSITORY / "params.yaml")["ablation"]
+    ablation = load_params(REPOSITORY / "params.yaml")["ablation"]
     expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
     expected |= {f"capsnet_dimensions@{preset}" for preset in matrix["capsnet_dimensions"]}
     expected |= {f"capsnet_{stage}@{preset}" for stage in ("classification", "reconstruction")
                  for preset in matrix["capsnet_experiments"]}
     assert names == expected | {"aggregate_digits", "ablation_table", "report"}
-    known = settings.load_params(REPOSITORY / "params.yaml")["presets"]
+    known = load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
     assert set(matrix["constellations"]) <= set(known) - set(presets)
     assert set(matrix["capsnet_dimensions"]) <= set(presets)

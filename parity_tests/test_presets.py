@@ -13,12 +13,13 @@ import torch
 import port
 from parity_tests import goldens
 from pipelines import settings
+from pipelines.values import load_params
 from port import data, sources, train
 
 PARAMS = goldens.REPOSITORY / "params.yaml"
 # Constellation presets: test_constellation_stages.py; capsule classifiers: test_classify.py; other modes of
 # the image model: test_mode_stages.py; mlab, whose rates are another port's: test_mlab.py.
-PRESETS = [name for name, given in settings.load_params(PARAMS)["presets"].items()
+PRESETS = [name for name, given in load_params(PARAMS)["presets"].items()
            if given["model"].get("model") is None]
 # Pixels and channels of each source, as its publishers state them.
 SHAPES = {"mnist": (1, 28), "usps": (1, 16), "svhn": (3, 32), "svhn_head": (3, 32), "cifar10": (3, 32),

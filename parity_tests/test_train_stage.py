@@ -20,6 +20,7 @@ from parity_tests import runs
 from parity_tests.goldens import REPOSITORY
 from pipelines import cli, console, seeds, settings, tracking
 from pipelines import train as stage
+from pipelines.values import BadInput, CheckFailed
 
 STEPS = 6
 CHANGED = ["prepare.options={enlarge: 12, test_share: 0.25, split_seed: 0}", f"train.steps={STEPS}",
@@ -91,7 +92,7 @@ def test_seeds_in_processes_are_the_seeds_alone(single, tmp_path, tier, capfd):
 def test_a_failing_seed_is_named(tmp_path, tier):
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
-    with pytest.raises(settings.CheckFailed, match="seed 3 ended with 1"):
+    with pytest.raises(CheckFailed, match="seed 3 ended with 1"):
         seeds.run(preset("train.lr=1.0e+30"), [3], tmp_path)
 
 
@@ -210,7 +211,7 @@ def test_online_without_a_key_is_refused(tmp_path, monkeypatch):
     import wandb
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(type(wandb.api), "api_key", None)
-    with pytest.raises(settings.BadInput, match="needs a key"), \
+    with pytest.raises(BadInput, match="needs a key"), \
             tracking.curves(tmp_path, "x", {}, False, "online"):
         pass
     assert not (tmp_path / "wandb").exists()

@@ -14,7 +14,7 @@ import reference
 from parity_tests import goldens
 from parity_tests.converted import FIXTURE, ckpt, convert_fixture, copy, refused
 from pipelines import cli, record
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 
 
 @pytest.fixture(scope="module")

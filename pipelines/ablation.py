@@ -21,9 +21,10 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, environment, settings
+from pipelines import console, environment, sections, settings
 from pipelines import train as training
 from pipelines.prepare import dataset_for, write_json
+from pipelines.values import BadInput, build, load_params, unknown
 from port import evaluate, evaluate_constellation, train
 
 TABLE = "ablation_table"
@@ -77,14 +78,14 @@ class Ablation:
             BadInput: no row of this name, or unknown settings in it.
         """
         if name not in (self.changes or {}):
-            raise settings.BadInput(settings.unknown("row of the ablation", name, self.changes or {}))
-        row = settings.build(Row, self.changes[name] or {}, f"ablation.changes.{name}")
+            raise BadInput(unknown("row of the ablation", name, self.changes or {}))
+        row = build(Row, self.changes[name] or {}, f"ablation.changes.{name}")
         if row.protocol not in (None, "noise", "whole_batches", "refit"):
-            raise settings.BadInput(f"ablation.changes.{name}: unknown protocol {row.protocol!r}; it is "
-                                    "noise, whole_batches or refit")
+            raise BadInput(f"ablation.changes.{name}: unknown protocol {row.protocol!r}; it is "
+                           "noise, whole_batches or refit")
         if row.beside is not None and row.beside not in self.changes:
-            raise settings.BadInput(f"ablation.changes.{name}.beside: "
-                                    f"{settings.unknown('row', row.beside, self.changes)}")
+            raise BadInput(f"ablation.changes.{name}.beside: "
+                           f"{unknown('row', row.beside, self.changes)}")
         return row
 
 
@@ -95,16 +96,16 @@ def section(params: str | os.PathLike = "params.yaml", steps: int | None = None,
     Raises:
         BadInput: no such section, or unknown settings in it.
     """
-    given = settings.load_params(params).get("ablation")
+    given = load_params(params).get("ablation")
     if not given:
-        raise settings.BadInput(f"{params} has no section ablation")
+        raise BadInput(f"{params} has no section ablation")
     if steps is not None:
         given = given | {"steps": steps}
     if preset is not None:
         given = given | {"preset": preset}
-    found = settings.build(Ablation, given, "ablation")
+    found = build(Ablation, given, "ablation")
     if found.steps < 1:
-        raise settings.BadInput(f"ablation: steps must be at least 1, not {found.steps}")
+        raise BadInput(f"ablation: steps must be at least 1, not {found.steps}")
     for name in found.rows or []:
         found.row(name)
     return found
@@ -159,7 +160,7 @@ def run(wanted: Ablation, name: str, seed: int, results: str | os.PathLike = set
     return folder
 
 
-def measure(model: torch.nn.Module, dataset, wanted: settings.Evaluate, row: Row) -> dict:
+def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row) -> dict:
     """Accuracies and likelihoods under both protocols; of a repaired protocol under that one alone."""
     if isinstance(model, port.ConstellationAutoencoder):
         found = {}
@@ -175,7 +176,7 @@ def measure(model: torch.nn.Module, dataset, wanted: settings.Evaluate, row: Row
             "faithful": under(model, dataset, wanted, noise=True, whole=True, refit=True)}
 
 
-def under(model: torch.nn.Module, dataset, wanted: settings.Evaluate, noise: bool, whole: bool, refit: bool
+def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool
           ) -> dict[str, float]:
     """The measures of an image model under one protocol; images are shifted, as in training."""
     def collect(split, seed: int) -> evaluate.Collected:
@@ -230,8 +231,8 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
                          "parameters": seeds[0]["parameters"],
                          "protocols": means([found["protocols"] for found in seeds])})
     if not rows:
-        raise settings.BadInput(f"no row of {wanted.steps} steps in {Path(results) / 'ablation'}; "
-                                "python -m pipelines.ablation --all makes them")
+        raise BadInput(f"no row of {wanted.steps} steps in {Path(results) / 'ablation'}; "
+                       "python -m pipelines.ablation --all makes them")
     by_name = {row["row"]: row for row in rows}
     for row in rows:
         other = by_name.get(row["beside"]) if row["beside"] != row["row"] else None
@@ -288,7 +289,7 @@ def read(path: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise settings.BadInput(f"{path} is no JSON file: {error}") from None
+        raise BadInput(f"{path} is no JSON file: {error}") from None
 
 
 def say(found: dict) -> None:
@@ -322,7 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work():
         wanted = section(given.params, given.steps, given.preset)
         if not (given.row or given.all or given.table):
-            raise settings.BadInput("give --row NAME, --all or --table")
+            raise BadInput("give --row NAME, --all or --table")
         if given.row:
             print(run(wanted, given.row, given.seed, given.results, given.params, given.device))
         if given.all:

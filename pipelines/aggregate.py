@@ -27,8 +27,9 @@ from pathlib import Path
 import numpy as np
 
 import port
-from pipelines import console, paper, plots, settings
+from pipelines import console, paper, plots, sections, settings
 from pipelines.prepare import write_json
+from pipelines.values import BadInput
 from port import evaluate, train
 
 # What decides nothing that is measured here. Everything else has to be the same for all seeds.
@@ -92,8 +93,8 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
     trained = seeds_in(settings.folder_of("train", preset, results=results))
     evaluated = seeds_in(settings.folder_of("evaluate", name, results=results))
     if not evaluated:
-        raise settings.BadInput(f"no evaluation in {settings.folder_of('evaluate', name, results=results)}"
-                                f"; run the train and evaluate stages for a seed first")
+        raise BadInput(f"no evaluation in {settings.folder_of('evaluate', name, results=results)}"
+                       f"; run the train and evaluate stages for a seed first")
     runs = []
     for seed in evaluated:
         at = settings.folder_of("train", preset, seed, results)
@@ -103,8 +104,8 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
                     read(at / "environment.json"), at / "history.csv")
         steps = found.evaluated.get("steps")
         if steps != found.train["steps"]:
-            raise settings.BadInput(f"{beside} was measured at {steps} steps, {at} is trained for "
-                                    f"{found.train['steps']}; evaluate it again")
+            raise BadInput(f"{beside} was measured at {steps} steps, {at} is trained for "
+                           f"{found.train['steps']}; evaluate it again")
         runs.append(found)
     return runs, [seed for seed in trained if seed not in evaluated]
 
@@ -124,10 +125,10 @@ def read(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise settings.BadInput(f"{path} is missing: bring all of metrics.json, config.json and "
-                                "environment.json of a run") from None
+        raise BadInput(f"{path} is missing: bring all of metrics.json, config.json and "
+                       "environment.json of a run") from None
     except ValueError as error:
-        raise settings.BadInput(f"{path} is no JSON file: {error}") from None
+        raise BadInput(f"{path} is no JSON file: {error}") from None
 
 
 def flat(config: dict, prefix: str = "") -> dict:
@@ -150,8 +151,8 @@ def identity(config: dict) -> dict:
     `arguments` are what they came to.
     """
     kind = {key: value for key, value in config.get("arguments", {}).items() if key == "model"}
-    known = {"train": asdict(train.Settings()), "prepare": asdict(settings.Prepare()),
-             "evaluate": asdict(settings.Evaluate()),
+    known = {"train": asdict(train.Settings()), "prepare": asdict(sections.Prepare()),
+             "evaluate": asdict(sections.Evaluate()),
              "arguments": port.config.from_arguments(kind).to_arguments()}
     given = {key: config[key] for key in known if key in config}
     # By way of JSON: lists come back where a configuration holds tuples.
@@ -174,8 +175,8 @@ def refuse_mixtures(runs: list[Run]) -> None:
     first = settled(runs[0])
     for other in runs[1:]:
         for line in differences(settled(other), first):
-            raise settings.BadInput(f"seeds {runs[0].seed} and {other.seed} do not belong together: "
-                                    f"{line}; remove or repeat one of them")
+            raise BadInput(f"seeds {runs[0].seed} and {other.seed} do not belong together: "
+                           f"{line}; remove or repeat one of them")
 
 
 def differences(found: dict, wanted: dict) -> list[str]:
@@ -228,7 +229,7 @@ def against_preset(run: Run, preset: settings.Preset) -> tuple[int, list[str]]:
                                if not line.startswith("train.steps ")]
 
 
-def accuracy(runs: list[Run], protocol: str, measure: str, wanted: settings.Evaluate,
+def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Evaluate,
              obstacle: str) -> dict:
     """One measure over the seeds, with interval and verdict."""
     values = [number(run, protocol, measure) for run in runs]
@@ -256,8 +257,8 @@ def number(run: Run, protocol: str, measure: str, moment: str = "final") -> floa
     except KeyError:
         value = None
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise settings.BadInput(f"seed {run.seed}: {protocol} {measure} ({moment}) is {value}, not a "
-                                "number; evaluate it again or remove the seed")
+        raise BadInput(f"seed {run.seed}: {protocol} {measure} ({moment}) is {value}, not a "
+                       "number; evaluate it again or remove the seed")
     return float(value)
 
 

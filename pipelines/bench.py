@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 
 N_WARM_UP = 2
 MEMORY_STEPS = 5

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines import classify, console, environment, pictures, settings
+from pipelines import classify, console, environment, pictures, sections, settings
 from pipelines.prepare import dataset_for, write_json
+from pipelines.values import BadInput
 from port import data, evaluate_classes
 
 
-def run(preset: settings.Preset, seed: int, wanted: settings.CapsnetDimensions,
+def run(preset: settings.Preset, seed: int, wanted: sections.CapsnetDimensions,
         results: str | os.PathLike = settings.RESULTS, device: str | None = None) -> Path:
     """Write the pictures.
 
@@ -66,11 +67,11 @@ def decoding_model(preset: settings.Preset, seed: int, results: str | os.PathLik
         BadInput: another model, none that is trained, or one without a decoder.
     """
     if preset.config().kind != "capsnet":
-        raise settings.BadInput(f"preset {preset.name} is no CapsNet, whose class capsules draw images; "
-                                "take capsnet_mnist or capsnet_mnist_small")
+        raise BadInput(f"preset {preset.name} is no CapsNet, whose class capsules draw images; "
+                       "take capsnet_mnist or capsnet_mnist_small")
     model = settings.load_model(settings.folder_of("train", preset.name, seed, results) / "model")
     if model.decoder is None:
-        raise settings.BadInput(f"preset {preset.name}: its network has no decoder; set model.decoder")
+        raise BadInput(f"preset {preset.name}: its network has no decoder; set model.decoder")
     return model.to(environment.choose_device(device or preset.evaluate().device))
 
 
@@ -109,8 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work():
         preset = settings.load_preset(given.preset, given.overrides, given.params)
-        section = settings.load_params(given.params).get("capsnet_dimensions") or {}
-        wanted = settings.build(settings.CapsnetDimensions, section, "capsnet_dimensions")
+        wanted = sections.section(sections.CapsnetDimensions, "capsnet_dimensions", given.params)
         print(f"capsnet_dimensions: pictures in "
               f"{run(preset, given.seed, wanted, given.results, given.device)}")
     return console.exit_code(work)

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import torch
 
-from pipelines import classify, console, pictures, settings
+from pipelines import classify, console, pictures, sections, settings
 from pipelines.capsnet_dimensions import decoding_model
 from pipelines.prepare import dataset_for, write_json
+from pipelines.values import BadInput
 from port import data, evaluate_classes
 
 
 @torch.no_grad()
-def run(joint: settings.Preset, frozen: settings.Preset, seed: int, wanted: settings.CapsnetReconstruction,
+def run(joint: settings.Preset, frozen: settings.Preset, seed: int, wanted: sections.CapsnetReconstruction,
         results: str | os.PathLike = settings.RESULTS, device: str | None = None) -> Path:
     """Write pictures and numbers.
 
@@ -41,7 +42,7 @@ def run(joint: settings.Preset, frozen: settings.Preset, seed: int, wanted: sett
     models = {preset.name: decoding_model(preset, seed, results, device) for preset in (joint, frozen)}
     first, second = (model.config for model in models.values())
     if (first.canvas, first.channels) != (second.canvas, second.channels):
-        raise settings.BadInput(f"presets {joint.name} and {frozen.name} have images of different size")
+        raise BadInput(f"presets {joint.name} and {frozen.name} have images of different size")
     shift = evaluate_classes.still(joint.train(seed)[0].shift)
     dataset = dataset_for(joint, results).to(next(models[joint.name].parameters()).device)
     test = dataset.test
@@ -82,8 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work():
         joint, frozen = (settings.load_preset(name, given.overrides, given.params)
                          for name in (given.preset, given.frozen))
-        section = settings.load_params(given.params).get("capsnet_reconstruction") or {}
-        wanted = settings.build(settings.CapsnetReconstruction, section, "capsnet_reconstruction")
+        wanted = sections.section(sections.CapsnetReconstruction, "capsnet_reconstruction", given.params)
         print(f"capsnet_reconstruction: pictures in "
               f"{run(joint, frozen, given.seed, wanted, given.results, given.device)}")
     return console.exit_code(work)

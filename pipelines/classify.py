@@ -16,7 +16,7 @@ import torch
 
 import port
 from pipelines import evaluate as stage
-from pipelines import pictures, settings
+from pipelines import pictures, sections, settings
 from port import data, evaluate_classes
 from port.evaluate import Accuracy, exceeds
 from port.evaluate_classes import Answers
@@ -69,14 +69,14 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
     return measured
 
 
-def moment_of(seen: Answers, wanted: settings.Evaluate) -> dict:
+def moment_of(seen: Answers, wanted: sections.Evaluate) -> dict:
     """The measures of one model as plain values."""
     found = {"accuracy": stage.interval(seen.correct, wanted), "loss": seen.loss,
              "test_images": len(seen.labels)}
     return found if seen.error is None else found | {"squared_error": seen.error}
 
 
-def checks(moments: dict, wanted: settings.Evaluate) -> list[dict]:
+def checks(moments: dict, wanted: sections.Evaluate) -> list[dict]:
     """What a run that has learned must show on images it was not trained on."""
     initial, final = (moments[moment]["accuracy"] for moment in ("initial", "final"))
     gain = exceeds(Accuracy(**final), Accuracy(**initial))

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import train_command
+from pipelines import sections, train_command
+from pipelines.values import BadInput
 
 app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", no_args_is_help=True,
                   pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -70,7 +71,7 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
 
     if run is not None:
         if model or overrides:
-            raise settings.BadInput("RUN says its own settings: leave --model and --set out")
+            raise BadInput("RUN says its own settings: leave --model and --set out")
         paths = command.of_run(run, results, images, device, out)
     else:
         paths = command.run(settings.load_preset(preset, overrides, params), seed, results, model,
@@ -85,9 +86,9 @@ def equivariance(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder 
                  results: Results = "results") -> None:
     """Whether part poses move with the image: error in pixels under shifts and turns."""
     from pipelines import equivariance as command
-    from pipelines import settings
 
-    command.run(run, settings.equivariance(params), results, device)
+    wanted = sections.section(sections.Equivariance, "equivariance", params, optional=True)
+    command.run(run, wanted, results, device)
 
 
 @app.command()
@@ -104,11 +105,11 @@ def report(runs: Annotated[list[str] | None, typer.Argument(
                metavar="A B", help="Print what differs between two parity JSONs, or two runs; ends with 1 "
                "if a parity of B got worse past its bound.")] = None) -> None:
     """One self-contained page of everything that was measured, or of some runs."""
-    from pipelines import differences, paper_report, run_report, settings
+    from pipelines import differences, paper_report, run_report
     from pipelines import report as stage
 
     if bool(runs) + bool(presets) + (diff is not None) > 1:
-        raise settings.BadInput("give one of RUN…, --presets and --diff")
+        raise BadInput("give one of RUN…, --presets and --diff")
     if diff is not None:
         differences.run(*diff)
         return
@@ -117,8 +118,7 @@ def report(runs: Annotated[list[str] | None, typer.Argument(
     elif presets:
         path = paper_report.run(presets, results, out)
     else:
-        section = settings.load_params(params).get("report") or {}
-        path = stage.run(settings.build(settings.Report, section, "report"), results, out)
+        path = stage.run(sections.section(sections.Report, "report", params), results, out)
     print(f"Report: {path}")
 
 
@@ -189,7 +189,7 @@ def verify(checkpoint: Annotated[str | None, typer.Argument(
         records.run(golden, json_file, html_file)
         return
     if checkpoint is None or out is None:
-        from pipelines.settings import BadInput
+        from pipelines.values import BadInput
 
         raise BadInput("verify takes CKPT and OUT, or --golden DIR alone for a folder of records")
     from pipelines import verify as command
@@ -228,12 +228,12 @@ def bench(preset: Preset = "mnist", model: FamilyName = None,
           params: Params = "params.yaml") -> None:
     """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
     from pipelines import bench as command
-    from pipelines import families, settings
+    from pipelines import families
 
     if model is not None:
         if (preset, device, floors) != ("mnist", "cpu", False):
-            raise settings.BadInput("bench --model takes --batch-size, --repeats, --threads and --json "
-                                    "alone")
+            raise BadInput("bench --model takes --batch-size, --repeats, --threads and --json "
+                           "alone")
         families.bench(model, 64 if batch_size is None else batch_size, repeats, threads, json_file)
         return
     command.run(command.Options(preset, params, 128 if batch_size is None else batch_size, repeats,

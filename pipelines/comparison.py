@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from parity_tests import compare, tolerances
-from pipelines.settings import BadInput, CheckFailed
+from pipelines.values import BadInput, CheckFailed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from pipelines.settings import BadInput, CheckFailed
+from pipelines.values import BadInput, CheckFailed
 from port import data, resume, train
 
 PLAIN_LINES = 20  # lines of progress where there is no terminal

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 import port
-from pipelines import pictures, settings
+from pipelines import pictures, sections, settings
+from pipelines.values import BadInput, refuse_unknown
 from port import constellation_data, data, evaluate_constellation
 from port.constellation_batches import Batch, Dataset, Generator
 from port.evaluate import bipartite_match
@@ -37,8 +38,8 @@ def is_one(preset: settings.Preset) -> bool:
     """
     kinds = preset.config().kind == SOURCE, preset.sections["prepare"].get("source") == SOURCE
     if kinds[0] != kinds[1]:
-        raise settings.BadInput(f"preset {preset.name}: model: constellation and prepare.source: "
-                                "constellation belong together; set both or neither")
+        raise BadInput(f"preset {preset.name}: model: constellation and prepare.source: "
+                       "constellation belong together; set both or neither")
     return kinds[0]
 
 
@@ -52,12 +53,12 @@ def draw(options: dict | None) -> Dataset:
     examples, seed = given.pop("examples", 10_000), given.pop("seed", 0)
     if "slots" in given:
         given["slots"] = tuple(given["slots"])
-    settings.refuse_unknown(given, Generator.__dataclass_fields__, "options of source constellation")
+    refuse_unknown(given, Generator.__dataclass_fields__, "options of source constellation")
     try:
         wanted = Generator(**given)
         found = constellation_data.create(np.random.RandomState(seed), examples, **asdict(wanted))
     except (TypeError, ValueError) as error:
-        raise settings.BadInput(f"options of source constellation: {error}") from None
+        raise BadInput(f"options of source constellation: {error}") from None
     return Dataset(wanted, Batch(*(torch.from_numpy(field) for field in found)))
 
 
@@ -108,8 +109,8 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
         What goes into metrics.json; confusion.csv and the pictures are written here.
     """
     if on is not None:
-        raise settings.BadInput(f"preset {preset.name}: constellations are evaluated on their own test "
-                                f"examples only, not on {on}")
+        raise BadInput(f"preset {preset.name}: constellations are evaluated on their own test "
+                       f"examples only, not on {on}")
     wanted = preset.evaluate()
     initial = port.build(final.config, seed).to(place).eval()
     dataset = dataset.to(place)
@@ -141,7 +142,7 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
     return measured
 
 
-def _share(part: np.ndarray, whole: np.ndarray, wanted: settings.Evaluate) -> dict:
+def _share(part: np.ndarray, whole: np.ndarray, wanted: sections.Evaluate) -> dict:
     return evaluate_constellation.share(part, whole, wanted.seed, wanted.bootstrap_draws,
                                         wanted.level)._asdict()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from pipelines import original, settings
+from pipelines.values import BadInput
 from port import checkpoint, optim, optim_adam, train
 
 NEEDED = {"ms": ("tf-rmsprop", optim.RMSProp), "m": ("tf-adam", optim_adam.Adam)}
@@ -30,8 +31,8 @@ def digest(folder: Path) -> str:
         BadInput: there is no model.
     """
     if not (folder / "model.safetensors").is_file():
-        raise settings.BadInput(f"train.continue_from: {folder} holds no model.safetensors; give the "
-                                "folder that scae convert wrote")
+        raise BadInput(f"train.continue_from: {folder} holds no model.safetensors; give the "
+                       "folder that scae convert wrote")
     found = hashlib.sha256()
     for name in ("model.safetensors", "optimizer.safetensors"):
         if (folder / name).is_file():
@@ -57,9 +58,9 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     strange = [name for name in {**own, **state} if name not in own or name not in state
                or own[name].shape != state[name].shape]
     if strange or other.config.kind != model.config.kind:
-        raise settings.BadInput(f"train.continue_from: {folder} is another model than the preset's"
-                                + (f" ({strange[0]} does not fit)" if strange else "")
-                                + "; give the preset the sizes in its config.json")
+        raise BadInput(f"train.continue_from: {folder} is another model than the preset's"
+                       + (f" ({strange[0]} does not fit)" if strange else "")
+                       + "; give the preset the sizes in its config.json")
     model.load_state_dict(state)
     run = train.Run(model, dataset, wanted)
     with original.in_words(f"train.continue_from: {folder}"):
@@ -67,16 +68,16 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     if slots:
         rule, kind = next(need for slot, need in NEEDED.items() if slot in next(iter(slots.values())))
         if not isinstance(run.state.optimizer, kind):
-            raise settings.BadInput(f"train.continue_from: {folder} has the slots of {rule}; set "
-                                    f"train.optimizer to it, not to {wanted.optimizer}")
+            raise BadInput(f"train.continue_from: {folder} has the slots of {rule}; set "
+                           f"train.optimizer to it, not to {wanted.optimizer}")
         checkpoint.continue_from(folder, model, run.state.optimizer)
         if rule == "tf-adam":
             for value in run.state.optimizer.state.values():
                 value["step"].fill_(float(step or 0))
     step = step or 0
     if step >= wanted.steps:
-        raise settings.BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
-                                "above that")
+        raise BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
+                       "above that")
     run.state.step = step
     run.state.save(checkpoints)
     print(f"train: from {folder}, {step:,} steps made before"

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import port
-from pipelines import console, original, settings
+from pipelines import console, original, sections, settings
 from pipelines.comparison import Report
 from pipelines.prepare import write_json
-from pipelines.settings import BadInput, unknown
+from pipelines.values import BadInput, unknown
 from port import checkpoint, contents, convert, mapping
 from port.models import Model, family_of
 
@@ -206,7 +206,7 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
     print(f"{prefix}: done and proven ({len(arrays)} arrays read back equal in every bit)")
 
 
-def stage(wanted: settings.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:
+def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:
     """Convert the checkpoint of section `convert`, hold both sides to its recording, count.
 
     Raises:
@@ -234,8 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def work():
-        section = settings.load_params(given.params).get("convert") or {}
-        stage(settings.build(settings.Convert, section, "convert"), given.results)
+        stage(sections.section(sections.Convert, "convert", given.params), given.results)
     return console.exit_code(work)
 
 

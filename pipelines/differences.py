@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import report, settings
+from pipelines.values import BadInput, CheckFailed
 
 MARGINS = ("worst_forward_margin", "worst_gradient_margin")
 PARITY = "parity.json"
@@ -41,7 +42,7 @@ def run(one: str | os.PathLike, other: str | os.PathLike) -> None:
     """
     sides = [load(path) for path in (one, other)]
     if sides[0][0] != sides[1][0]:
-        raise settings.BadInput(f"{one} is a {sides[0][0]}, {other} a {sides[1][0]}: give two of a kind")
+        raise BadInput(f"{one} is a {sides[0][0]}, {other} a {sides[1][0]}: give two of a kind")
     if sides[0][0] == "run":
         for line in between_runs(sides[0][1], sides[1][1]):
             print(line)
@@ -50,8 +51,8 @@ def run(one: str | os.PathLike, other: str | os.PathLike) -> None:
     for line in found.lines or ["no check is different"]:
         print(line)
     if found.worse:
-        raise settings.CheckFailed(f"{len(found.worse)} of the parity checks got worse past their bound: "
-                                   + "; ".join(found.worse[:3]) + ("; …" if len(found.worse) > 3 else ""))
+        raise CheckFailed(f"{len(found.worse)} of the parity checks got worse past their bound: "
+                          + "; ".join(found.worse[:3]) + ("; …" if len(found.worse) > 3 else ""))
 
 
 def load(path: str | os.PathLike) -> tuple[str, dict]:
@@ -69,8 +70,8 @@ def load(path: str | os.PathLike) -> tuple[str, dict]:
         found = report.read(path)
         if isinstance(found, dict) and {"ops", "goldens"} <= found.keys():
             return "parity report", found
-    raise settings.BadInput(f"{path}: neither a parity JSON (of pytest or the parity stage) nor the folder "
-                            "of a run, as results/train/digits/0")
+    raise BadInput(f"{path}: neither a parity JSON (of pytest or the parity stage) nor the folder "
+                   "of a run, as results/train/digits/0")
 
 
 def read_run(folder: Path) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 
 PACKAGES = ("torch", "tensorflow", "numpy", "scipy", "scikit-learn", "safetensors", "torchvision",
             "dvc", "dvclive", "matplotlib", "numba")

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, environment, settings
+from pipelines import console, environment, sections, settings
 from pipelines.prepare import dataset_for, write_json
+from pipelines.values import BadInput
 from port import data
 from port import evaluate_equivariance as equivariance
 
 
-def run(folder: str | os.PathLike, wanted: settings.Equivariance,
+def run(folder: str | os.PathLike, wanted: sections.Equivariance,
         results: str | os.PathLike = settings.RESULTS, device: str | None = None) -> Path:
     """Measure a run.
 
@@ -45,7 +46,7 @@ def run(folder: str | os.PathLike, wanted: settings.Equivariance,
         torch.set_num_threads(wanted.threads)
     final = settings.load_model(folder)
     if not isinstance(final, port.ImageAutoencoder):
-        raise settings.BadInput(f"{folder} is no run of an image model with object capsules")
+        raise BadInput(f"{folder} is no run of an image model with object capsules")
     models = {"initial": port.build(final.config, seed).eval().to(place), "final": final.to(place)}
     split = dataset_for(preset, results).test
     canvas = final.config.canvas
@@ -62,7 +63,7 @@ def run(folder: str | os.PathLike, wanted: settings.Equivariance,
     return out
 
 
-def motions(wanted: settings.Equivariance, canvas: int) -> list[tuple[str, float, list[torch.Tensor]]]:
+def motions(wanted: sections.Equivariance, canvas: int) -> list[tuple[str, float, list[torch.Tensor]]]:
     """Name, size and the maps of each kind of motion: both ways, shifts along both axes."""
     found = []
     for pixels in wanted.shifts:
@@ -113,8 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", default="results", help="folder the results go to")
     parser.add_argument("--device", help="auto, cpu or cuda; default: as the settings say")
     given = parser.parse_args(arguments)
-    return console.exit_code(lambda: run(given.run, settings.equivariance(given.params), given.results,
-                                         given.device) and None)
+
+    def work():
+        wanted = sections.section(sections.Equivariance, "equivariance", given.params, optional=True)
+        run(given.run, wanted, given.results, given.device)
+    return console.exit_code(work)
 
 
 if __name__ == "__main__":

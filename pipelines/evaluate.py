@@ -26,8 +26,9 @@ import threadpoolctl
 import torch
 
 import port
-from pipelines import console, environment, families, parts, pictures, settings
+from pipelines import console, environment, families, parts, pictures, sections, settings
 from pipelines.prepare import dataset_for, fits, load, write_json
+from pipelines.values import BadInput, CheckFailed
 from port import data, evaluate
 
 KINDS = ("posterior", "prior")
@@ -105,8 +106,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
     say(measured)
     if wanted.require_learning and failed and on is None:
-        raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: "
-                                   f"{'; '.join(failed)}")
+        raise CheckFailed(f"{preset.name}, seed {seed} has not learned: "
+                          f"{'; '.join(failed)}")
     return folder
 
 
@@ -122,7 +123,7 @@ def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: s
                                         "evaluate": asdict(preset.evaluate())})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
     if preset.evaluate().require_learning and not measured["learned"] and on is None:
-        raise settings.CheckFailed(f"{preset.name}, seed {seed} has not learned: " + "; ".join(
+        raise CheckFailed(f"{preset.name}, seed {seed} has not learned: " + "; ".join(
             check["says"] for check in measured["checks"] if not check["passed"]))
     return folder
 
@@ -139,12 +140,12 @@ def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
     config = preset.config()
     channels, height, width = other.test.images.shape[1:]
     if not fits(preset, channels, height, width):
-        raise settings.BadInput(f"{source} has images of {channels}x{height}x{width}, the model of "
-                                f"preset {preset.name} takes {config.channels} channel(s) on a "
-                                f"canvas of {config.canvas}")
+        raise BadInput(f"{source} has images of {channels}x{height}x{width}, the model of "
+                       f"preset {preset.name} takes {config.channels} channel(s) on a "
+                       f"canvas of {config.canvas}")
     if other.n_classes != n_classes:
-        raise settings.BadInput(f"{source} has {other.n_classes} classes, preset {preset.name} "
-                                f"{n_classes}")
+        raise BadInput(f"{source} has {other.n_classes} classes, preset {preset.name} "
+                       f"{n_classes}")
     return {"name": other.name, "test": other.test}
 
 
@@ -157,7 +158,7 @@ def steps_of(folder: Path) -> int | None:
 
 
 def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
-            wanted: settings.Evaluate) -> tuple[evaluate.Collected | None, evaluate.Collected]:
+            wanted: sections.Evaluate) -> tuple[evaluate.Collected | None, evaluate.Collected]:
     """One pass over the training images that fits use, and one over the test images.
 
     Everything a protocol needs comes from these two passes; the protocols differ in the noise, so
@@ -176,7 +177,7 @@ def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
 
 
 def measure(train: evaluate.Collected | None, test: evaluate.Collected, n_classes: int,
-            protocol: str, wanted: settings.Evaluate,
+            protocol: str, wanted: sections.Evaluate,
             confusions: dict[str, np.ndarray] | None = None) -> dict:
     """All accuracies of what a model says under one protocol, each with its interval."""
     faithful = protocol == "faithful"
@@ -205,7 +206,7 @@ def measure(train: evaluate.Collected | None, test: evaluate.Collected, n_classe
     return found
 
 
-def baseline(dataset: data.Dataset, canvas: int, wanted: settings.Evaluate) -> dict:
+def baseline(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> dict:
     """The same clusterings and probe on raw pixels: shifted as the model sees them, and centred."""
     if not len(dataset.train):
         return {}
@@ -231,7 +232,7 @@ def baseline(dataset: data.Dataset, canvas: int, wanted: settings.Evaluate) -> d
     return found
 
 
-def checks(protocols: dict, wanted: settings.Evaluate) -> list[dict]:
+def checks(protocols: dict, wanted: sections.Evaluate) -> list[dict]:
     """What a run that has learned must show on images it was not trained on."""
     before, after = (protocols["clean"][moment]["rec_ll"] for moment in ("initial", "final"))
     found = [{"check": "reconstruction log-likelihood", "initial": before, "final": after,
@@ -251,7 +252,7 @@ def checks(protocols: dict, wanted: settings.Evaluate) -> list[dict]:
     return found
 
 
-def write_tsne(path: Path, test: evaluate.Collected, wanted: settings.Evaluate) -> None:
+def write_tsne(path: Path, test: evaluate.Collected, wanted: sections.Evaluate) -> None:
     """Places of some test images in the plane, by t-SNE of each kind of presence: one row each."""
     n = min(wanted.tsne_images, len(test.labels))
     if n < 3:
@@ -289,7 +290,7 @@ def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
                                          count])
 
 
-def interval(correct: np.ndarray, wanted: settings.Evaluate) -> dict:
+def interval(correct: np.ndarray, wanted: sections.Evaluate) -> dict:
     """Accuracy and interval as plain values."""
     return asdict(evaluate.bootstrap_interval(correct, wanted.seed, wanted.bootstrap_draws,
                                               wanted.level))

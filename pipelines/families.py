@@ -7,6 +7,7 @@ import os
 from types import ModuleType
 
 from pipelines import settings
+from pipelines.values import BadInput, unknown
 
 # Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
 # place, steps, on)`, which returns what goes into metrics.json.
@@ -33,18 +34,18 @@ def preset_of(preset: str, model: str | None, dataset: str | None, default: str 
     """
     if model is None:
         if dataset is not None:
-            raise settings.BadInput("--dataset goes with --model; a --preset names its own data source")
+            raise BadInput("--dataset goes with --model; a --preset names its own data source")
         return preset
     if preset != default:
-        raise settings.BadInput(f"--preset {preset} and --model {model}: give one of them")
+        raise BadInput(f"--preset {preset} and --model {model}: give one of them")
     models = list(dict.fromkeys(name for name, _ in PRESETS))
     if model not in models:
-        raise settings.BadInput(f"--model: {settings.unknown('model', model, models)}")
+        raise BadInput(f"--model: {unknown('model', model, models)}")
     sources = [source for name, source in PRESETS if name == model]
     if dataset is not None and dataset not in sources:
-        raise settings.BadInput(f"--dataset of model {model}: "
-                                f"{settings.unknown('data source', dataset, sources)}; another one is a "
-                                "preset of your own (params.yaml)")
+        raise BadInput(f"--dataset of model {model}: "
+                       f"{unknown('data source', dataset, sources)}; another one is a "
+                       "preset of your own (params.yaml)")
     return PRESETS[model, dataset or sources[0]]
 
 
@@ -59,10 +60,10 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
         BadInput: another model, or numbers below 1.
     """
     if model not in BENCHES:
-        raise settings.BadInput(f"--model: {settings.unknown('model', model, BENCHES)}; the autoencoders "
-                                "are timed by --preset")
+        raise BadInput(f"--model: {unknown('model', model, BENCHES)}; the autoencoders "
+                       "are timed by --preset")
     if min(batch_size, repeats) < 1:
-        raise settings.BadInput("--batch-size and --repeats must be at least 1")
+        raise BadInput("--batch-size and --repeats must be at least 1")
     words = ["--batch", batch_size, "--repeats", repeats, "--threads", threads or os.cpu_count() or 1]
     module = importlib.import_module(f"pipelines.{BENCHES[model]}")
     module.main([str(word) for word in words] + ([] if json_file is None else ["--json", json_file]))

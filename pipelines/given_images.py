@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 from port import data
 
 ARRAYS = (".npy", ".npz")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pipelines import families
-from pipelines.settings import BadInput, Preset, unknown
+from pipelines.settings import Preset
+from pipelines.values import BadInput, unknown
 from port.config_modes import FLATS
 
 Keys = dict[str, Any]

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from pipelines import settings
+from pipelines.values import BadInput, load_params
 from port import train
 
 RUNS = Path("runs")
@@ -33,7 +34,7 @@ def begin(preset: settings.Preset, name: str, root: str | os.PathLike | None = N
         BadInput: the name is no plain word.
     """
     if not name or name != os.path.basename(name) or name.startswith("."):
-        raise settings.BadInput(f"run name {name!r}: give a plain word, it names a folder in {RUNS}")
+        raise BadInput(f"run name {name!r}: give a plain word, it names a folder in {RUNS}")
     root = Path(RUNS if root is None else root) / name
     number = max(numbers(name, root.parent), default=0) + 1
     while True:
@@ -59,7 +60,7 @@ def latest(name: str, root: str | os.PathLike | None = None) -> Path:
     found = numbers(name, root)
     place = Path(RUNS if root is None else root) / name
     if not found:
-        raise settings.BadInput(f"--resume: no run in {place}; start one without --resume")
+        raise BadInput(f"--resume: no run in {place}; start one without --resume")
     return place / str(found[-1])
 
 
@@ -84,10 +85,10 @@ def stored(folder: Path) -> settings.Preset:
     Raises:
         BadInput: its file cannot be read.
     """
-    params = settings.load_params(folder / PARAMS)
+    params = load_params(folder / PARAMS)
     names = list(params.get("presets") or {})
     if len(names) != 1:
-        raise settings.BadInput(f"{folder / PARAMS} holds no preset of a run")
+        raise BadInput(f"{folder / PARAMS} holds no preset of a run")
     return settings.load_preset(names[0], None, folder / PARAMS)
 
 
@@ -108,6 +109,6 @@ def refuse_changes(before: settings.Preset, now: settings.Preset, folder: Path) 
                                 for name in ("prepare", "train"))):
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key) and not (section == "train" and key in MAY_CHANGE):
-                raise settings.BadInput(
+                raise BadInput(
                     f"--resume: {folder} was started with {section}.{key} {old.get(key)!r}, not "
                     f"{new.get(key)!r}; leave that out, or start a new run without --resume")

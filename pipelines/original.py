@@ -19,7 +19,7 @@ import safetensors
 
 import port
 from pipelines import settings
-from pipelines.settings import BadInput
+from pipelines.values import BadInput, load_params
 from port import checkpoint, contents, convert, infer
 
 
@@ -167,7 +167,7 @@ def _read_mapping(path: str) -> dict:
         except UnicodeDecodeError:
             raise BadInput(f"{file} is no text; expected JSON or YAML") from None
         except ValueError:
-            found = settings.load_params(file)
+            found = load_params(file)
     if not isinstance(found, dict):
         raise BadInput(f"{file}: expected keys and values")
     return found

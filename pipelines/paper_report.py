@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 from pipelines import paper, plots, report, results_table, settings
+from pipelines.values import BadInput
 
 WORDS = {name: words for name, words, _ in report.ROWS} | {"accuracy": "test accuracy"}
 
@@ -37,8 +38,8 @@ def run(presets: list[str], results: str | os.PathLike = settings.RESULTS,
     if presets != ["all"]:
         for name in presets:
             if name not in found:
-                raise settings.BadInput(f"no aggregate of {name} in {results / 'aggregate'}; run "
-                                        f"python -m pipelines.aggregate --preset {name}")
+                raise BadInput(f"no aggregate of {name} in {results / 'aggregate'}; run "
+                               f"python -m pipelines.aggregate --preset {name}")
         found = {name: found[name] for name in presets}
     page = report.render("paper.html", {
         "title": "Stacked Capsule Autoencoders: results over seeds",

@@ -15,14 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines import console, environment, settings
+from pipelines import console, environment, sections, settings
 from pipelines.prepare import write_json
+from pipelines.values import BadInput, CheckFailed, unknown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIERS = ("smoke", "default", "deep")
 
 
-def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) -> Path:
+def run(wanted: sections.Parity, results: str | os.PathLike = settings.RESULTS) -> Path:
     """Run the suite.
 
     Raises:
@@ -30,7 +31,7 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
         CheckFailed: a test failed, or the suite left no parity.json.
     """
     if wanted.tier not in TIERS:
-        raise settings.BadInput("parity: " + settings.unknown("tier", wanted.tier, TIERS))
+        raise BadInput("parity: " + unknown("tier", wanted.tier, TIERS))
     folder = Path(results) / "parity"
     table = folder / "parity.json"
     table.unlink(missing_ok=True)
@@ -39,10 +40,10 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
                           check=False).returncode
     seconds = time.perf_counter() - started
     if code:
-        raise settings.CheckFailed(f"the {wanted.tier} tier of parity_tests ended with {code}; the "
-                                   "lines above name op, tap and values")
+        raise CheckFailed(f"the {wanted.tier} tier of parity_tests ended with {code}; the "
+                          "lines above name op, tap and values")
     if not table.exists():
-        raise settings.CheckFailed(f"the suite passed but left no {table}")
+        raise CheckFailed(f"the suite passed but left no {table}")
     found = count(json.loads(table.read_text()))
     write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
     write_json(folder / "environment.json", environment.describe())
@@ -51,7 +52,7 @@ def run(wanted: settings.Parity, results: str | os.PathLike = settings.RESULTS) 
     return folder
 
 
-def command(wanted: settings.Parity, table: Path) -> list[str]:
+def command(wanted: sections.Parity, table: Path) -> list[str]:
     """The pytest call; `table` is where the suite writes what it found."""
     words = [sys.executable, "-m", "pytest", "parity_tests", f"--tier={wanted.tier}",
              f"--parity-json={table}", "-q", "--no-header", "-rfE"]
@@ -92,8 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def work():
-        section = settings.load_params(given.params).get("parity") or {}
-        run(settings.build(settings.Parity, section, "parity"), given.results)
+        run(sections.section(sections.Parity, "parity", given.params), given.results)
     return console.exit_code(work)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 import port
-from pipelines import pictures, settings
+from pipelines import pictures, sections, settings
+from pipelines.values import BadInput
 from port import data, evaluate_parts, preprocess
 from port.evaluate import logistic_probe
 
@@ -49,9 +50,9 @@ def named(preset: settings.Preset) -> str | None:
     """
     given, kind = preset.sections["train"].get("parts"), preset.config().kind
     if not given and kind == "ocae":
-        raise settings.BadInput(f"preset {preset.name}: object capsules are trained on the part capsules "
-                                "of a given run; set train.parts to its preset or model folder"
-                                " (on the command line --parts)")
+        raise BadInput(f"preset {preset.name}: object capsules are trained on the part capsules "
+                       "of a given run; set train.parts to its preset or model folder"
+                       " (on the command line --parts)")
     return given
 
 
@@ -63,13 +64,13 @@ def copy(source: torch.nn.Module, model: torch.nn.Module, where: str) -> None:
     """
     for owner in (source, model):
         if not hasattr(owner, "part_encoder"):
-            raise settings.BadInput(f"train.parts: {where}: a model of kind {owner.config.kind} has no "
-                                    "part capsules")
+            raise BadInput(f"train.parts: {where}: a model of kind {owner.config.kind} has no "
+                           "part capsules")
     for name in SHARED:
         theirs, ours = getattr(source.config, name), getattr(model.config, name)
         if theirs != ours:
-            raise settings.BadInput(f"train.parts: {where} has {name} {_shown(theirs, ours)}; give both "
-                                    "the same settings")
+            raise BadInput(f"train.parts: {where} has {name} {_shown(theirs, ours)}; give both "
+                           "the same settings")
     for name in SECTIONS:
         getattr(model, name).load_state_dict(getattr(source, name).state_dict())
 
@@ -112,8 +113,8 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
         BadInput: `on` names one.
     """
     if on is not None:
-        raise settings.BadInput(f"preset {preset.name}: part capsules alone are evaluated on their own "
-                                f"test images only, not on {on}")
+        raise BadInput(f"preset {preset.name}: part capsules alone are evaluated on their own "
+                       f"test images only, not on {on}")
     wanted = preset.evaluate()
     start = initial(final, seed).to(place).eval()
     dataset = dataset.to(place)
@@ -142,7 +143,7 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
     return measured
 
 
-def mean(values: np.ndarray, wanted: settings.Evaluate) -> dict[str, float]:
+def mean(values: np.ndarray, wanted: sections.Evaluate) -> dict[str, float]:
     """Mean over the images with its percentile bootstrap interval."""
     values = np.asarray(values, np.float64)
     rng = np.random.default_rng(wanted.seed)
@@ -153,7 +154,7 @@ def mean(values: np.ndarray, wanted: settings.Evaluate) -> dict[str, float]:
 
 
 @torch.no_grad()
-def baseline(model: torch.nn.Module, train: data.Split, test: data.Split, wanted: settings.Evaluate
+def baseline(model: torch.nn.Module, train: data.Split, test: data.Split, wanted: sections.Evaluate
              ) -> dict:
     """Squared error of the mean training image as a reconstruction of every test image, shifted alike."""
     edges = model.config.autoencoder.target == "sobel"

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines import console, constellation, settings
+from pipelines import console, constellation, sections, settings
+from pipelines.values import BadInput, unknown
 from port import constellation_batches, data, sources
 
 
@@ -78,7 +79,7 @@ def write_json(path: Path, values) -> None:
     os.replace(temporary, path)
 
 
-def load(wanted: settings.Prepare) -> data.Dataset:
+def load(wanted: sections.Prepare) -> data.Dataset:
     """A data source as section `prepare` names it.
 
     Raises:
@@ -87,12 +88,12 @@ def load(wanted: settings.Prepare) -> data.Dataset:
     """
     root = os.environ.get("SCAE_DATA") or wanted.data_root
     if wanted.source not in sources.SOURCES:
-        raise settings.BadInput(settings.unknown("source", wanted.source, sources.SOURCES))
+        raise BadInput(unknown("source", wanted.source, sources.SOURCES))
     try:
         return sources.load(wanted.source, root, wanted.download, **(wanted.options or {}))
     except TypeError as error:
-        raise settings.BadInput(f"prepare: options {wanted.options} do not fit source "
-                                f"{wanted.source}: {error}") from None
+        raise BadInput(f"prepare: options {wanted.options} do not fit source "
+                       f"{wanted.source}: {error}") from None
 
 
 def _check_fits(dataset: data.Dataset, preset: settings.Preset) -> None:
@@ -100,7 +101,7 @@ def _check_fits(dataset: data.Dataset, preset: settings.Preset) -> None:
     config = preset.config()
     channels, height, width = dataset.test.images.shape[1:]
     if not fits(preset, channels, height, width):
-        raise settings.BadInput(
+        raise BadInput(
             f"preset {preset.name}: images are {channels}x{height}x{width}, the model expects "
             f"{config.channels} channel(s) on a canvas of {config.canvas}; set "
             + ("n_channels and canvas_size" if config.kind == "scae" else "its channels and canvas")

@@ -18,6 +18,7 @@ from pathlib import Path
 import port
 from pipelines import console, constellation, environment, given_images, parts, pictures, settings
 from pipelines.prepare import dataset_for
+from pipelines.values import BadInput
 from port import data
 
 IMAGES = 16
@@ -46,13 +47,13 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     number = count(images)
     if isinstance(loaded, port.ConstellationAutoencoder):
         if number is None:
-            raise settings.BadInput(f"images {images}: the model in {folder} is a constellation's; give the"
-                                    " number of test examples to show")
+            raise BadInput(f"images {images}: the model in {folder} is a constellation's; give the"
+                           " number of test examples to show")
         place = next(loaded.parameters()).device
         test = dataset_for(preset, results).to(place).test
         return constellation.write_pictures(out, {"run": loaded}, test, number)
     if not isinstance(loaded, port.ImageAutoencoder | port.PartAutoencoder):
-        raise settings.BadInput(f"the model in {folder} has no capsules of images to show")
+        raise BadInput(f"the model in {folder} has no capsules of images to show")
     config = loaded.config
     split = given_images.read(images, config.channels, config.canvas) if number is None \
         else test_images(preset, results, config, folder)
@@ -82,10 +83,10 @@ def count(images: int | str) -> int | None:
         number = int(images)
     except ValueError:
         if not Path(images).is_file():
-            raise settings.BadInput(f"images {images}: neither a number nor a file that is there") from None
+            raise BadInput(f"images {images}: neither a number nor a file that is there") from None
         return None
     if number < 1:
-        raise settings.BadInput(f"images {number}: give at least 1")
+        raise BadInput(f"images {number}: give at least 1")
     return number
 
 
@@ -95,9 +96,9 @@ def test_images(preset: settings.Preset, results: str | os.PathLike, config: por
     split = dataset_for(preset, results).test
     channels, height, width = split.images.shape[1:]
     if channels != config.channels or max(height, width) > config.canvas:
-        raise settings.BadInput(f"images of {channels}x{height}x{width} do not fit the model in "
-                                f"{folder}: it takes {config.channels} channel(s) on a canvas of "
-                                f"{config.canvas}")
+        raise BadInput(f"images of {channels}x{height}x{width} do not fit the model in "
+                       f"{folder}: it takes {config.channels} channel(s) on a canvas of "
+                       f"{config.canvas}")
     return split
 
 

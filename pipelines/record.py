@@ -19,7 +19,7 @@ import port
 from parity_tests import models
 from pipelines import original, proof
 from pipelines.convert import refuse_nonfinite
-from pipelines.settings import BadInput, unknown
+from pipelines.values import BadInput, unknown
 from port import constellation_data, convert, optim
 from port.config import AnyConfig
 

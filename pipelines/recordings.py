@@ -20,7 +20,7 @@ from parity_tests import models, tolerances
 from parity_tests.models import ModelOutcome
 from pipelines import original, proof
 from pipelines.comparison import Report, Section
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 from port import contents, convert
 from port.complete import same
 from port.config import AnyConfig

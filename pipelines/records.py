@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines import original
 from pipelines.comparison import Report, Row
-from pipelines.settings import BadInput
+from pipelines.values import BadInput
 
 SIDES = ("reference", "port")
 

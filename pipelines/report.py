@@ -14,7 +14,8 @@ import json
 import os
 from pathlib import Path
 
-from pipelines import console, plots, settings
+from pipelines import console, plots, sections, settings
+from pipelines.values import BadInput
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
@@ -46,7 +47,7 @@ CONFUSIONS = (("clean_posterior_kmeans", "posterior presences"),
               ("clean_prior_kmeans", "prior presences"), ("clean_accuracy", "classes given"))
 
 
-def run(wanted: settings.Report, results: str | os.PathLike = settings.RESULTS,
+def run(wanted: sections.Report, results: str | os.PathLike = settings.RESULTS,
         out: str | os.PathLike | None = None) -> Path:
     """Write the page.
 
@@ -68,7 +69,7 @@ def render(template: str, shown: dict) -> str:
         import jinja2
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise settings.BadInput(f"the report needs {error.name}; install it") from None
+        raise BadInput(f"the report needs {error.name}; install it") from None
     loader = jinja2.FileSystemLoader(TEMPLATES)
     engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,
                                 lstrip_blocks=True, undefined=jinja2.StrictUndefined)
@@ -86,7 +87,7 @@ def write(out: Path, page: str) -> Path:
     return out
 
 
-def gather(wanted: settings.Report, results: Path) -> dict:
+def gather(wanted: sections.Report, results: Path) -> dict:
     """Everything the template shows, from the files of the stages."""
     train = settings.folder_of("train", wanted.preset, wanted.seed, results)
     evaluated = settings.folder_of("evaluate", wanted.preset, wanted.seed, results)
@@ -127,7 +128,7 @@ def read(path: Path) -> dict:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise settings.BadInput(f"{path} is no JSON file: {error}") from None
+        raise BadInput(f"{path} is no JSON file: {error}") from None
 
 
 def accuracies(metrics: dict) -> dict:
@@ -280,8 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.presets:
             path = paper_report.run(given.presets, given.results)
         else:
-            section = settings.load_params(given.params).get("report") or {}
-            path = run(settings.build(settings.Report, section, "report"), given.results)
+            path = run(sections.section(sections.Report, "report", given.params), given.results)
         print(f"Report: {path}")
     return console.exit_code(work)
 

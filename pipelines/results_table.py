@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipelines import console, paper, settings
 from pipelines.aggregate import read
+from pipelines.values import BadInput
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
@@ -114,9 +115,9 @@ def put_into(path: Path, table: str) -> None:
         before, rest = text.split(BEGIN)
         _, after = rest.split(END)
     except OSError as error:
-        raise settings.BadInput(f"cannot read {path}: {error.strerror}") from None
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
-        raise settings.BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
+        raise BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
     os.replace(temporary, path)

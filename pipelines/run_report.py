@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from pipelines import differences, plots, report, settings
+from pipelines.values import BadInput
 
 WORDS = {name: words for name, words, _ in report.ROWS} | {
     "rec_ll": "reconstruction log-likelihood, nats", "log_prob": "object log-likelihood, nats",
@@ -34,7 +35,7 @@ def run(folders: list[str | os.PathLike], results: str | os.PathLike = settings.
     for folder in folders:
         kind, content = differences.load(folder)
         if kind != "run":
-            raise settings.BadInput(f"{folder} is a {kind}; give folders of runs, or --diff A B")
+            raise BadInput(f"{folder} is a {kind}; give folders of runs, or --diff A B")
         found.append(content)
     page = report.render("runs.html", gather(found))
     return report.write(Path(out or Path(results) / "runs.html"), page)

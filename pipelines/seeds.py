@@ -22,6 +22,7 @@ import torch
 
 from pipelines import console, settings
 from pipelines import train as stage
+from pipelines.values import BadInput, CheckFailed
 from port import distributed, ensemble, train
 
 
@@ -35,10 +36,10 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
         Interrupted: stopped by a signal; the states are saved.
     """
     if len(set(seeds)) < len(seeds):
-        raise settings.BadInput(f"--seeds: one is given twice in {seeds}")
+        raise BadInput(f"--seeds: one is given twice in {seeds}")
     if distributed.launched_size() > 1:
-        raise settings.BadInput("--seeds and torchrun do not go together; give each seed its own "
-                                "torchrun, or leave torchrun out")
+        raise BadInput("--seeds and torchrun do not go together; give each seed its own "
+                       "torchrun, or leave torchrun out")
     wanted, place = stage.check(stage.without_epochs(preset), seeds[0], device)
     # Once, before the processes look for it.
     preset = stage.counted(preset, stage.dataset_for(preset, results))
@@ -56,7 +57,7 @@ def parse(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise settings.BadInput(f"--seeds {text}: write whole numbers with commas, as in 0,1,2") \
+        raise BadInput(f"--seeds {text}: write whole numbers with commas, as in 0,1,2") \
             from None
 
 
@@ -104,7 +105,7 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
         raise train.Interrupted(stop[0])
     failed = {seed: code for seed, code in codes.items() if code}
     if failed:
-        raise settings.CheckFailed("; ".join(f"seed {s} ended with {c}" for s, c in failed.items()))
+        raise CheckFailed("; ".join(f"seed {s} ended with {c}" for s, c in failed.items()))
     return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
 
 

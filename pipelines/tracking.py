@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipelines.settings import WANDB, BadInput, unknown
+from pipelines.settings import WANDB
+from pipelines.values import BadInput, unknown
 
 Log = Callable[[dict[str, float]], None]
 

@@ -27,6 +27,7 @@ import torch
 import port
 from pipelines import console, continued, environment, parts, settings, tracking
 from pipelines.prepare import dataset_for, write_json
+from pipelines.values import BadInput
 from port import data, distributed, kernels, resume, train
 from port.models import family_of
 
@@ -99,8 +100,8 @@ def start_from(model: torch.nn.Module, name: str, seed: int, results: str | os.P
     own = model.state_dict()
     strange = [key for key, value in other.items() if key not in own or own[key].shape != value.shape]
     if strange:
-        raise settings.BadInput(f"train.start_from {name}: {strange[0]} of {folder} does not fit this "
-                                "model")
+        raise BadInput(f"train.start_from {name}: {strange[0]} of {folder} does not fit this "
+                       "model")
     model.load_state_dict(own | other)
     return {"start_from": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()}
 
@@ -151,8 +152,8 @@ def counted(preset: settings.Preset, dataset: data.Dataset) -> settings.Preset:
         epochs = section.pop(name, None)
         if epochs is not None:
             if epochs < 1:
-                raise settings.BadInput(f"train of preset {preset.name}: {name} must be at least 1, not "
-                                        f"{epochs}")
+                raise BadInput(f"train of preset {preset.name}: {name} must be at least 1, not "
+                               f"{epochs}")
             section[key] = math.ceil(epochs * per_epoch)
     return replace(preset, sections=preset.sections | {"train": section})
 
@@ -170,14 +171,14 @@ def check(preset: settings.Preset, seed: int, device: str | None
     wanted, preset_device = preset.train(seed)
     place = environment.choose_device(device or preset_device)
     if wanted.amp != "none" and not family_of(preset.config()).low_precision:
-        raise settings.BadInput(f"train.amp: the layers of model {preset.config().kind} run in float32 "
-                                "only; set it to none")
+        raise BadInput(f"train.amp: the layers of model {preset.config().kind} run in float32 "
+                       "only; set it to none")
     if wanted.capture == "always" and place.type != "cuda":
-        raise settings.BadInput("train.capture: always needs a GPU; set it to auto or never")
+        raise BadInput("train.capture: always needs a GPU; set it to auto or never")
     try:
         distributed.check_divisible(wanted.batch_size, distributed.launched_size())
     except ValueError as error:
-        raise settings.BadInput(str(error)) from None
+        raise BadInput(str(error)) from None
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
     return wanted, place
@@ -211,7 +212,7 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
     try:
         return kernels.describe(model.part_decoder)
     except ValueError as error:
-        raise settings.BadInput(str(error)) from None
+        raise BadInput(str(error)) from None
 
 
 def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: settings.Preset,

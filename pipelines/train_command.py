@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.values import BadInput, load_params
+
 OPTIM = ("tf-rmsprop", "rmsprop", "sgd", "adam", "radam")
 PARTS, OBJECTS, LOG = "Part capsules (PCAE)", "Object capsules (OCAE)", "Logging"
 
@@ -20,8 +22,7 @@ def _complete(names: str):
 
 
 def _presets(incomplete: str) -> list[str]:
-    from pipelines import settings
-    return [name for name in settings.load_params()["presets"] if name.startswith(incomplete)]
+    return [name for name in load_params()["presets"] if name.startswith(incomplete)]
 
 
 def train(
@@ -163,8 +164,8 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     folder = before = None
     if resume:
         if results is not None or config is not None or seeds is not None:
-            raise settings.BadInput("--resume goes on with a numbered run: leave --results, --config and "
-                                    "--seeds out")
+            raise BadInput("--resume goes on with a numbered run: leave --results, --config and "
+                           "--seeds out")
         folder = numbered.latest(run_name)
         chosen = before = numbered.stored(folder)
         stored_seed = numbered.seed_of(folder)
@@ -176,7 +177,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         numbered.refuse_changes(before, chosen, folder)
     elif results is None:
         if "RANK" in os.environ:
-            raise settings.BadInput("with torchrun, name the folder of the results with --results")
+            raise BadInput("with torchrun, name the folder of the results with --results")
         # What can be refused is, before a folder is made.
         parts.named(chosen)
         stage.check(stage.without_epochs(chosen), seed, device)
