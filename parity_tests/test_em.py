@@ -184,11 +184,15 @@ def stress(seed: int, steps: int) -> None:
         optimizer.step()
 
 
-def test_training_never_gives_nan(tier: str) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each seed of the tier, each with a time limit of its own."""
+    if "stress_seed" in metafunc.fixturenames:
+        metafunc.parametrize("stress_seed", range(STRESS[metafunc.config.getoption("--tier")][0]))
+
+
+def test_training_never_gives_nan(stress_seed: int, tier: str) -> None:
     """Seeds × steps of the tier (deep: 20 × 2,000), rates from 0.01 to 1."""
-    seeds, steps = STRESS[tier]
-    for seed in range(seeds):
-        stress(seed, steps)
+    stress(stress_seed, STRESS[tier][1])
 
 
 @pytest.mark.parametrize("name", ["ibm_net_tiny_s261_f64", "gr_net_tiny_s161_f64"])
