@@ -19,9 +19,11 @@ from pipelines import (
     evaluate,
     families,
     results_table,
+    sections,
     settings,
     train,
 )
+from pipelines.values import BadInput, load_params
 from port import augment, constants, data, em_losses, evaluate_classes, models, resume, schedule
 from port import train as loop
 
@@ -36,7 +38,7 @@ TINY = {
                       "model.primary_types=2", "model.primary_atoms=3", "model.class_atoms=4",
                       "model.decoder=[6]"],
     "em_mnist": [*DIGITS, "model.canvas=18", "model.channels=4", "model.types=[2, 3, 3]"]}
-CLASSIFIERS = [name for name, given in settings.load_params(PARAMS)["presets"].items()
+CLASSIFIERS = [name for name, given in load_params(PARAMS)["presets"].items()
                if given["model"].get("model") in families.BENCHES]
 
 
@@ -92,7 +94,7 @@ def test_program_and_sections() -> None:
     (("usps", None, None), "usps")])
 def test_model_and_dataset_name_a_preset(words: tuple, found: str) -> None:
     assert families.preset_of(*words) == found
-    assert found in settings.load_params(PARAMS)["presets"]
+    assert found in load_params(PARAMS)["presets"]
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -292,7 +294,7 @@ def test_on_another_source(results: Path, monkeypatch, capsys) -> None:
     assert folder.parent.name == "em_mnist_on_affnist" and measured["data"] == "affnist_like"
     assert measured["trained_on"] == "digits"
     assert measured["protocols"]["clean"]["final"]["test_images"] == 30
-    with pytest.raises(settings.BadInput, match="affnist has images of 1x18x18, the model of preset "
+    with pytest.raises(BadInput, match="affnist has images of 1x18x18, the model of preset "
                                                 "capsnet_mnist takes 1 channel"):
         evaluate.run(preset("capsnet_mnist"), 0, results, on="affnist")
 
@@ -341,7 +343,7 @@ def test_dimensions(results: Path) -> None:
             changed = capsules.clone()
             changed[0, 3, atom] += 0.1 * (column - 2)
             torch.testing.assert_close(drawn[atom, column], model.decode(changed, keep)[0])
-    folder = capsnet_dimensions.run(preset("capsnet_mnist"), 0, settings.CapsnetDimensions(), results)
+    folder = capsnet_dimensions.run(preset("capsnet_mnist"), 0, sections.CapsnetDimensions(), results)
     measured = read(folder / "metrics.json")
     shown = {int(path.stem.split("_")[1]) for path in (folder / "pictures").glob("class_*.png")}
     assert shown == set(range(10)) - set(measured["never_right"]) and shown
@@ -360,7 +362,7 @@ def test_reconstruction_side_by_side(results: Path, monkeypatch) -> None:
     assert moved and all(key.startswith("decoder") for key in moved), moved
     assert read(results / "train/frozen/0/config.json")["train"]["start_from"] == "capsnet_mnist"
     folder = capsnet_reconstruction.run(preset("capsnet_mnist"), frozen, 0,
-                                        settings.CapsnetReconstruction(n_images=5), results)
+                                        sections.CapsnetReconstruction(n_images=5), results)
     measured = read(folder / "metrics.json")
     seen = measured["models"]
     assert seen["frozen"]["accuracy"] == seen["capsnet_mnist"]["accuracy"]

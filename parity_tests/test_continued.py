@@ -64,6 +64,8 @@ def test_the_run_begins_with_weights_slots_and_step(tmp_path, capsys, monkeypatc
         assert all(torch.equal(first[name], given[name]) for name in given)
         assert any(not torch.equal(seen[STEP + 2][part][name], given[name]) for name in given)
     assert json.loads((left / "metrics.json").read_text())["steps"] == STEP + 4
+    assert json.loads((left / "config.json").read_text())["train"]["continue_from"] == str(folder)
+    assert f"by this project, continue_from {folder}." in (left / "model/README.md").read_text()
 
 
 def test_without_slots_the_optimizer_starts_anew(tmp_path, capsys):
@@ -105,8 +107,10 @@ def test_a_stopped_run_goes_on_when_asked_for_again(tmp_path, monkeypatch, capsy
         patch.setattr(resume.State, "save", stop)
         assert cli.main(command) == 130
     folders = tmp_path / "numbered/digits"
-    assert cli.main([*command, "--seed", "1"]) == 0  # not the one that was stopped
-    (folders / "2").rename(tmp_path / "other")
+    for other in (["--seed", "1"], ["--seeds", "0,1"]):  # not the one that was stopped
+        assert cli.main([*command, *other]) == 0
+        assert not (folders / "1/train/digits/0/metrics.json").exists()
+        (folders / "2").rename(tmp_path / f"other{other[0]}")
     capsys.readouterr()
     assert cli.main(command) == 0
     assert "going on with" in (said := capsys.readouterr().out) and "continuing from step 2" in said

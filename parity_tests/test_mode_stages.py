@@ -81,6 +81,7 @@ def test_frozen_parts_are_those_of_the_given_run(results: Path) -> None:
     for name, value in trained.state_dict().items():
         if name.startswith(parts.SECTIONS):
             assert torch.equal(value, given[name]) and torch.equal(start.state_dict()[name], given[name])
+    assert read(results / "train/ocae/0/config.json")["train"]["parts"] == "pcae"
     moved = "object_decoder.capsule_layer.cpr_static"
     assert not torch.equal(trained.state_dict()[moved], start.state_dict()[moved])
     assert read(results / "evaluate/ocae/0/metrics.json")["protocols"]["clean"]["final"]["posterior_kmeans"]

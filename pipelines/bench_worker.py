@@ -82,14 +82,14 @@ class Port:
         """A whole update, as `scae train` makes it."""
         from dataclasses import replace
 
-        from port import optim, resume, step
+        from port import optimizers, resume, step
         settings = replace(self.preset.train(0)[0], batch_size=self.batch_size,
                            compile=mode == "compiled",
                            capture="always" if mode == "captured" else "never")
         model = self.model()
         batches = self.port.data.Batches(self.data(), self.batch_size, model.config.canvas, 0)
-        optimizer = optim.RMSProp(model.named_parameters(), lr=settings.lr,
-                                  epsilon=optim.rmsprop_epsilon(self.batch_size))
+        optimizer = optimizers.make(model.named_parameters(), settings.optimizer, self.batch_size,
+                                    settings.momentum, settings.weight_decay, settings.lr_factors)
         state = resume.State(model, optimizer, batches, self.torch.Generator(self.device).manual_seed(0))
         update = step.Step(state, settings)
         index = self.torch.arange(self.batch_size, device=self.device)

@@ -6,42 +6,19 @@ from any other. What the original did not save starts anew: the order of the ima
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
-from pipelines import original, settings
+from pipelines import given_weights, original
 from pipelines.values import BadInput
 from port import checkpoint, optim, optim_adam, train
 
 NEEDED = {"ms": ("tf-rmsprop", optim.RMSProp), "m": ("tf-adam", optim_adam.Adam)}
 
 
-def named(preset: settings.Preset) -> Path | None:
-    """The converted folder a preset goes on from, if any."""
-    given = preset.sections["train"].get("continue_from")
-    return Path(given) if given else None
-
-
-def digest(folder: Path) -> str:
-    """Of its weights and slots, which are part of what decides the run.
-
-    Raises:
-        BadInput: there is no model.
-    """
-    if not (folder / "model.safetensors").is_file():
-        raise BadInput(f"train.continue_from: {folder} holds no model.safetensors; give the "
-                       "folder that scae convert wrote")
-    found = hashlib.sha256()
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        if (folder / name).is_file():
-            found.update((folder / name).read_bytes())
-    return found.hexdigest()[:16]
-
-
-def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings, checkpoints: Path) -> int:
-    """Write a run's first checkpoint from a converted folder; returns its step.
+def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings, checkpoints: Path) -> None:
+    """Write a run's first checkpoint from a converted folder.
 
     Args:
         folder: as `scae convert` writes it; without slots the optimizer starts anew.
@@ -53,15 +30,7 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     Raises:
         BadInput: another architecture, another optimizer's slots, or no steps left.
     """
-    other = settings.load_model(folder)
-    state, own = other.state_dict(), model.state_dict()
-    strange = [name for name in {**own, **state} if name not in own or name not in state
-               or own[name].shape != state[name].shape]
-    if strange or other.config.kind != model.config.kind:
-        raise BadInput(f"train.continue_from: {folder} is another model than the preset's"
-                       + (f" ({strange[0]} does not fit)" if strange else "")
-                       + "; give the preset the sizes in its config.json")
-    model.load_state_dict(state)
+    given_weights.put_in(model, folder, "continue_from", whole=True)
     run = train.Run(model, dataset, wanted)
     with original.in_words(f"train.continue_from: {folder}"):
         slots, step = checkpoint.load_slots(folder, model)
@@ -82,4 +51,3 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     run.state.save(checkpoints)
     print(f"train: from {folder}, {step:,} steps made before"
           + ("" if slots else "; it has no optimizer slots, which start anew"), flush=True)
-    return step

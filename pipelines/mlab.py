@@ -56,7 +56,7 @@ PLAIN: Mapping[str, Option] = {
     "log_frequency": Option("train", "log_every"),
 }
 NO_USE = {"pcae_lr": ("ccae", "ocae"), "pcae_decoder_lr_coeff": ("ccae", "ocae"), "ocae_lr": ("pcae",)}
-OPTIMIZERS = ("tf-rmsprop", "rmsprop", "sgd", "adam", "radam")
+OPTIMIZERS = ("tf-rmsprop", "rmsprop", "sgd", "adam", "radam")  # those its --pcae-optimizer takes
 SCHEDULERS: Mapping[str, Keys] = {
     "none": {"lr_schedule": "constant"},
     "exp": {"lr_schedule": "exponential", "lr_decay_epochs": 1, "lr_staircase": True},

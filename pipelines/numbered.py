@@ -20,14 +20,14 @@ PARAMS = "params.json"
 MAY_CHANGE = ("epochs", *train.NOT_IDENTITY, "device", "wandb", "wandb_project", "wandb_team", "run_name")
 
 
-def numbers(name: str, root: str | os.PathLike | None = None) -> list[int]:
+def numbers(name: str) -> list[int]:
     """Numbers of the runs of a name, in order."""
-    folder = Path(RUNS if root is None else root) / name
+    folder = RUNS / name
     return sorted(int(path.name) for path in folder.glob("*")
                   if path.name.isdigit() and (path / PARAMS).is_file())
 
 
-def begin(preset: settings.Preset, name: str, root: str | os.PathLike | None = None) -> Path:
+def begin(preset: settings.Preset, name: str) -> Path:
     """A new folder with the next number; two processes never get the same one.
 
     Raises:
@@ -35,10 +35,9 @@ def begin(preset: settings.Preset, name: str, root: str | os.PathLike | None = N
     """
     if not name or name != os.path.basename(name) or name.startswith("."):
         raise BadInput(f"run name {name!r}: give a plain word, it names a folder in {RUNS}")
-    root = Path(RUNS if root is None else root) / name
-    number = max(numbers(name, root.parent), default=0) + 1
+    number = max(numbers(name), default=0) + 1
     while True:
-        folder = root / str(number)
+        folder = RUNS / name / str(number)
         try:
             folder.mkdir(parents=True)
             break
@@ -51,26 +50,24 @@ def begin(preset: settings.Preset, name: str, root: str | os.PathLike | None = N
     return folder
 
 
-def latest(name: str, root: str | os.PathLike | None = None) -> Path:
+def latest(name: str) -> Path:
     """The newest run of a name.
 
     Raises:
         BadInput: there is none.
     """
-    found = numbers(name, root)
-    place = Path(RUNS if root is None else root) / name
+    found, place = numbers(name), RUNS / name
     if not found:
         raise BadInput(f"--resume: no run in {place}; start one without --resume")
     return place / str(found[-1])
 
 
-def unfinished(preset: settings.Preset, name: str, seed: int, root: str | os.PathLike | None = None
-               ) -> Path | None:
+def unfinished(preset: settings.Preset, name: str, seed: int) -> Path | None:
     """The latest run of a name, if it was stopped and is this very preset with this seed."""
-    found = numbers(name, root)
+    found = numbers(name)
     if not found:
         return None
-    folder = Path(RUNS if root is None else root) / name / str(found[-1])
+    folder = RUNS / name / str(found[-1])
     stored_seed = seed_of(folder)  # None: stopped before its first checkpoint, so there is nothing to keep
     if stored_seed != seed or (folder / "train" / preset.name / str(seed) / "metrics.json").exists():
         return None

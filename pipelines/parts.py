@@ -6,7 +6,6 @@ model. A preset of kind `ocae` needs it; any other image model starts from those
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 import port
-from pipelines import pictures, sections, settings
+from pipelines import given_weights, pictures, sections, settings
 from pipelines.values import BadInput
 from port import data, evaluate_parts, preprocess
 from port.evaluate import logistic_probe
@@ -35,11 +34,9 @@ def build(preset: settings.Preset, seed: int, results: str | os.PathLike
     model = port.build(preset.config(), seed)
     if not given:
         return model, ""
-    folder = Path(given) if os.sep in str(given) else (
-        settings.folder_of("train", str(given), seed, results) / "model")
+    folder = given_weights.model_folder(given, seed, results)
     copy(settings.load_model(folder), model, str(folder))
-    weights = (folder / "model.safetensors").read_bytes()
-    return model, hashlib.sha256(weights).hexdigest()[:16]
+    return model, given_weights.digest(folder, "parts")
 
 
 def named(preset: settings.Preset) -> str | None:

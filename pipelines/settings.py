@@ -21,8 +21,7 @@ PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
 # Keys of section `train` that are no settings of the loop, with their types: who follows it, where
-# weights come from (`start_from`, `pipelines.parts`, `pipelines.continued`), lengths in epochs
-# (`pipelines.train.counted`).
+# weights come from (`pipelines.given_weights`), lengths in epochs (`pipelines.train.counted`).
 BESIDE_LOOP = {"wandb": "str", "wandb_project": "str", "wandb_team": "str", "run_name": "str",
                "start_from": "str", "parts": "str", "continue_from": "str", "epochs": "int",
                "lr_decay_epochs": "int"}
@@ -67,11 +66,6 @@ class Preset:
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
         return build(train.Settings, section | {"seed": seed}, where, extra=TRAIN_EXTRAS), device
-
-    def start_from(self) -> str | None:
-        """The preset whose trained weights of the same seed training starts from, if any."""
-        return typed(self.sections["train"].get("start_from"), "str | None",
-                      f"train of preset {self.name}: start_from")
 
     def wandb(self) -> str:
         """Whether Weights & Biases follows the training: none, offline or online."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import math
 import os
 import shutil
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, continued, environment, parts, settings, tracking
+from pipelines import console, continued, environment, given_weights, parts, settings, tracking
 from pipelines.prepare import dataset_for, write_json
 from pipelines.values import BadInput
 from port import data, distributed, kernels, resume, train
@@ -54,10 +53,14 @@ class Job:
         wanted, _ = preset.train(seed)
         model, digest = parts.build(preset, seed, results)
         started = {"parts": digest} if digest else {}
-        if preset.start_from():
-            started |= start_from(model, preset.start_from(), seed, results)
-        if continued.named(preset):
-            started["continue_from"] = continued.digest(continued.named(preset))
+        given = given_weights.named(preset)
+        if "start_from" in given:
+            folder = given_weights.model_folder(given["start_from"], seed, results)
+            given_weights.put_in(model, folder, "start_from", whole=False)
+            started["start_from"] = given_weights.digest(folder, "start_from")
+        if "continue_from" in given:
+            started["continue_from"] = given_weights.digest(Path(given["continue_from"]), "continue_from",
+                                                            optimizer=True)
         identity = train.identity(model.config.to_arguments(), asdict(wanted),
                                   preset.sections["prepare"], {"device": device.type}, started)
         return cls(preset, wanted, device, model.to(device),
@@ -66,9 +69,9 @@ class Job:
 
     def begin(self, dataset: data.Dataset) -> None:
         """Go on from a converted checkpoint, where one is named and the run has not begun."""
-        folder = continued.named(self.preset)
+        folder = given_weights.named(self.preset).get("continue_from")
         if folder is not None and not resume.checkpoints(self.checkpoints):
-            continued.plant(folder, self.model, dataset, self.wanted, self.checkpoints)
+            continued.plant(Path(folder), self.model, dataset, self.wanted, self.checkpoints)
 
     def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
         """Where the rows of the history go while the run lasts."""
@@ -84,26 +87,6 @@ class Job:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
               f"{self.folder / 'model'}", flush=True)
-
-
-def start_from(model: torch.nn.Module, name: str, seed: int, results: str | os.PathLike) -> dict:
-    """Give a model the trained weights of another preset; what that does not have keeps its own.
-
-    Returns:
-        The weights' digest, which is part of what decides the run.
-
-    Raises:
-        BadInput: they are not there, or do not fit.
-    """
-    folder = settings.folder_of("train", name, seed, results) / "model"
-    other = settings.load_model(folder).state_dict()
-    own = model.state_dict()
-    strange = [key for key, value in other.items() if key not in own or own[key].shape != value.shape]
-    if strange:
-        raise BadInput(f"train.start_from {name}: {strange[0]} of {folder} does not fit this "
-                       "model")
-    model.load_state_dict(own | other)
-    return {"start_from": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()}
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
@@ -122,11 +105,10 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         preset = counted(preset, dataset)
         job = Job.make(preset, seed, results, place, runs)
         wanted = job.wanted
-        if world.main:
-            job.begin(dataset)
         if not world.main:
             train.train(job.model, dataset, wanted, job.checkpoints, world=world)
             return job.folder
+        job.begin(dataset)
         print(f"train: {preset.name}, seed {seed}, "
               f"{sum(p.numel() for p in job.model.parameters()):,} parameters, {wanted.steps:,} "
               f"steps of {wanted.batch_size} on {place.type}"
@@ -219,8 +201,8 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
           wanted: train.Settings, device: torch.device, **facts) -> None:
     """Everything a run leaves; `facts` go into the environment file."""
     folder.mkdir(parents=True, exist_ok=True)
-    port.save(model, folder / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained "
-              f"{trained.step:,} steps from scratch by this project.")
+    port.save(model, folder / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
+              f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
     resume.write_tensors(folder / "model", "optimizer",
                          resume.read_slots(model, trained.optimizer))
     columns = list(dict.fromkeys(name for row in trained.history for name in row))
@@ -234,8 +216,7 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
         **{name: value for name, value in trained.history[-1].items()
            if name not in ("step", "seconds")}})
     write_json(folder / "config.json", preset.resolved()
-               | {"train": asdict(wanted) | ({} if preset.start_from() is None else
-                                             {"start_from": preset.start_from()}),
+               | {"train": asdict(wanted) | given_weights.named(preset),
                   "arguments": model.config.to_arguments()})
     write_json(folder / "environment.json", environment.describe(
         device, seed=wanted.seed, **trained.precision,

@@ -181,7 +181,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         # What can be refused is, before a folder is made.
         parts.named(chosen)
         stage.check(stage.without_epochs(chosen), seed, device)
-        folder = numbered.unfinished(chosen, run_name, seed)
+        folder = numbered.unfinished(chosen, run_name, seed) if seeds is None else None
         if folder is None:
             folder = numbered.begin(chosen, run_name)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from port.config_schema import UNSET, ConfigError, ObjDecoder, ObjEncoder, unknown
+from port.config_schema import ConfigError, ObjDecoder, ObjEncoder, as_json, unknown
 from port.quirks import CONSTELLATION_REPAIRS
 
 MODEL = "constellation"
@@ -103,11 +103,7 @@ class ConstellationConfig:
 
     def to_json(self) -> str:
         """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
-        arguments = self.to_arguments()
-        for place in self.unset:
-            section, _, name = place.partition(".")
-            arguments[section][name] = UNSET
-        return json.dumps(arguments, indent=1)
+        return as_json(self.to_arguments(), self.unset)
 
 
 def is_constellation(settings: Mapping[str, Any]) -> bool:

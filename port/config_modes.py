@@ -21,9 +21,8 @@ from port.config_schema import (
     ObjEncoder,
     PartDecoder,
     PartEncoder,
+    Written,
     check_canvas,
-    plain,
-    to_json,
     unknown,
 )
 
@@ -43,7 +42,7 @@ class PartLosses:
 
 
 @dataclass(frozen=True)
-class PartConfig:
+class PartConfig(Written):
     """Part capsules alone: `canvas` pixels a side, `channels` colours, four sections, chosen repairs."""
 
     kind: ClassVar[str] = "pcae"
@@ -64,16 +63,6 @@ class PartConfig:
             raise ConfigError("a part pose has 6 numbers: n_caps_dims "
                               f"{self.part_encoder.n_caps_dims} given")
         check_canvas(self)
-
-    def to_arguments(self) -> dict[str, Any]:
-        """Nested plain dictionary in the original's argument names, as `reference` takes it."""
-        arguments = plain(self)
-        arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
-        return arguments
-
-    def to_json(self) -> str:
-        """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
-        return to_json(self)
 
 
 @dataclass(frozen=True)

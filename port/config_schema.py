@@ -173,8 +173,22 @@ SECTIONS = {"cnn": CNN, "part_encoder": PartEncoder, "part_decoder": PartDecoder
             "obj_encoder": ObjEncoder, "obj_decoder": ObjDecoder, "autoencoder": Autoencoder}
 
 
+class Written:
+    """How a configuration with part capsules is written down."""
+
+    def to_arguments(self) -> dict[str, Any]:
+        """Nested plain dictionary in the original's argument names, as `reference` takes it."""
+        arguments = plain(self)
+        arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
+        return arguments
+
+    def to_json(self) -> str:
+        """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
+        return to_json(self)
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(Written):
     """The image model: `canvas` pixels a side, `channels` colours, six sections, chosen repairs.
 
     `unset` names the settings (as `section.name`) of a converted checkpoint that neither it nor its
@@ -219,17 +233,6 @@ class Config:
         """Whether the object encoder sees templates; an MLP gets none, as the original would call it."""
         return self.autoencoder.feed_templates and self.autoencoder.object_encoder == "set_transformer"
 
-    def to_arguments(self) -> dict[str, Any]:
-        """Nested plain dictionary in the original's argument names, as `reference` takes it."""
-        arguments = plain(self)
-        arguments["part_decoder"]["output_size"] = [self.canvas, self.canvas]
-        return arguments
-
-    def to_json(self) -> str:
-        """The configuration as JSON, unset settings as "unset"; `from_arguments` reads it back."""
-        return to_json(self)
-
-
 def plain(config: Any, whole: bool = False) -> dict[str, Any]:
     """Nested plain arguments of an image model; what the original does not have only where used.
 
@@ -250,8 +253,12 @@ def plain(config: Any, whole: bool = False) -> dict[str, Any]:
 
 def to_json(config: Any, whole: bool = False) -> str:
     """An image model's configuration as JSON, unset settings as "unset"; `whole` as for `plain`."""
-    arguments = plain(config, whole)
-    for place in config.unset:
+    return as_json(plain(config, whole), config.unset)
+
+
+def as_json(arguments: dict[str, Any], unset: tuple[str, ...]) -> str:
+    """Nested arguments as JSON, with "unset" at each `section.name` of `unset`."""
+    for place in unset:
         section, _, name = place.partition(".")
         arguments[section][name] = UNSET
     return json.dumps(arguments, indent=1)

@@ -24,28 +24,26 @@ class Rule:
     Attributes:
         make: builds it from parameter groups, batch size, momentum, weight decay and whether the state
             has to stay on the device.
-        device_rate: whether the learning rate may be a tensor on any device.
         decays: whether it knows weight decay.
     """
 
     make: Callable[[list[dict], int, float, float, bool], torch.optim.Optimizer]
-    device_rate: bool
     decays: bool
 
 
 RULES: Mapping[str, Rule] = {
     "tf-rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: optim.RMSProp(
-        groups, lr=0.0, epsilon=optim.rmsprop_epsilon(batch_size), momentum=momentum), True, False),
+        groups, lr=0.0, epsilon=optim.rmsprop_epsilon(batch_size), momentum=momentum), False),
     "tf-adam": Rule(lambda groups, batch_size, momentum, decay, capturable: optim_adam.Adam(
-        groups, lr=0.0), True, False),
+        groups, lr=0.0), False),
     "rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.RMSprop(
-        groups, lr=0.0, momentum=momentum, weight_decay=decay, capturable=capturable), False, True),
+        groups, lr=0.0, momentum=momentum, weight_decay=decay, capturable=capturable), True),
     "sgd": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.SGD(
-        groups, lr=0.0, momentum=momentum, weight_decay=decay), True, True),
+        groups, lr=0.0, momentum=momentum, weight_decay=decay), True),
     "adam": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.Adam(
-        groups, lr=0.0, weight_decay=decay, capturable=capturable), False, True),
+        groups, lr=0.0, weight_decay=decay, capturable=capturable), True),
     "radam": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.RAdam(
-        groups, lr=0.0, weight_decay=decay, capturable=capturable), False, True),
+        groups, lr=0.0, weight_decay=decay, capturable=capturable), True),
 }
 
 
@@ -64,7 +62,7 @@ def make(parameters: Parameters, rule: str = "tf-rmsprop", batch_size: int = 128
             counts, 1 without one.
 
     Returns:
-        An optimizer whose groups have a `factor`; the rate is set by `set_rate`.
+        An optimizer whose groups have a `factor`; the rate, 0 until then, is set by `Rate`.
 
     Raises:
         ValueError: an unknown rule, weight decay where the rule has none, or a prefix that fits no
@@ -78,7 +76,7 @@ def make(parameters: Parameters, rule: str = "tf-rmsprop", batch_size: int = 128
     groups = grouped(named, factors or {})
     on_gpu = any(parameter.is_cuda for _, parameter in named)
     optimizer = RULES[rule].make(groups, batch_size, momentum, weight_decay, on_gpu)
-    if rule not in ("tf-rmsprop", "tf-adam"):
+    if not optimizer.state:  # our own rules make theirs at once
         _materialise(optimizer)
     return optimizer
 
