@@ -120,21 +120,22 @@ def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     expected |= {f"{stage}@{preset}" for stage in ("prepare", "aggregate") for preset in presets}
     expected |= {f"affnist@{preset}-{seed}" for preset in matrix["affnist"] for seed in seeds}
     expected |= {f"aggregate_affnist@{preset}" for preset in matrix["affnist"]}
-    expected |= {f"{stage}_digits@{seed}" for stage in ("train", "evaluate")
+    expected |= {f"{stage}_digits@digits-{seed}" for stage in ("train", "evaluate")
                  for seed in matrix["more_digits_seeds"]}
     expected |= {f"{stage}_constellation@{preset}-{seed}" for stage in ("train", "evaluate")
                  for preset in matrix["constellations"] for seed in seeds}
     expected |= {f"prepare_constellation@{preset}" for preset in matrix["constellations"]}
     expected |= {f"{stage}_modes@{preset}-{seed}" for stage in ("train", "evaluate")
                  for preset in matrix["modes"] for seed in matrix["mode_seeds"]}
-    expected |= {f"{stage}_ocae@{seed}" for stage in ("train", "evaluate") for seed in matrix["mode_seeds"]}
+    expected |= {f"{stage}_ocae@ocae-{seed}" for stage in ("train", "evaluate")
+                 for seed in matrix["mode_seeds"]}
     expected |= {f"prepare_modes@{preset}" for preset in matrix["all_modes"]}
     ablation = load_params(REPOSITORY / "params.yaml")["ablation"]
     expected |= {f"ablation@{row}-{seed}" for row in ablation["rows"] for seed in ablation["seeds"]}
     expected |= {f"capsnet_dimensions@{preset}" for preset in matrix["capsnet_dimensions"]}
     expected |= {f"capsnet_{stage}@{preset}" for stage in ("classification", "reconstruction")
                  for preset in matrix["capsnet_experiments"]}
-    assert names == expected | {"aggregate_digits", "ablation_table", "report"}
+    assert names == expected | {"aggregate_digits@digits", "ablation_table", "report"}
     known = load_params(REPOSITORY / "params.yaml")["presets"]
     assert set(presets) <= set(known) and set(matrix["affnist"]) <= set(presets)
     assert set(matrix["constellations"]) <= set(known) - set(presets)
@@ -146,13 +147,13 @@ def test_stages_depend_on_their_own_preset_only(index, matrix) -> None:
     seeds = matrix["seeds"]
     own = {"prepare@usps"} | {f"{stage}@usps-{seed}" for stage in ("train", "evaluate") for seed in seeds}
     assert upstream(index, "aggregate@usps") == own
-    assert upstream(index, "evaluate_ocae@1") == {
-        "prepare_modes@pcae", "prepare_modes@ocae", "train_modes@pcae-1", "train_ocae@1"}
+    assert upstream(index, "evaluate_ocae@ocae-1") == {
+        "prepare_modes@pcae", "prepare_modes@ocae", "train_modes@pcae-1", "train_ocae@ocae-1"}
     assert upstream(index, "aggregate_affnist@mnist") == {"prepare@mnist"} | {
         f"{stage}@mnist-{seed}" for stage in ("train", "affnist") for seed in seeds}
-    more = {f"{stage}_digits@{seed}" for stage in ("train", "evaluate")
+    more = {f"{stage}_digits@digits-{seed}" for stage in ("train", "evaluate")
             for seed in matrix["more_digits_seeds"]}
-    assert upstream(index, "aggregate_digits") == {"prepare", "train", "evaluate"} | more
+    assert upstream(index, "aggregate_digits@digits") == {"prepare", "train", "evaluate"} | more
     assert {f"aggregate@{preset}" for preset in matrix["presets"]} <= upstream(index, "report")
 
 
