@@ -188,6 +188,7 @@ _ZEROS = Case({"numerator": np.array([0.0, 1.0, -1.0, 3.0]),
                "denominator": np.array([0.0, 0.0, -0.0, -2.0])})
 ROWS = (
     OpCase("em_settings.check_choices", tested_by="test_em.py"),
+    OpCase("em_settings.check_numbers", tested_by="test_em.py"),
     OpCase("em_settings.preset", tested_by="test_em.py"),
     OpCase("em_routing.inverse_temperature", Recipe(_with_routing("inverse_temperature")), _temperature,
            exact=True),

@@ -72,6 +72,15 @@ def test_presets(name: str) -> None:
     ({"model": "em", "types": "many"}, "types: expected tuple"),
     ({"model": "em", "routing": 3}, "routing: expected keys and values"),
     ({"model": "em", "margin": "linea"}, "margin must be one of"),
+    ({"model": "em", "strides": [0, 1]}, "strides must be at least 1, not 0"),
+    ({"model": "em", "types": [4, 0, 6]}, "types must be at least 1, not 0"),
+    ({"model": "em", "routing.mass_epsilon": -1.0}, "mass_epsilon must be at least 0, not -1.0"),
+    ({"model": "em", "final_lambda": float("nan")}, "final_lambda must be at least 0, not nan"),
+    ({"model": "em", "momentum": 1.0}, "momentum must be below 1"),
+    ({"model": "capsnet", "primary_stride": 0}, "primary_stride: 0 is not at least 1"),
+    ({"model": "capsnet", "kernel": 0}, "kernel: 0 is not at least 1"),
+    ({"model": "capsnet", "decoder": [8, 0]}, "a layer's width must be at least 1"),
+    ({"model": "capsnet", "squash_epsilon": -1.0}, "squash_epsilon: -1.0 is not a number from 0"),
     ({"model": "capsnett"}, "did you mean 'capsnet'")])
 def test_a_wrong_setting_is_one_message(flat: dict, says: str) -> None:
     with pytest.raises(port.ConfigError, match=says):

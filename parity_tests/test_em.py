@@ -36,6 +36,8 @@ def test_settings_are_one_text() -> None:
 @pytest.mark.parametrize(("change", "message"), [
     ({"reduction": "max"}, "reduction must be one of sum, mean"),
     ({"conv_padding": "same"}, "conv_padding must be one of VALID, SAME"),
+    ({"classes": 0}, "classes must be at least 1, not 0"),
+    ({"kernel": 3}, "no setting 'kernel'; there are image_channels, channels"),
     ({"strides": (2,)}, "3 capsule types need 2 kernels and strides, not 2 and 1"),
     ({"coordinates": "row", "padding": "SAME"}, "use 'column'")])
 def test_refused_settings(side: str, change: dict, message: str) -> None:

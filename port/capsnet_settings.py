@@ -6,6 +6,7 @@ The twin file in the other package is the same text: no framework is involved.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class Settings:
             `fan_in`: truncated normals 1/sqrt(fan_in), class weights 0.01 normal, biases 0.
 
     Raises:
-        ValueError: a value that is not allowed, or a canvas too small for the convolutions.
+        ValueError: a value that is not allowed, a size below 1, or a canvas too small for the convolutions.
     """
 
     canvas: int = 28
@@ -72,6 +73,14 @@ class Settings:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} is not at least 1")
+        if min(self.decoder, default=1) < 1:
+            raise ValueError(f"decoder: a layer's width must be at least 1, not {min(self.decoder)}")
+        for name in ("squash_epsilon", "reconstruction_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: {getattr(self, name)} is not a number from 0 up")
         if not 1 <= self.iterations <= 5:
             raise ValueError(f"iterations: {self.iterations} is not between 1 and 5")
         if self.reconstruction == "frozen" and not self.decoder:
@@ -99,6 +108,8 @@ class Settings:
 
 CHOICES = {"routing_gradient": ("all", "last"), "margin": ("sum", "mean"),
            "reconstruction": ("joint", "frozen"), "initial": ("official", "fan_in")}
+SIZES = ("canvas", "channels", "conv1_channels", "kernel", "conv1_stride", "primary_stride",
+         "primary_types", "primary_atoms", "classes", "class_atoms")
 
 # The published network; the authors' program; XifengGuo/CapsNet-Pytorch.
 PRESETS: dict[str, dict[str, Any]] = {

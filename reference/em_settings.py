@@ -6,6 +6,8 @@ authors' program, IBM's program and the paper differ is one setting here.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass, replace
 
 # What each named setting may be; the first value is the paper's.
@@ -32,6 +34,19 @@ def check_choices(settings: object) -> None:
         value = getattr(settings, name, allowed[0])
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def check_numbers(settings: object, names: tuple[str, ...], least: float) -> None:
+    """Refuse a number, or one of several, below `least` or not finite.
+
+    Raises:
+        ValueError: names the setting, its value and the least.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if not least <= number < math.inf:
+                raise ValueError(f"{name} must be at least {least}, not {number}")
 
 
 @dataclass(frozen=True)
@@ -74,8 +89,12 @@ class Routing:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, not {self.iterations}")
+        check_numbers(self, ("iterations",), 1)
+        check_numbers(self, ("final_lambda", "initial_epsilon", "mass_epsilon", "log_epsilon",
+                             "momentum"), 0)
+        if self.momentum >= 1:
+            raise ValueError(f"momentum must be below 1, not {self.momentum}: nothing of the votes would "
+                             "reach the mean")
         if not self.variance_floor > 0:
             raise ValueError(f"variance_floor must be above 0, not {self.variance_floor}: the variance of "
                              "a parent with one child is the floor alone")
@@ -146,6 +165,9 @@ class Network:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_numbers(self, ("image_channels", "channels", "types", "kernels", "strides", "classes",
+                             "conv_kernel", "conv_stride"), 1)
+        check_numbers(self, ("primary_stddev", "vote_stddev", "class_stddev", "decay"), 0)
         if self.conv_padding not in CHOICES["padding"]:
             raise ValueError(f"conv_padding must be one of {', '.join(CHOICES['padding'])}, not "
                              f"{self.conv_padding!r}")
@@ -187,11 +209,15 @@ def preset(name: str, **changes: object) -> Network:
         changes: settings of `Network` by name.
 
     Raises:
-        ValueError: no such preset, or a value that is not allowed.
+        ValueError: no such preset, no such setting, or a value that is not allowed.
 
     Source: Hinton, Sabour, Frosst 2018; google-research `capsule_em`; IBM
     `matrix-capsules-with-em-routing`.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    known = [field.name for field in dataclasses.fields(Network)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise ValueError(f"no setting {unknown[0]!r}; there are {', '.join(known)}")
     return replace(PRESETS[name], **changes)
