@@ -6,14 +6,17 @@ gradients come out in the recorded layout too.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from parity_tests.goldens_routing import RoutingRecord
-from parity_tests.sides import Arrays, Recipe
+from parity_tests.sides import Arrays, Recipe, broadcast, permute, reshape
 
 POSE = 16
 X = dict[str, Any]
@@ -39,30 +42,6 @@ class Adapted:
             return None
         return {f"{self.recipe.scope}/{name.removeprefix(self.scope).removesuffix('_1')}": value
                 for name, value in recorded.items()}
-
-
-def permute(lib: Any, x: Any, *order: int) -> Any:
-    """Axes in another order, on either side."""
-    if lib.side == "port":
-        return x.permute(order)
-    import tensorflow as tf
-    return tf.transpose(x, order)
-
-
-def reshape(lib: Any, x: Any, *shape: int) -> Any:
-    """The same values in another shape, on either side."""
-    if lib.side == "port":
-        return x.reshape(shape)
-    import tensorflow as tf
-    return tf.reshape(x, shape)
-
-
-def broadcast(lib: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    """Repeated along axes of size 1, on either side."""
-    if lib.side == "port":
-        return x.expand(shape)
-    import tensorflow as tf
-    return tf.broadcast_to(x, shape)
 
 
 def _routing(lib: Any, a: dict[str, Any], more: int = 0) -> Any:
@@ -197,9 +176,24 @@ def _build_class(scope: str) -> Callable[..., Any]:
     return build
 
 
+def _votes(lib: Any, m: Any, pose: Any, activation: Any) -> Any:
+    """What a layer's children vote, `[B, P, Q, K, L, I, J, 16]`; its kernel would not hold them."""
+    made, product = [], lib.em_layers.pose_product
+
+    def kept(*arguments: Any) -> Any:
+        made.append(product(*arguments))
+        return made[-1]
+    with mock.patch.object(lib.em_layers, "pose_product", kept), \
+            mock.patch.dict(os.environ, SCAE_KERNELS="off"):
+        m(pose, activation)
+    return made[0]
+
+
 def _run_ibm_conv(lib: Any, x: X, a: dict[str, Any], m: Any) -> X:
-    found = m(x["pose"], x["act"][..., 0])
-    return {"pose": found.pose, "act": found.activation[..., None]}
+    found, votes = m(x["pose"], x["act"][..., 0]), _votes(lib, m, x["pose"], x["act"][..., 0])
+    parents, children = math.prod(votes.shape[:3]), math.prod(votes.shape[3:6])
+    return {"pose": found.pose, "act": found.activation[..., None],
+            "votes": reshape(lib, votes, parents, children, votes.shape[6], POSE)}
 
 
 def _ibm_conv(record: RoutingRecord) -> Adapted:
@@ -207,7 +201,7 @@ def _ibm_conv(record: RoutingRecord) -> Adapted:
     a = record.attributes
     shape = record.variables["n/conv_caps/votes/w"].shape
     return Adapted(
-        Recipe(_run_ibm_conv, ("pose", "act"), build=_build_conv("lyr.conv_caps1"),
+        Recipe(_run_ibm_conv, ("pose", "act", "votes"), build=_build_conv("lyr.conv_caps1"),
                scope="lyr.conv_caps1", torch_scope="capsules.0.", table=table),
         {"types_in": shape[1] // a["kernel"] ** 2, "types_out": shape[2], "kernel": a["kernel"],
          "stride": a["stride"], "routing": _fields(IBM_ROUTING)}, "n/conv_caps/")
@@ -274,15 +268,19 @@ def _official_class_routing(record: RoutingRecord) -> Adapted:
 def _run_official_layer(lib: Any, x: X, a: dict[str, Any], m: Any) -> X:
     pose, act = permute(lib, x["pose"], 0, 3, 4, 1, 2), permute(lib, x["act"][:, :, 0], 0, 2, 3, 1)
     found = m(pose, act)
+    m.routing = _routing(lib, a, 1)  # the next assignment is the one that one more iteration uses
+    after = m(pose, act)
     return {"pose": permute(lib, found.pose, 0, 3, 4, 1, 2),
-            "act": permute(lib, found.activation, 0, 3, 1, 2)}
+            "act": permute(lib, found.activation, 0, 3, 1, 2),
+            "R_next": permute(lib, after.assignment, 0, 5, 6, 1, 2, 3, 4)[:, :, :, None],
+            "votes": permute(lib, _votes(lib, m, pose, act), 0, 5, 6, 7, 1, 2, 3, 4)}
 
 
 def _official_conv(record: RoutingRecord) -> Adapted:
     shape = record.variables["n/conv/weights_1"].shape
     return Adapted(
-        Recipe(_run_official_layer, ("pose", "act"), build=_build_conv("convCaps0"), scope="convCaps0",
-               torch_scope="capsules.0.", table=table),
+        Recipe(_run_official_layer, ("pose", "act", "R_next", "votes"), build=_build_conv("convCaps0"),
+               scope="convCaps0", torch_scope="capsules.0.", table=table),
         {"types_in": shape[0], "types_out": shape[-1] // 4, "kernel": record.attributes["kernel"],
          "stride": record.attributes["stride"],
          "routing": _official_routing(record.attributes, "conv")}, "n/conv/")

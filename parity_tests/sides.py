@@ -255,3 +255,27 @@ def _order(value: np.ndarray, order: int | tuple[int, ...] | None) -> tuple[int,
             return None
         return (*(axis for axis in range(value.ndim) if axis != order), order)
     return order
+
+
+def permute(lib: Any, x: Any, *order: int) -> Any:
+    """Axes in another order, on either side."""
+    if lib.side == "port":
+        return x.permute(order)
+    import tensorflow as tf
+    return tf.transpose(x, order)
+
+
+def reshape(lib: Any, x: Any, *shape: int) -> Any:
+    """The same values in another shape, on either side."""
+    if lib.side == "port":
+        return x.reshape(shape)
+    import tensorflow as tf
+    return tf.reshape(x, shape)
+
+
+def broadcast(lib: Any, x: Any, shape: tuple[int, ...]) -> Any:
+    """Repeated along axes of size 1, on either side."""
+    if lib.side == "port":
+        return x.expand(shape)
+    import tensorflow as tf
+    return tf.broadcast_to(x, shape)

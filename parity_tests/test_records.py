@@ -57,6 +57,25 @@ def test_an_altered_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "net_tiny_s51_f64" in said and "grad/var/capsule2/weights" in said and said.count("\n") == 1
 
 
+@pytest.mark.golden
+@pytest.mark.parametrize(("family", "name", "array"), [
+    ("capsnet", "squash_s12_f64", "out/length"),
+    ("em", "paper_one_child_parent_s309_f64", "out/t1/spread")])
+def test_an_array_that_nothing_compares_is_an_error(family: str, name: str, array: str, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture) -> None:
+    """No array of a known record is passed over: the row fails and names it."""
+    folder = folder_of(family, tmp_path / family)
+    arrays = dict(np.load(folder / f"{name}.npz"))
+    np.savez(folder / f"{name}.npz", **arrays, **{array: np.ones(2)})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["records"] = [entry for entry in manifest["records"] if entry["name"] == name]
+    manifest["records"][0]["keys"][array] = {"shape": [2], "dtype": "float64"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(["verify", "--golden", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert name in said and f"not compared: ['{array.rpartition('/')[2]}']" in said
+
+
 @pytest.mark.parametrize(("change", "says"), [
     (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json"),
     (lambda folder: (folder / "manifest.json").write_text("{}"), "no list of records"),

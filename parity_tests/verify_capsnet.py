@@ -80,23 +80,31 @@ def verify_record(record: RoutingRecord, side: str, dtype: str, largest: dict[st
                 actual = back(outcome.gradients[ours])
             held(record, f"grad/{prefix}{key}", f"{side} {dtype}", actual, expected, named(record),
                  largest.get(key))
-        seen |= further(record, name, side, dtype, outcome)
+        seen |= further(record, name, side, dtype, outcome, planned)
         assert set(recorded.outputs) <= seen, f"not compared: {sorted(set(recorded.outputs) - seen)}"
     return found
 
 
-def further(record: RoutingRecord, group: str, side: str, dtype: str, outcome: Outcome) -> set[str]:
+def further(record: RoutingRecord, group: str, side: str, dtype: str, outcome: Outcome,
+            planned: golden_capsnet.Run) -> set[str]:
     """Outputs that are not simply one of ours: routing's steps, and what a network's steps compare."""
-    if "logits_after" not in record.group(group).outputs:
+    recorded, label = record.group(group), f"{side} {dtype}"
+    if "n_parameters" in recorded.outputs:
+        count = sum(np.size(gradient) for name, gradient in outcome.gradients.items()
+                    if name.startswith("vargrad/"))
+        held(record, "out/n_parameters", label, np.asarray(count), recorded.outputs["n_parameters"],
+             named(record))
+    if "logits_after" not in recorded.outputs:
         return {"losses_over_steps", "n_parameters"}
     iteration = int(group[1:])
-    before = f"t{iteration - 1}"
-    if iteration > 1:  # ours are those of the last iteration, recorded those of the next one
-        for recorded, ours in (("logits_after", "logits"), ("route_next", "coupling")):
-            held(record, f"out/{before}/{recorded}", f"{side} {dtype}", outcome.outputs[ours],
-                 record.group(before).outputs[recorded], named(record))
+    # Ours are those that the last iteration uses, recorded those that the next one would.
+    after = run(side, planned.recipe, planned.inputs, planned.attributes | {"iterations": iteration + 1},
+                dtype)
+    for theirs, ours in (("logits_after", "logits"), ("route_next", "coupling")):
+        held(record, f"out/{group}/{theirs}", label, after.outputs[ours], recorded.outputs[theirs],
+             named(record))
     for later in record.groups[iteration - 1:]:
-        held(record, f"out/{later}/v_all", f"{side} {dtype}", outcome.outputs["capsules"],
+        held(record, f"out/{later}/v_all", label, outcome.outputs["capsules"],
              record.group(later).outputs["v_all"][iteration - 1], named(record))
     return {"logits_after", "route_next", "v_all"}
 
