@@ -161,7 +161,9 @@ def test_large_votes_stay_numbers() -> None:
             assert all(torch.isfinite(value.grad).all() for value in inputs)
 
 
-STRESS = {"smoke": (1, 20), "default": (2, 100), "deep": (20, 2000)}
+# Seeds and steps; a seed gives program and rate, and a tier of two seeds takes two of the highest rates:
+# 5 is the authors' program at 0.1, 6 the paper's at 1, 7 IBM's at 1. The programs' own rate is 0.003.
+STRESS = {"smoke": ((7,), 20), "default": ((5, 6), 100), "deep": (tuple(range(20)), 2000)}
 RATES = (0.01, 0.1, 1.0)
 
 
@@ -189,11 +191,11 @@ def stress(seed: int, steps: int) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each seed of the tier, each with a time limit of its own."""
     if "stress_seed" in metafunc.fixturenames:
-        metafunc.parametrize("stress_seed", range(STRESS[metafunc.config.getoption("--tier")][0]))
+        metafunc.parametrize("stress_seed", STRESS[metafunc.config.getoption("--tier")][0])
 
 
 def test_training_never_gives_nan(stress_seed: int, tier: str) -> None:
-    """Seeds × steps of the tier (deep: 20 × 2,000), rates from 0.01 to 1."""
+    """Seeds × steps of the tier (default 2 × 100 at 0.1 and 1; deep 20 × 2,000 at 0.01 to 1)."""
     stress(stress_seed, STRESS[tier][1])
 
 
