@@ -51,6 +51,12 @@ MUTANTS: tuple[Mutant, ...] = (
            "β_u once in place of once for each of the 16 numbers"),
     Mutant("em-beta-shared", _ROUTING, "cost = scale * charged * (POSE * beta_u",
            "cost = scale * charged * (POSE * beta_u.mean()", "one β_u for all parent types"),
+    Mutant("em-beta-by-position", _ROUTING, "cost = scale * charged * (POSE * beta_u",
+           "cost = scale * charged * (POSE * beta_u * torch.arange(\n"
+           "        1.0, votes.shape[2] + 1.0)[:, None].to(beta_u)",
+           "β_u of its own at each position, not shared"),
+    Mutant("em-beta-missing", _ROUTING, "cost = scale * charged * (POSE * beta_u",
+           "cost = scale * charged * (0.0 * beta_u", "no β_u at all"),
     Mutant("em-beta-a-shared", _ROUTING, "temperature * (beta_a - cost)",
            "temperature * (beta_a.mean() - cost)", "one β_a for all parent types"),
     Mutant("em-mass-scale", _ROUTING, "100.0 * votes.shape[6] / math.prod(votes.shape[3:6])",
