@@ -18,6 +18,7 @@ from pipelines import (
     cli,
     evaluate,
     families,
+    numbered,
     results_table,
     sections,
     settings,
@@ -126,6 +127,20 @@ def test_bad_input_is_one_line(words: tuple[str, ...], says: str, capsys, tmp_pa
     assert cli.main([*words, *files]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_resume_by_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """`--model em --resume` is the latest numbered run of the model's preset; without one it says so."""
+    monkeypatch.chdir(tmp_path)
+    numbered.begin(preset("em_mnist"), "em_mnist")
+    asked = []
+    monkeypatch.setattr(train, "run", lambda chosen, seed, place, *_, **__: asked.append((chosen, place)))
+    assert cli.main(["train", "--model", "em", "--resume"]) == 0
+    (chosen, place), = asked
+    assert chosen.as_params() == preset("em_mnist").as_params()
+    assert place == numbered.RUNS / "em_mnist" / "1"
+    assert cli.main(["train", "--model", "capsnet", "--resume"]) == 2
+    assert "no run in runs/capsnet_mnist; start one without --resume" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- data

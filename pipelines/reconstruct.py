@@ -53,7 +53,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         test = dataset_for(preset, results).to(place).test
         return constellation.write_pictures(out, {"run": loaded}, test, number)
     if not isinstance(loaded, port.ImageAutoencoder | port.PartAutoencoder):
-        raise BadInput(f"the model in {folder} has no capsules of images to show")
+        raise BadInput(f"the model in {folder} is a classifier; `scae evaluate` leaves its pictures in "
+                       "results/evaluate/<preset>/<seed>/pictures")
     config = loaded.config
     split = given_images.read(images, config.channels, config.canvas) if number is None \
         else test_images(preset, results, config, folder)

@@ -157,7 +157,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
 
     given = {name: value for name, value in options.items() if value is not None}
     name = preset or ("mlab" if given.keys() - {"log_run_name"} else "digits")
-    if given.get("model") in mlab.ROUTING and not resume:
+    if given.get("model") in mlab.ROUTING:
         # A program of its own: model and data set name one of its presets.
         name = families.preset_of(preset or "digits", given.pop("model"), given.pop("dataset", None))
     run_name = given.get("log_run_name") or name
