@@ -21,10 +21,9 @@ BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist_coupled", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
             ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
-            ("capsnet_mnist40_on_affnist", "affnist"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
-# The routing ancestors: name of the results → model.
-CLASSIFIERS = {"capsnet_mnist": "capsnet", "em_mnist": "em", "capsnet_mnist40_on_affnist": "capsnet",
-               "em_smallnorb": "em"}
+            ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
+            ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
+CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' names begin
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")
@@ -44,8 +43,8 @@ def rows(results: str | os.PathLike = settings.RESULTS) -> list[dict]:
     shown = []
     for name, data in wanted:
         measured = found.get(name)
-        model = measured.get("model", "scae") if measured else CLASSIFIERS.get(name, "scae")
-        for measure, words in MEASURES if model == "scae" else (("accuracy", "test accuracy"),):
+        classifies = measured.get("model") in CLASSIFIERS if measured else name.startswith(CLASSIFIERS)
+        for measure, words in (("accuracy", "test accuracy"),) if classifies else MEASURES:
             data = measured["data"] if measured else data
             figure = paper.figure(data, measure, measured["preset"] if measured else name.split("_on_")[0])
             ours = None if measured is None else {
@@ -91,8 +90,12 @@ def runs(measured: dict) -> str:
 
 
 def verdicts(ours: dict[str, dict | None]) -> str:
-    """One verdict where both protocols agree, else one each; the reason where there is none."""
-    words = {protocol: row["verdict"] if row["verdict"] != "none" else f"none: {row['reason']}"
+    """One verdict where both protocols agree, else one each; the reason where there is none.
+
+    How far an unfinished run is stands in the column beside it.
+    """
+    words = {protocol: row["verdict"] if row["verdict"] != "none" else
+             f"none: {'unfinished' if row['reason'].startswith('unfinished') else row['reason']}"
              for protocol, row in ours.items() if row}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
