@@ -13,7 +13,7 @@ import torch
 import port
 from parity_tests import runs
 from parity_tests.goldens import REPOSITORY
-from pipelines import cli, given_images, pictures, prepare, reconstruct, settings
+from pipelines import cli, given_images, given_weights, pictures, prepare, reconstruct, settings, values
 from pipelines import train as stage
 from port import data
 
@@ -100,6 +100,28 @@ def test_what_is_no_run_is_named(run: Path, tmp_path: Path) -> None:
         port.load(run).preprocessing(torch.zeros(2, 1, 12, 12))
 
 
+def test_a_numbered_run_leads_to_the_run_in_it(run: Path, tmp_path: Path, capsys) -> None:
+    """runs/digits/1 is enough for every command; with two runs in it both are named."""
+    numbered = tmp_path / "runs" / "digits" / "1"
+    inside = shutil.copytree(run, numbered / "train" / "digits" / "3")
+    assert port.load(numbered).preprocessing == port.load(run).preprocessing
+    assert given_weights.model_folder(str(numbered), 0, "results") == inside / "model"
+    assert given_weights.model_folder(str(inside), 0, "results") == inside / "model"
+    assert given_weights.model_folder(str(inside / "model"), 0, "results") == inside / "model"
+    assert scae("reconstruct", numbered, "--images", 2, "--out", tmp_path / "seen") == 0
+    assert scae("report", "--diff", numbered, inside) == 0
+    assert "measures: the same" in capsys.readouterr().out
+    shutil.copytree(run, numbered / "train" / "digits" / "4")
+    for words in (("reconstruct", numbered), ("report", numbered), ("equivariance", numbered)):
+        assert scae(*words) == 2
+        error = capsys.readouterr().err
+        assert "several runs; name one: " in error and str(inside) in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="several runs"):
+        port.load(numbered)
+    with pytest.raises(values.BadInput, match="several runs"):
+        given_weights.model_folder(str(numbered), 0, "results")
+
+
 def scae(*words: object) -> int:
     return cli.main([str(word) for word in words])
 
@@ -161,6 +183,26 @@ def test_images_of_a_file(run: Path, tmp_path: Path) -> None:
     assert np.array_equal(given_images.read(tmp_path / "f.png", 1, 14).images.numpy()[0, 0], image[0])
     assert given_images.read(tmp_path / "f.png", 3, 14).images.shape == (1, 3, 12, 10)
     assert len(reconstruct.of_run(run, images=str(tmp_path / "e.npz"), out=tmp_path / "seen")) == 7
+
+
+def test_images_of_a_folder(run: Path, tmp_path: Path, capsys) -> None:
+    """Arrays and pictures by name; other files are left alone; an empty one and two sizes are refused."""
+    folder = tmp_path / "some"
+    folder.mkdir()
+    image = np.random.default_rng(1).integers(0, 256, (3, 12, 12), dtype=np.uint8)
+    assert scae("reconstruct", run, "--images", folder) == 2
+    assert "no file .npy, .npz, .png" in capsys.readouterr().err
+    np.save(folder / "b.npy", image[1:])
+    np.save(folder / "a.npy", image[0])
+    (folder / "notes.txt").write_text("x")
+    assert np.array_equal(given_images.read(folder, 1, 14).images.numpy()[:, 0], image)
+    assert scae("reconstruct", run, "--images", folder, "--out", tmp_path / "seen") == 0
+    assert len(json.loads((tmp_path / "seen" / "explained.json").read_text())) == 3
+    np.save(folder / "c.npy", np.zeros((1, 10, 12)))
+    capsys.readouterr()
+    assert scae("reconstruct", run, "--images", folder) == 2
+    error = capsys.readouterr().err
+    assert "c.npy: 10x12 pixels, a.npy has 12x12" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("words", "message"), [

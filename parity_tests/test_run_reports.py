@@ -65,6 +65,20 @@ def test_the_page_of_some_runs(runs, tmp_path) -> None:
     assert "No history.csv in mnist, seed 0" in (tmp_path / "page.html").read_text()
 
 
+def test_only_shares_are_shown_as_shares() -> None:
+    """A squared error or a number of parts is no percentage, and no larger one is bold; counts are out."""
+    measured = {"mse": 0.06, "present_parts": 7.4, "logistic": 0.8, "rec_ll": -380.0, "segmentation": 0.65,
+                "test_examples": 10_000, "test_images": 450}
+    one = {"metrics": {"loss": 1.0}, "evaluated": {"protocols": {"clean": {"final": {
+        name: {"value": value} for name, value in measured.items()}}}}}
+    found = {row["name"]: row for row in run_report.rows([one, one])}
+    shares = [row["values"][0] for row in found.values() if row["share"]]
+    assert sorted(shares) == [0.65, 0.8]
+    assert all((row["best"] is None) != row["share"] for row in found.values())
+    assert found["present parts"]["values"] == [7.4, 7.4] and len(found) == 6
+    assert not {10_000, 450} & {value for row in found.values() for value in row["values"]}
+
+
 def test_two_runs(runs, capsys) -> None:
     assert scae("report", "--diff", *runs) == 0
     printed = capsys.readouterr().out

@@ -58,8 +58,8 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
                 model: Annotated[str | None, typer.Option(
                     metavar="DIR", help="Folder of a model; default: the trained one.")] = None,
                 images: Annotated[str, typer.Option(
-                    metavar="FILE|N", help="How many test images, or a file of images (.npy, .npz, "
-                    ".png, …).")] = "16",
+                    metavar="FILE|DIR|N", help="How many test images, or a file or folder of images "
+                    "(.npy, .npz, .png, …).")] = "16",
                 out: Annotated[str | None, typer.Option(
                     metavar="DIR", help="Folder of the pictures; default: reconstruct/<preset>/<seed> in "
                     "the results.")] = None,

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines import report, settings
 from pipelines.values import BadInput, CheckFailed
+from port import run_folder
 
 MARGINS = ("worst_forward_margin", "worst_gradient_margin")
 PARITY = "parity.json"
@@ -64,6 +65,10 @@ def load(path: str | os.PathLike) -> tuple[str, dict]:
     path = Path(path)
     if path.is_dir() and (path / PARITY).is_file():
         path = path / PARITY
+    try:
+        path = run_folder.located(path)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     if path.is_dir() and (path / "config.json").is_file():
         return "run", read_run(path)
     if path.is_file():
@@ -128,7 +133,7 @@ def between_runs(one: dict, other: dict) -> list[str]:
         lines += [f"{title}:"] + [f"  {name}: {a} -> {b}" for name, (a, b) in changed.items()]
         lines[-1:] = lines[-1:] if changed else [f"{title}: the same"]
     ours, theirs = measures(one), measures(other)
-    lines.append("measures:")
+    lines.append("measures:" if ours != theirs else "measures: the same")
     for name in dict.fromkeys((*ours, *theirs)):
         a, b = ours.get(name), theirs.get(name)
         if a is None or b is None:

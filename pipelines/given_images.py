@@ -1,4 +1,4 @@
-"""Images from a file, as a model takes them: NumPy arrays and pictures."""
+"""Images from a file or a folder, as a model takes them: NumPy arrays and pictures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KEYS = ("images", "image", "test_x")  # of a .npz with several arrays, the first
 
 
 def read(path: str | os.PathLike, channels: int, canvas: int) -> data.Split:
-    """Images of a file, labels 0.
+    """Images of a file or of all such files in a folder, in the order of their names; labels 0.
 
     Args:
         path: `.npy` or `.npz` with uint8 or floats in [0, 1], `[H, W]`, `[N, H, W]`, `[N, C, H, W]` or
-            `[N, H, W, C]`; or one picture.
+            `[N, H, W, C]`; or one picture; or a folder of these, all of one size.
         channels: of the model; a picture is made grey or coloured to fit.
         canvas: side of the model's canvas.
 
@@ -30,6 +30,8 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> data.Split:
         BadInput: no such file, another type or shape, or too large.
     """
     path = Path(path)
+    if path.is_dir():
+        return _folder(path, channels, canvas)
     if path.suffix.lower() in ARRAYS:
         images = _array(path)
     elif path.suffix.lower() in PICTURES:
@@ -54,6 +56,20 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> data.Split:
                        f"canvas of {canvas}; make them smaller")
     return data.Split(torch.from_numpy(np.array(images, order="C")),
                       torch.zeros(len(images), dtype=torch.int64))
+
+
+def _folder(path: Path, channels: int, canvas: int) -> data.Split:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (*ARRAYS, *PICTURES))
+    if not files:
+        raise BadInput(f"images {path}: no file {', '.join((*ARRAYS, *PICTURES))} in this folder")
+    each = [read(file, channels, canvas) for file in files]
+    for file, split in zip(files, each, strict=True):
+        if split.images.shape[1:] != each[0].images.shape[1:]:
+            sizes = ("x".join(map(str, one.images.shape[2:])) for one in (split, each[0]))
+            raise BadInput(f"images {file}: {next(sizes)} pixels, {files[0].name} has {next(sizes)}; "
+                           "give a folder of one size")
+    return data.Split(torch.cat([split.images for split in each]),
+                      torch.cat([split.labels for split in each]))
 
 
 def _array(path: Path) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 
 from pipelines import settings
 from pipelines.values import BadInput
+from port import run_folder
 
 KEYS = ("start_from", "parts", "continue_from")
 FILES = ("model.safetensors", "optimizer.safetensors")
@@ -33,8 +34,14 @@ def in_words(preset: settings.Preset) -> str:
 
 
 def model_folder(name: str, seed: int, results: str | os.PathLike) -> Path:
-    """Where a name leads: a path as it is, a preset to the model of its run with the same seed."""
-    return Path(name) if os.sep in name else settings.folder_of("train", name, seed, results) / "model"
+    """Where a name leads: a path to the model there, a preset to that of its run with the same seed."""
+    if os.sep not in name:
+        return settings.folder_of("train", name, seed, results) / "model"
+    try:
+        folder = run_folder.located(name)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return folder / run_folder.MODEL if run_folder.is_run(folder) else folder
 
 
 def digest(folder: Path, key: str, optimizer: bool = False) -> str:

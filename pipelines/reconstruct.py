@@ -34,7 +34,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         seed: of the run, and of the shifts.
         results: folder of the results.
         model: a folder with a model, or a run's; None is the trained model of this preset and seed.
-        images: how many test images, or a file of images (`pipelines.given_images`).
+        images: how many test images, or a file or folder of them (`pipelines.given_images`).
         device: auto, cpu or cuda.
         out: folder of the pictures; None is results/reconstruct/<preset>/<seed>.
 
@@ -75,16 +75,17 @@ def of_run(folder: str | os.PathLike, results: str | os.PathLike = settings.RESU
 
 
 def count(images: int | str) -> int | None:
-    """A number of test images, or None where a file is named.
+    """A number of test images, or None where a file or folder is named.
 
     Raises:
-        BadInput: a number below 1, or neither a number nor a file that is there.
+        BadInput: a number below 1, or neither a number nor a file or folder that is there.
     """
     try:
         number = int(images)
     except ValueError:
-        if not Path(images).is_file():
-            raise BadInput(f"images {images}: neither a number nor a file that is there") from None
+        if not Path(images).exists():
+            raise BadInput(f"images {images}: neither a number nor a file or folder that is there") \
+                from None
         return None
     if number < 1:
         raise BadInput(f"images {number}: give at least 1")
@@ -107,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = console.stage_parser("reconstruct", __doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", help="folder of a run; it says preset and seed")
     parser.add_argument("--model", help="folder of a model; default: the preset's trained one")
-    parser.add_argument("--images", default=IMAGES, help="how many test images, or a file of images")
+    parser.add_argument("--images", default=IMAGES, help="how many test images, or a file or folder")
     parser.add_argument("--out", help="folder of the pictures")
     given = parser.parse_args(arguments)
 

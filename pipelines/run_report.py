@@ -16,7 +16,11 @@ from pipelines.values import BadInput
 
 WORDS = {name: words for name, words, _ in report.ROWS} | {
     "rec_ll": "reconstruction log-likelihood, nats", "log_prob": "object log-likelihood, nats",
-    "segmentation": "segmentation"}
+    "segmentation": "segmentation", "mse": "squared error of the mean picture",
+    "logistic": "logistic probe, poses and presences", "accuracy": "test accuracy"}
+# What is a share of test images or points; everything else of an evaluation is a number.
+SHARES = {name for name, _, _ in report.ROWS} | {"segmentation", "logistic", "accuracy"}
+COUNTS = ("test_images", "fit_images", "test_examples")
 
 
 def run(folders: list[str | os.PathLike], results: str | os.PathLike = settings.RESULTS,
@@ -70,9 +74,9 @@ def rows(found: list[dict]) -> list[dict]:
     for name in dict.fromkeys(name for one in each for name in one):
         group, _, measure = name.partition(".")
         values = [one.get(name) for one in each]
-        share = group != "train" and measure not in ("rec_ll", "log_prob", "test_images", "fit_images")
-        if measure in ("test_images", "fit_images"):
+        if measure in COUNTS:
             continue
+        share = group != "train" and measure in SHARES
         best = max((v for v in values if v is not None), default=None) if share else None
         shown.append({"group": group, "name": WORDS.get(measure, measure.replace("_", " ")),
                       "values": values, "share": share, "best": best})

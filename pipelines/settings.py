@@ -137,9 +137,10 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
     """Preset and seed of a run, from the config.json in its folder alone.
 
     Raises:
-        BadInput: it is no run's folder.
+        BadInput: it is no run's folder, nor one that holds a single run.
     """
     try:
+        folder = port.run_folder.located(folder)
         found = port.run_folder.settings_of(folder)
     except ValueError as error:
         raise BadInput(str(error)) from None
@@ -174,7 +175,10 @@ def load_model(folder: str | os.PathLike):
     Raises:
         BadInput: no model there, or it cannot be read.
     """
-    folder = Path(folder)
+    try:
+        folder = port.run_folder.located(folder)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     inside = folder / port.run_folder.MODEL if port.run_folder.is_run(folder) else folder
     if not all((inside / name).exists() for name in ("config.json", "model.safetensors")):
         raise BadInput(f"no model in {folder}; run the train stage first, or name a folder with "

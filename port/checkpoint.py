@@ -91,19 +91,20 @@ def load(folder: str | Path) -> Model:
     """A model from its folder, in eval mode, with the `preprocessing` of its data.
 
     Args:
-        folder: as `save` writes it, or a run's, with the model in its folder `model`. A run tells the
-            data source and shifts too (`port.run_folder.Preprocessing`).
+        folder: as `save` writes it, or a run's, with the model in its folder `model`, or one that holds
+            a single run. A run tells the data source and shifts too (`port.run_folder.Preprocessing`).
 
     Raises:
         CheckpointError: a file is missing or damaged, or weights and configuration differ.
     """
-    folder, settings = Path(folder), None
-    if run_folder.is_run(folder):
-        try:
+    settings = None
+    try:
+        folder = run_folder.located(folder)
+        if run_folder.is_run(folder):
             settings = run_folder.settings_of(folder)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        folder = folder / run_folder.MODEL
+            folder = folder / run_folder.MODEL
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}; expected a folder of port.save, or a run's")

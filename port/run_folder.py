@@ -1,6 +1,7 @@
 """A run as a folder: the model it left in `model/`, and what its config.json says about the data.
 
-`port.load` takes such a folder as it is; nothing else has to be known about the run.
+`port.load` takes such a folder as it is; nothing else has to be known about the run. The folder of a
+numbered run, which holds it, will do too.
 """
 
 from __future__ import annotations
@@ -94,6 +95,21 @@ def is_run(folder: str | Path) -> bool:
     """Whether a folder is a run's: its model lies one level below."""
     folder = Path(folder)
     return not (folder / "model.safetensors").is_file() and (folder / MODEL).is_dir()
+
+
+def located(folder: str | Path) -> Path:
+    """The run that a path leads to: itself, or the only one of a results folder, such as runs/digits/1.
+
+    Raises:
+        DataError: there are several.
+    """
+    folder = Path(folder)
+    if is_run(folder) or (folder / "config.json").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("train/*/*/config.json"))
+    if len(found) > 1:
+        raise data.DataError(f"{folder} holds several runs; name one: {', '.join(map(str, found))}")
+    return found[0] if found else folder
 
 
 def settings_of(folder: str | Path) -> dict[str, Any]:
