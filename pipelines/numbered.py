@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from pipelines import settings
+from pipelines import given_weights, settings
 from pipelines.values import BadInput, load_params
 from port import train
 
@@ -50,16 +50,41 @@ def begin(preset: settings.Preset, name: str) -> Path:
     return folder
 
 
-def latest(name: str) -> Path:
-    """The newest run of a name.
+def latest(name: str | None) -> Path:
+    """The newest run of a name; without one, that of the name under which the last run was begun.
 
     Raises:
         BadInput: there is none.
     """
+    if name is None:
+        begun = {path.parent.parent: path.stat().st_mtime for path in RUNS.glob(f"*/*/{PARAMS}")}
+        name = max(begun, key=begun.get).name if begun else ""
     found, place = numbers(name), RUNS / name
     if not found:
         raise BadInput(f"--resume: no run in {place}; start one without --resume")
     return place / str(found[-1])
+
+
+def with_given_weights(preset: settings.Preset, seed: int) -> settings.Preset:
+    """A preset that starts from runs already there: a results folder to come holds none yet.
+
+    Raises:
+        BadInput: `train.parts` or `train.start_from` leads to no model.
+    """
+    for key, name in given_weights.named(preset).items():
+        if key == "continue_from":
+            continue
+        if os.sep not in name:
+            runs = (settings.folder_of("train", name, seed, RUNS / name / str(n))
+                    for n in reversed(numbers(name)))
+            found = next((run for run in runs if (run / "model").is_dir()), None)
+            if found is None:
+                raise BadInput(f"train.{key}: no run of {name} with seed {seed} in {RUNS}; train one with "
+                               f"scae train --preset {name} --seed {seed}, or name the folder of a run")
+            preset = settings.overridden(preset, [f"train.{key}={found}"])
+            name = str(found)
+        given_weights.digest(given_weights.model_folder(name, seed, RUNS), key)
+    return preset
 
 
 def unfinished(preset: settings.Preset, name: str, seed: int) -> Path | None:

@@ -115,7 +115,7 @@ def load_preset(name: str, overrides: list[str] | None = None,
 
 
 def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
-    """A preset with `section.key=value` in place of what stood there.
+    """A preset with `section.key=value` in place of what stood there; steps stand in place of epochs too.
 
     Raises:
         BadInput: another form, or an unknown section.
@@ -130,6 +130,10 @@ def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
             raise BadInput(unknown("section", section, PRESET_SECTIONS))
         target = model if section == "model" else sections[section]
         target[key] = parse_value(value)
+    said = {override.partition("=")[0] for override in overrides or []}
+    for steps, epochs in (("steps", "epochs"), ("lr_decay_steps", "lr_decay_epochs")):
+        if f"train.{steps}" in said and f"train.{epochs}" not in said:
+            sections["train"].pop(epochs, None)  # the preset's, which would win
     return Preset(preset.name, sections, model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Annotated, Any
 
 import typer
@@ -156,17 +157,22 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     from port import train as loop
 
     given = {name: value for name, value in options.items() if value is not None}
+    said = bool(preset or given)
     name = preset or ("mlab" if given.keys() - {"log_run_name"} else "digits")
     if given.get("model") in mlab.ROUTING:
         # A program of its own: model and data set name one of its presets.
         name = families.preset_of(preset or "digits", given.pop("model"), given.pop("dataset", None))
     run_name = given.get("log_run_name") or name
-    folder = before = None
+    folder = before = begun = None
+    if "num_epochs" in given and any(word.startswith("train.steps=") for word in overrides or ()):
+        raise BadInput("-N and --set train.steps both say how long to train; give one of them")
     if resume:
         if results is not None or config is not None or seeds is not None:
             raise BadInput("--resume goes on with a numbered run: leave --results, --config and "
                            "--seeds out")
-        folder = numbered.latest(run_name)
+        # No name at all: the run begun last.
+        folder = numbered.latest(run_name if said else None)
+        run_name = folder.parent.name
         chosen = before = numbered.stored(folder)
         stored_seed = numbered.seed_of(folder)
         seed = seed if stored_seed is None else stored_seed
@@ -181,18 +187,25 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         # What can be refused is, before a folder is made.
         parts.named(chosen)
         stage.check(stage.without_epochs(chosen), seed, device)
+        if seeds is None:
+            chosen = numbered.with_given_weights(chosen, seed)
         folder = numbered.unfinished(chosen, run_name, seed) if seeds is None else None
         if folder is None:
-            folder = numbered.begin(chosen, run_name)
+            folder = begun = numbered.begin(chosen, run_name)
         else:
             print(f"train: going on with {folder}, which was stopped", flush=True)
-    if seeds is not None:
-        several.run(chosen, several.parse(seeds), folder or results, device, wandb)
-        return
     try:
+        if seeds is not None:
+            several.run(chosen, several.parse(seeds), folder or results, device, wandb)
+            return
         stage.run(chosen, seed, folder or results, device, wandb, runs=folder and folder / "checkpoints")
+    except ValueError:
+        # Bad input that shows with the data or the weights alone: no run has been.
+        if begun is not None and not any((begun / name).exists() for name in ("checkpoints", "train")):
+            shutil.rmtree(begun)
+        raise
     except loop.Interrupted:
-        if folder is not None:
+        if folder is not None and seeds is None:
             print(f"train: {folder} goes on with scae train --resume --log-run-name {run_name}", flush=True)
         raise
     if folder is not None:
