@@ -63,7 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.parity_seed = seed
         from hypothesis import core
         core.global_force_seed = seed
-    if config.getoption("--registry") and config.args_source is not pytest.Config.ArgsSource.ARGS:
+    registry = config.getoption("--registry")
+    if registry and not Path(registry).is_file():
+        raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")
+    if registry and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(Path(__file__).with_name("test_given.py"))]
     config.xfail_lines = read_xfails()
     config.xfail_used = set()

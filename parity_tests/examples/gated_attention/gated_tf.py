@@ -1,7 +1,5 @@
 """The original: an attention block whose output passes a gate, in TensorFlow."""
 
-from __future__ import annotations
-
 import numpy as np
 import tensorflow as tf
 
@@ -12,12 +10,7 @@ def gated_attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, gate: tf
                     presence: tf.Tensor) -> tf.Tensor:
     """softmax(q kᵀ / √d + ln p) v · sigmoid(g); an absent element (p = 0) gets no weight.
 
-    Args:
-        query: `[batch, n, d]`, as key, value and gate.
-        key: see query.
-        value: see query.
-        gate: logits.
-        presence: p in [0, 1], `[batch, n]`; at least one element of each example is there.
+    q, k, v and g are `[batch, n, d]`; p is `[batch, n]` in [0, 1], not 0 for a whole example.
     """
     scale = query.shape[-1] ** -0.5
     floor = tf.constant(1e-30, query.dtype)
@@ -27,14 +20,7 @@ def gated_attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, gate: tf
 
 
 class GatedAttention(NamedModule):
-    """x + attention of three linear maps of x, gated by a fourth.
-
-    Args:
-        scope: holds `qkv/kernel` [d, 3·d], `gate/kernel` [d, d] and `gate/bias` [d].
-        features: d.
-        rng: draws the kernels.
-        dtype: of the variables.
-    """
+    """x + attention of three linear maps of x, gated by a fourth; `rng` draws the kernels."""
 
     def __init__(self, scope: str, features: int, rng: np.random.Generator,
                  dtype: tf.DType = tf.float32) -> None:

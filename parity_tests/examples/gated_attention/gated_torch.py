@@ -1,7 +1,5 @@
 """The port: the same block in PyTorch, and the table from the original's variables to its parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,12 +14,7 @@ MAPPING = (Row("block/qkv/kernel", "qkv.weight", "transpose"),
 def gated_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, presence: Tensor) -> Tensor:
     """softmax(q kᵀ / √d + ln p) v · sigmoid(g); an absent element (p = 0) gets no weight.
 
-    Args:
-        query: `[batch, n, d]`, as key, value and gate.
-        key: see query.
-        value: see query.
-        gate: logits.
-        presence: p in [0, 1], `[batch, n]`; at least one element of each example is there.
+    q, k, v and g are `[batch, n, d]`; p is `[batch, n]` in [0, 1], not 0 for a whole example.
     """
     scale = query.shape[-1] ** -0.5
     logits = query @ key.transpose(1, 2) * scale + torch.log(presence.clamp(min=1e-30))[:, None]
@@ -29,12 +22,7 @@ def gated_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, pre
 
 
 class GatedAttention(nn.Module):
-    """x + attention of three linear maps of x, gated by a fourth.
-
-    Args:
-        features: d.
-        rng: draws the kernels, bit-equal to the original's from the same generator.
-    """
+    """x + attention of three linear maps of x, gated by a fourth; `rng` draws what the original draws."""
 
     def __init__(self, features: int, rng: np.random.Generator) -> None:
         super().__init__()
