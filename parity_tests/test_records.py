@@ -80,6 +80,10 @@ def test_an_array_that_nothing_compares_is_an_error(family: str, name: str, arra
     (lambda folder: (folder / "manifest.json").unlink(), "no manifest.json"),
     (lambda folder: (folder / "manifest.json").write_text("{}"), "no list of records"),
     (lambda folder: (folder / "squash_s12_f64.npz").unlink(), "its file is not there"),
+    (lambda folder: (folder / "squash_s12_f64.npz").write_bytes(b"PK\3\4 cut off"),
+     "a damaged one"),
+    (lambda folder: np.save(folder / "a.npy", np.ones(3)) or shutil.move(
+        folder / "a.npy", folder / "squash_s12_f64.npz"), "no .npz of arrays"),
     (lambda folder: (folder / "manifest.json").write_text((folder / "manifest.json").read_text().replace(
         '"name": "squash', '"name": "unheard_of')), "unheard_of_s12_f64 is a record of a function that")])
 def test_bad_folders(change, says: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

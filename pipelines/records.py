@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def records_in(folder: Path) -> tuple[list, Callable]:
     """The records of a folder, and the function that compares one on a side.
 
     Raises:
-        BadInput: no manifest, one of another kind, a record of an unknown function, or a missing file.
+        BadInput: no manifest, one of another kind, a record of an unknown function, or a missing or damaged
+            file.
     """
     from parity_tests import golden_capsnet, golden_em, verify_capsnet, verify_em
     from parity_tests.goldens_routing import RoutingRecord
@@ -77,6 +80,13 @@ def records_in(folder: Path) -> tuple[list, Callable]:
                            f"names begin with {', '.join(sorted(beginnings))}")
         if not file.is_file():
             raise BadInput(f"{file}: the record {name} is in the manifest, its file is not there")
+        try:
+            with file.open("rb") as opened:
+                arrays = np.load(opened, allow_pickle=False)
+                for key in arrays.files:
+                    arrays[key]
+        except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+            raise BadInput(f"{file}: no .npz of arrays, or a damaged one ({error})") from None
     return [RoutingRecord(family, folder, entry) for entry in entries], verify
 
 
