@@ -52,10 +52,10 @@ def verify_record(record: RoutingRecord, side: str, test: str) -> None:
         for output, expected in recorded.items():
             actual = np.broadcast_to(found.outputs[output], expected.shape) if output.startswith(
                 "R_") else found.outputs[output]
-            place = f"out/{output}" if output in record.common else f"out/{name}/{output}"
+            place = f"out/{output}" if output in record.common or not name else f"out/{name}/{output}"
             held(record, place, label, actual, expected, test)
         for place, expected in group.gradients.items():
-            held(record, f"grad/{name}/{place}", label, _gradient(found.gradients, adapted, place),
+            held(record, f"grad/{name}/{place}" if name else f"grad/{place}", label, _gradient(found.gradients, adapted, place),
                  expected, test)
 
 
