@@ -1,10 +1,11 @@
-"""Planted bugs of the image model's other modes and of the residual encoder."""
+"""Planted bugs of the image model's other modes, of the residual encoder and of the MLP over all parts."""
 
 from __future__ import annotations
 
 from parity_tests.mutation import Mutant
 
 _PARTS, _UPPER, _LAYERS, _IMAGES = ("port/pcae.py", "port/hierarchy.py", "port/layers.py", "port/scae.py")
+_ATTENTION = "port/attention.py"
 
 MUTANTS = (
     Mutant("pcae-mse-summed", _PARTS, "torch.mean(torch.square(target - mean))",
@@ -23,6 +24,22 @@ MUTANTS = (
            "return self.conv[1](F.relu(hidden)), hidden", "the block forgets its input"),
     Mutant("residual-no-relu", _LAYERS, "return image + self.conv[1](F.relu(hidden)), hidden",
            "return image + self.conv[1](hidden), hidden", "the block is linear"),
+    Mutant("mlp-encoder-numbers-first", _ATTENTION, "self.mlp(x.flatten(1)).unflatten",
+           "self.mlp(x.mT.flatten(1)).unflatten", "parts flattened number by number, not part by part"),
+    Mutant("mlp-encoder-read-transposed", _ATTENTION, ".unflatten(-1, (self.n_outputs, -1)), []",
+           ".unflatten(-1, (-1, self.n_outputs)).mT, []", "objects' features read across, not along"),
+    Mutant("mlp-encoder-absent-zeroed", _ATTENTION, "self.mlp(x.flatten(1)).unflatten",
+           "self.mlp((x if presence is None else x * presence[..., None]).flatten(1)).unflatten",
+           "absent parts zeroed, as the set transformer does"),
+    Mutant("mlp-encoder-layer-short", _ATTENTION, "[n_dims] * n_layers + [n_outputs * n_output_dims]",
+           "[n_dims] * (n_layers - 1) + [n_outputs * n_output_dims]", "a hidden layer too few"),
+    Mutant("mlp-encoder-relu-out", _ATTENTION, "return self.mlp(x.flatten(1)).unflatten",
+           "return torch.relu(self.mlp(x.flatten(1))).unflatten", "the features rectified"),
+    Mutant("mlp-hidden-linear", _LAYERS, "x = F.relu(layer(x))\n        return self.linear[-1](x)",
+           "x = layer(x)\n        return self.linear[-1](x)", "hidden layers without an activation"),
+    Mutant("mlp-encoder-absence-missing", _IMAGES, "tokens = [pose, 1.0 - presence[..., None]]",
+           'tokens = [pose, 1.0 - presence[..., None] * (self.config.autoencoder.object_encoder != "mlp")]',
+           "the MLP alone does not see which parts are absent"),
     Mutant("ocae-parts-trained", _IMAGES, "self.part_encoder.requires_grad_(False)",
            "self.part_encoder.requires_grad_(True)", "the given parts are trained on"),
 )
