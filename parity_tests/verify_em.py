@@ -55,8 +55,8 @@ def verify_record(record: RoutingRecord, side: str, test: str) -> None:
             place = f"out/{output}" if output in record.common or not name else f"out/{name}/{output}"
             held(record, place, label, actual, expected, test)
         for place, expected in group.gradients.items():
-            held(record, f"grad/{name}/{place}" if name else f"grad/{place}", label, _gradient(found.gradients, adapted, place),
-                 expected, test)
+            gradient = _gradient(found.gradients, adapted, place)
+            held(record, "/".join(filter(None, ("grad", name, place))), label, gradient, expected, test)
 
 
 def _inputs(record: RoutingRecord, adapted: golden_em.Adapted) -> Arrays:
