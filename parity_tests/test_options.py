@@ -22,6 +22,7 @@ from parity_tests.drawn_models import ModelCase, covering_case, verify_model
 from parity_tests.goldens import REPOSITORY
 from port.config_schema import CHOICES, SECTIONS
 
+CHANGES = "test_options.py::test_option_changes_the_model"
 DOCUMENT = REPOSITORY / "docs" / "options.md"
 BASE = {name: values[0] for name, values in covering.FACTORS.items()}
 # Sizes of the data and repairs are no options of the original's modules.
@@ -183,6 +184,20 @@ def test_the_table_names_tests_that_exist(row: dict[str, str]) -> None:
         if name in here and here[name].folder.joinpath("checkpoint").is_dir():
             assert collectable(f"test_goldens_models.py::test_model[{name}-noise-float64-port]") or \
                 collectable(f"test_goldens_models.py::test_model[{name}-nonoise-float64-port]"), name
+
+
+@pytest.mark.parametrize("row", table(), ids=first_column)
+def test_the_table_names_a_test_of_values(row: dict[str, str]) -> None:
+    """Not only that an option changes something: a recording of it where there is one, else parity."""
+    nodes = re.findall(r"`(test_\w+\.py::[^`]+)`", row["test"])
+    assert any(not node.startswith(CHANGES) for node in nodes), row
+    for name in re.findall(r"`(options/\w+)`", row.get("recorded", "")):
+        assert any(node.startswith("test_goldens_") and f"[{name}" in node for node in nodes), row
+    option = next((OPTIONS.get(node.removeprefix(CHANGES)[1:-1]) for node in nodes
+                   if node.startswith(CHANGES)), None)
+    for index in re.findall(r"test_covering\[(\d+)\]", row["test"]):
+        held = [*covering.rows(), covering.MLP][int(index)]
+        assert option is None or option.items() <= held.items(), row
 
 
 def test_the_check_of_the_table_can_fail() -> None:
