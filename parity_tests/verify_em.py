@@ -49,14 +49,15 @@ def verify_record(record: RoutingRecord, side: str, test: str) -> None:
         recorded = record.common | group.outputs  # votes are the same in every group
         assert set(recorded) <= set(found.outputs), (
             f"{record.key}: not compared: {sorted(set(recorded) - set(found.outputs))}")
+        prefix = f"{name}/" if name else ""
         for output, expected in recorded.items():
             actual = np.broadcast_to(found.outputs[output], expected.shape) if output.startswith(
                 "R_") else found.outputs[output]
-            place = f"out/{output}" if output in record.common or not name else f"out/{name}/{output}"
+            place = f"out/{output}" if output in record.common else f"out/{prefix}{output}"
             held(record, place, label, actual, expected, test)
         for place, expected in group.gradients.items():
-            gradient = _gradient(found.gradients, adapted, place)
-            held(record, "/".join(filter(None, ("grad", name, place))), label, gradient, expected, test)
+            held(record, f"grad/{prefix}{place}", label, _gradient(found.gradients, adapted, place),
+                 expected, test)
 
 
 def _inputs(record: RoutingRecord, adapted: golden_em.Adapted) -> Arrays:
