@@ -179,7 +179,16 @@ def record(found: Registry, recording: Recording, inputs: Arrays, seed: int = 0)
 
 def main() -> int:
     """Write every recording of a registry file; inputs are those already recorded, or the row's first."""
-    found = load(sys.argv[1])
+    if len(sys.argv) != 2:
+        print("usage: python -m parity_tests.given PATH, a registry file", file=sys.stderr)
+        return 2
+    try:
+        found = load(sys.argv[1])
+    except (FileNotFoundError, AttributeError) as error:
+        if not str(error).startswith("--registry"):
+            raise  # of the file's own code
+        print(f"error: {str(error).removeprefix('--registry ')}", file=sys.stderr)
+        return 2
     for recording in found.recordings:
         path = found.path.parent / recording.file
         if path.is_file():

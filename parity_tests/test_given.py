@@ -149,6 +149,17 @@ def test_a_bad_registry_is_said(tmp_path: Path, change, says: str) -> None:
         given.load(tmp_path / "registry.py")
 
 
+@pytest.mark.parametrize(("words", "says"), [
+    ([], "usage: python -m parity_tests.given PATH"), (["nowhere.py"], "nowhere.py: no such file; name a")])
+def test_recording_without_a_registry(words: list[str], says: str, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture) -> None:
+    """One line and exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["given", *words])
+    assert given.main() == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
 def test_the_command(tmp_path: Path, tier: str) -> None:
     """`pytest --registry=PATH` runs that file's checks alone."""
     if tier == "smoke":

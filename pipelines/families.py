@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from types import ModuleType
 
 from pipelines import settings
@@ -57,13 +58,20 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
     """Time a training step of a routing ancestor beside the floor of its products.
 
     Raises:
-        BadInput: another model, or numbers below 1.
+        BadInput: another model, numbers below 1, or a place for the numbers that cannot be made.
     """
     if model not in BENCHES:
         raise BadInput(f"--model: {unknown('model', model, BENCHES)}; the autoencoders "
                        "are timed by --preset")
     if min(batch_size, repeats) < 1:
         raise BadInput("--batch-size and --repeats must be at least 1")
+    if threads < 0:
+        raise BadInput(f"--threads: {threads} is below 0; 0 is all cores")
+    if json_file is not None:
+        try:  # before minutes of timing
+            Path(json_file).absolute().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"--json {json_file} cannot be written: {error.strerror}") from None
     words = ["--batch", batch_size, "--repeats", repeats, "--threads", threads or os.cpu_count() or 1]
     module = importlib.import_module(f"pipelines.{BENCHES[model]}")
     module.main([str(word) for word in words] + ([] if json_file is None else ["--json", json_file]))
