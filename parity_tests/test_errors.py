@@ -45,6 +45,15 @@ UNKNOWN = [
     ("canvas too small", lambda: port.config.from_flat({"canvas_size": 8}), ("canvas_size", "8")),
     ("colour without features", lambda: port.config.from_flat(
         {"colorize_templates": True, "n_part_special_features": 0}), ("colorize_templates",)),
+    ("no capsules", lambda: port.config.from_flat({"n_part_caps": 0}), ("n_caps", "at least 1", "0")),
+    ("an empty layer", lambda: port.config.from_flat({"n_hiddens": [4, 0]}), ("n_hiddens", "at least 1")),
+    ("negative noise", lambda: port.config.from_flat({"part_encoder.noise_scale": -1}),
+     ("noise_scale", "at least 0", "-1")),
+    ("everything dropped", lambda: port.config.from_flat({"caps_dropout_rate": 1}),
+     ("caps_dropout_rate", "below 1")),
+    ("not finite", lambda: port.config.from_flat({"caps_ll_weight": "inf"}), ("caps_ll_weight", "finite")),
+    ("points without votes", lambda: port.config.from_flat({"model": "constellation", "n_votes": 0}),
+     ("n_votes", "at least 1")),
     ("manifest of another kind", lambda: port.config.from_manifest({"lr": 1.0}),
      ("arguments", "flags")),
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 import port
 from parity_tests.goldens import REPOSITORY
-from pipelines import cli, mlab, numbered, settings, tracking
+from pipelines import cli, mlab, numbered, settings, tracking, train_command
 from pipelines import train as stage
 from port import data, schedule
 
@@ -97,6 +98,33 @@ def test_the_preset_has_their_defaults() -> None:
                                 "model": "scae", "dataset": "mnist", "pcae_weight_decay": 0.0,
                                 "log_upload": False, "batch_size": 128})
     assert (given.sections, given.model) == (preset.sections, preset.model)
+
+
+# What the options are in the ML@B port; None: there is no default to state.
+THEIRS = {
+    "batch_size": 128, "num_epochs": 3000, "model": "scae", "dataset": "mnist", "data_workers": 0,
+    "pcae_num_caps": 16, "pcae_caps_dim": 6, "pcae_feat_dim": 16, "pcae_lr": 0.003, "pcae_lr_decay": 0.998,
+    "pcae_lr_restart_interval": 4000, "pcae_weight_decay": 0, "pcae_decoder_lr_coeff": 1,
+    "pcae_optimizer": "radam", "pcae_lr_scheduler": "cosrestarts", "pcae_loss_ll_coeff": 1,
+    "pcae_loss_temp_l1_coeff": 0, "pcae_loss_mse_coeff": 0, "alpha_channel": "without", "ocae_lr": 0.1,
+    "log_project": "SCAE", "log_team": "none", "log_upload": "off", "log_frequency": 1,
+    "non_deterministic": None, "debug": None, "no_inverse": None, "log_run_name": None}
+
+
+def test_the_help_states_their_defaults() -> None:
+    """Each option has its line, with the default that the preset has (the test above)."""
+    hints = typing.get_type_hints(train_command.train, include_extras=True)
+    assert THEIRS.keys() <= hints.keys()
+    for name, value in THEIRS.items():
+        told = hints[name].__metadata__[0].help
+        assert told.endswith(f"mlab: {value}.") if value is not None else "mlab" not in told, name
+
+
+def test_the_data_are_those_named(ran) -> None:
+    """--dataset digits, where mlab has mnist: the run's configuration and its images."""
+    folder = ran()
+    assert read(folder / "config.json")["prepare"]["source"] == "digits"
+    assert port.load(folder).preprocessing.load(download=False).train.images.shape == (1347, 1, 16, 16)
 
 
 CHANGES = {
@@ -226,7 +254,11 @@ def test_datasets(source: str) -> None:
     (("--model", "ccae", "--alpha-channel"), "--alpha-channel: the model ccae has no use for it"),
     (("--pcae-caps-dim", "5"), "a part pose has 6 numbers"), (("--num-epoch", "3"), "--num-epochs"),
     (("--log-run-name", "a/b"), "give a plain word"), (("--resume",), "start one without --resume"),
-    (("--pcae-lr", "-1"), "above 0"), (("--data-workers", "-1"), "must not be negative")])
+    (("--pcae-lr", "-1"), "above 0"), (("--pcae-lr", "0"), "above 0"), (("--ocae-lr", "inf"), "finite"),
+    (("--pcae-lr-decay", "0.9"), "counts with --pcae-lr-scheduler exp alone"),
+    (("--pcae-lr-scheduler", "exp", "--pcae-lr-restart-interval", "9"), "counts with"),
+    (("--pcae-num-caps", "0"), "must be at least 1"), (("--pcae-feat-dim", "-1"), "must be at least 0"),
+    (("--pcae-loss-mse-coeff", "nan"), "finite"), (("--data-workers", "-1"), "must not be negative")])
 def test_refused_in_one_line(options, message, tmp_path, monkeypatch, capsys) -> None:
     """Exit code 2, a clear line, and no folder left behind."""
     monkeypatch.chdir(tmp_path)

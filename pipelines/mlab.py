@@ -7,6 +7,7 @@ use for is refused, so that none is ignored in silence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -145,6 +146,11 @@ def apply(preset: Preset, options: Mapping[str, Any]) -> Preset:
         for key in SCHEDULERS["exp"]:
             section.pop(key, None)
         section |= SCHEDULERS[given["pcae_lr_scheduler"]]
+    for name, scheduler in (("pcae_lr_decay", "exp"), ("pcae_lr_restart_interval", "cosrestarts")):
+        wanted = SCHEDULERS[scheduler]["lr_schedule"]
+        if name in given and section.get("lr_schedule", "constant") != wanted:
+            raise BadInput(f"{flag(name)} counts with --pcae-lr-scheduler {scheduler} alone; give "
+                           "that too, or leave it out")
     if given.keys() & {"model", "pcae_lr", "ocae_lr", "pcae_decoder_lr_coeff"}:
         rates(section, model, given)
     if given.keys() & {"pcae_weight_decay", "pcae_optimizer"}:
@@ -184,12 +190,13 @@ def rates(section: Keys, model: Keys, given: Mapping[str, Any]) -> None:
     """
     kind = name_of(model)
     now, factors = float(section.get("lr", 3e-5)), section.get("lr_factors") or {}
-    parts = given.get("pcae_lr") or now
-    objects = given.get("ocae_lr") or now * factors.get("object_decoder.", 1.0)
+    parts, objects = given.get("pcae_lr"), given.get("ocae_lr")
+    parts = now if parts is None else parts
+    objects = now * factors.get("object_decoder.", 1.0) if objects is None else objects
     decoder = given.get("pcae_decoder_lr_coeff")
     decoder = factors.get("part_decoder.", 1.0) if decoder is None else decoder
-    if not (parts > 0 and objects > 0):
-        raise BadInput("--pcae-lr and --ocae-lr must be above 0")
+    if not (0 < parts < math.inf and 0 < objects < math.inf):
+        raise BadInput("--pcae-lr and --ocae-lr must be above 0, and finite")
     found = {} if kind in ("ccae", "ocae") else {"part_decoder.": decoder}
     if kind in ("scae", "hierarchy"):
         prefixes = ["object_encoder.", "object_decoder.", *["probes."] * bool(model.get("probe", True)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "klass": ("ConstellationCapsule", "ConstellationDecoder"),
     "pdf": ("normal", "student"),
 }
+
+
+# The least a number may be; below, layers would be empty or draws undefined.
+AT_LEAST = dict.fromkeys(
+    ("canvas", "channels", "output_channels", "kernel_shapes", "strides", "n_caps", "n_caps_dims",
+     "n_votes", "template_size", "n_channels", "n_heads", "n_dims", "n_output_dims", "n_outputs",
+     "n_caps_params", "n_hiddens", "n_classes"), 1) | dict.fromkeys(
+    ("n_features", "n_layers", "n_inducing_points", "noise_scale", "dropout_rate", "caps_dropout_rate"), 0)
+BELOW_ONE = ("dropout_rate", "caps_dropout_rate")
 
 
 @dataclass(frozen=True)
@@ -291,6 +301,17 @@ def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:
             f"Allowed: {', '.join(sorted(allowed))}")
 
 
+def _in_range(key: str, number: float) -> float:
+    name = key.rpartition(".")[2]
+    if not math.isfinite(number):
+        raise ConfigError(f"{key} must be a finite number, {number} given")
+    if number < AT_LEAST.get(name, number):
+        raise ConfigError(f"{key} must be at least {AT_LEAST[name]}, {number:g} given")
+    if name in BELOW_ONE and number >= 1:
+        raise ConfigError(f"{key} must be below 1, {number:g} given: nothing would be left")
+    return number
+
+
 def convert_value(key: str, kind: Any, value: Any) -> Any:
     """`value` as the annotated type, or a ConfigError; strings are read as on a command line."""
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
@@ -309,7 +330,7 @@ def convert_value(key: str, kind: Any, value: Any) -> Any:
             except (TypeError, ValueError):
                 continue
             if option is float or float(value) == number:
-                return number
+                return _in_range(key, number)
         elif option is str and isinstance(value, str):
             if name in CHOICES and value not in CHOICES[name]:
                 raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
