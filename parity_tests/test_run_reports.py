@@ -119,8 +119,10 @@ def test_bad_input_is_one_line(runs, tmp_path, capsys) -> None:
     parity = changed(tmp_path, "parity", lambda c: None)
     (tmp_path / "other.json").write_text("[1]")
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "numbers.json").write_text('{"ops": 3, "goldens": [1]}')
     for words, message in ((("--diff", runs[0], parity), "give two of a kind"),
                            (("--diff", parity, tmp_path / "other.json"), "neither a parity JSON"),
+                           (("--diff", parity, tmp_path / "numbers.json"), "neither a parity JSON"),
                            (("--diff", parity, tmp_path / "broken.json"), "is no JSON file"),
                            (("--diff", parity, "nowhere"), "nowhere: neither"),
                            ((tmp_path / "train" / "mnist",), "neither a parity JSON"),

@@ -73,7 +73,9 @@ def load(path: str | os.PathLike) -> tuple[str, dict]:
         return "run", read_run(path)
     if path.is_file():
         found = report.read(path)
-        if isinstance(found, dict) and {"ops", "goldens"} <= found.keys():
+        if isinstance(found, dict) and all(
+                isinstance(found.get(key), list) and all(isinstance(row, dict) for row in found[key])
+                for key in ("ops", "goldens")):
             return "parity report", found
     raise BadInput(f"{path}: neither a parity JSON (of pytest or the parity stage) nor the folder "
                    "of a run, as results/train/digits/0")
