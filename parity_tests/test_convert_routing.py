@@ -119,6 +119,7 @@ def test_the_architecture_is_read(name: str, tmp_path: Path, capsys: pytest.Capt
     ("em_ibm", lambda a: a, {}, "does not tell canvas"),
     ("capsnet", lambda a: a, {"classes": 3}, "classes is 3, the checkpoint has"),
     ("capsnet", lambda a: a, {"program": "offical"}, "did you mean 'official'"),
+    ("capsnet", lambda a: a, {"program": "paper"}, "routing_bias is False, the checkpoint has True"),
     ("capsnet", lambda a: a | {"capsule3/weights": np.zeros(3, np.float32)}, {}, "none of the original"),
     ("capsnet", lambda a: a | {"relu_conv1/weights": np.zeros(3, np.float32)}, {}, "none of the original"),
     ("em_official", lambda a: {k: v for k, v in a.items() if k != "capsule2/weights/Adam"}, {"canvas": 14},
@@ -132,6 +133,19 @@ def test_refused(name: str, change, config: dict, says: str, tmp_path: Path, cap
     assert says in refused(capsys, "convert", str(tmp_path / "model.ckpt-7"), str(tmp_path / "out"),
                            "--config", str(tmp_path / "said.json"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(("name", "program"), [("capsnet", "official"), ("em_ibm", "ibm"),
+                                               ("em_official", "official"), ("em_ibm", "paper")])
+def test_a_program_said_is_no_contradiction(name: str, program: str) -> None:
+    """Of a program that is said only what makes it that program counts, not the sizes of its preset."""
+    arrays = arrays_of(name, slots=False)
+    model = port.from_tf(arrays, said_of(name) | {"program": program})
+    again = port.from_tf(arrays, said_of(name))
+    assert (model.config == again.config) == (program != "paper")
+    with pytest.raises(port.ConfigError, match="classes is 9, the checkpoint has"):
+        port.from_tf(arrays, said_of(name) | {"program": program, "classes": 9})
 
 
 def test_every_program_is_told_apart() -> None:

@@ -274,7 +274,7 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
     if said_of in config_routing.KINDS:
-        return config_routing.said(config_routing.nested(arguments))
+        return config_routing.said_outright(config_routing.nested(arguments), mapping)
     said = {}
     if "flags" in mapping and "arguments" not in mapping and not constellation:
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}

@@ -224,6 +224,33 @@ def said(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def said_outright(arguments: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """`said`, without what a `program` has in common with all others of its kind, such as its sizes.
+
+    Of a program there remains what makes it that program; the rest are defaults that a checkpoint of
+    another size does not contradict.
+
+    Args:
+        arguments: nested, a `program` spelled out.
+        source: the settings as they were given, flat or nested.
+
+    Raises:
+        ConfigError: as `said`.
+    """
+    found = said(arguments)
+    if source.get("program") is None:
+        return found
+    programs = [said({"model": arguments["model"]} | _plain(values))
+                for values in _KINDS[arguments["model"]].programs.values()]
+
+    def given(key: str) -> bool:
+        section, _, name = key.rpartition(".")
+        inner = source.get(section)
+        return key in source or name in source or (isinstance(inner, Mapping) and name in inner)
+    return {key: value for key, value in found.items()
+            if given(key) or any(each[key] != programs[0][key] for each in programs)}
+
+
 def from_arguments(arguments: Mapping[str, Any]) -> RoutingConfig:
     """The configuration from nested arguments; what is not given keeps its default.
 
