@@ -332,6 +332,8 @@ def test_objects_find_the_parts_of_a_numbered_run(ran, tmp_path, monkeypatch, ca
         assert cli.main([*objects, words, *more]) == 2
         assert message in capsys.readouterr().err
         assert [path.name for path in (tmp_path / "runs/objects").iterdir()] == ["1"]
+    refused = [*objects, "runs/mlab/1", "--set", "model.output_channels=[3,4]", "--log-run-name", "never"]
+    assert cli.main(refused) == 2 and not (tmp_path / "runs/never").exists()
 
 
 def test_a_stored_preset_gives_the_same_run(ran, tmp_path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import Annotated, Any
@@ -203,6 +204,8 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         # Bad input that shows with the data or the weights alone: no run has been.
         if begun is not None and not any((begun / name).exists() for name in ("checkpoints", "train")):
             shutil.rmtree(begun)
+            with contextlib.suppress(OSError):  # other runs of the name are there
+                begun.parent.rmdir()
         raise
     except loop.Interrupted:
         if folder is not None and seeds is None:
