@@ -220,13 +220,14 @@ def m_step(votes: Array, weights: Array, beta_u: Array, beta_a: Array, temperatu
     """
     mass = weights.sum((3, 4, 5))
     divisor = mass + routing.mass_epsilon
-    mean = safe_divide(torch.einsum("bpquvij,bpquvijh->bpqjh", weights, votes), divisor[..., None])
+    # Products, then their sum, as the programs do: a matrix product rounds identical votes otherwise.
+    mean = safe_divide((weights[..., None] * votes).sum((3, 4, 5)), divisor[..., None])
     if routing.momentum:
         mean = (1.0 - routing.momentum) * mean
         if previous_mean is not None:
             mean = mean + routing.momentum * previous_mean
     distance = (votes - mean[:, :, :, None, None, None]).square()
-    variance = safe_divide(torch.einsum("bpquvij,bpquvijh->bpqjh", weights, distance),
+    variance = safe_divide((weights[..., None] * distance).sum((3, 4, 5)),
                            divisor[..., None]) + routing.variance_floor
     scale = 1.0
     if routing.cost_scale == "children":

@@ -214,13 +214,13 @@ def m_step(votes: Array, weights: Array, beta_u: Array, beta_a: Array, temperatu
     """
     mass = tf.reduce_sum(weights, [3, 4, 5])
     divisor = mass + routing.mass_epsilon
-    mean = safe_divide(tf.einsum("bpquvij,bpquvijh->bpqjh", weights, votes), divisor[..., None])
+    mean = safe_divide(_over_window(weights[..., None] * votes), divisor[..., None])
     if routing.momentum:
         mean = (1.0 - routing.momentum) * mean
         if previous_mean is not None:
             mean = mean + routing.momentum * previous_mean
     distance = tf.square(votes - mean[:, :, :, None, None, None])
-    variance = safe_divide(tf.einsum("bpquvij,bpquvijh->bpqjh", weights, distance),
+    variance = safe_divide(_over_window(weights[..., None] * distance),
                            divisor[..., None]) + routing.variance_floor
     scale = 1.0
     if routing.cost_scale == "children":
@@ -342,3 +342,12 @@ def _fold_max(entries: Array, stride: int) -> Array:
     found = tf.math.unsorted_segment_max(seen, child.ravel(), height * width)
     return tf.transpose(tf.reshape(found, [height, width, *seen.shape[1:]]),
                         [2, 0, 1, *range(3, len(entries.shape) - 2)])
+
+
+def _over_window(entries: Array) -> Array:
+    """The sum over a window's child types, columns and rows: `[B, P, Q, K, L, I, …]` to `[B, P, Q, …]`.
+
+    In this order, and of products made before: identical votes then round as in the recordings, which a
+    matrix product or one sum over all three axes does not.
+    """
+    return tf.reduce_sum(tf.reduce_sum(tf.reduce_sum(entries, 5), 4), 3)
