@@ -238,6 +238,26 @@ def test_wrong_shape_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["paper", "ibm", "official"])
+def test_an_iteration_made_again_is_the_one_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large votes: nothing of an iteration is kept for the backward pass, and no bit changes."""
+    generator = torch.Generator().manual_seed(3)
+    votes = torch.randn(2, 2, 2, 3, 3, 2, 3, 16, generator=generator)
+    activation = torch.rand(2, 2, 2, 3, 3, 2, generator=generator)
+    called, found = [], []
+    checkpoint = em_routing.checkpoint
+    monkeypatch.setattr(em_routing, "checkpoint", lambda *a, **k: called.append(a) or checkpoint(*a, **k))
+    for least in (votes.nbytes + 1, votes.nbytes):
+        monkeypatch.setattr(em_routing, "LARGE", least)
+        inputs = [value.clone().requires_grad_() for value in (votes, activation, torch.ones(3),
+                                                               torch.ones(3))]
+        result = em_routing.route(*inputs, 1, em_settings.preset(name).routing)
+        total = result.pose.cos().sum() + result.activation.square().sum()
+        found.append([*result, *torch.autograd.grad(total, inputs)])
+        assert len(called) == (3 if least == votes.nbytes else 0)
+    assert all(torch.equal(kept, again) for kept, again in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["paper", "ibm", "official"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_kernel_is_the_plain_layer(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fused kernel and plain PyTorch give the same parents and gradients, stride 2, SAME."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from port.constants import constant
 from port.em_settings import Routing
@@ -27,6 +28,8 @@ FILLER = -100.0
 OFFICIAL_EPSILON = 1e-7
 # A log joint that overflowed stays a number; exp of it is 0 unless every parent's overflowed.
 LOWEST = -1e30
+# Votes of this many bytes are large: to make an iteration again is then cheaper than to keep it.
+LARGE = 2 ** 26
 
 
 class Moments(NamedTuple):
@@ -320,14 +323,22 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     assignment = constant(initial_assignment(
         tuple(votes.shape[1:3]), tuple(votes.shape[3:5]), votes.shape[6], stride, routing),
         votes.dtype, votes.device)
-    moments = None
-    for iteration in range(routing.iterations):
+    saving = torch.is_grad_enabled() and votes.requires_grad and votes.nbytes >= LARGE
+
+    def iterate(iteration: int, assignment: Array, moments: Moments | None) -> tuple[Array, Moments]:
         if moments is not None:
             joint = e_step(votes, moments.mean, moments.variance, log_activation(moments.logit, routing))
             assignment = compete(joint, stride, routing.competition)
-        moments = m_step(votes, assignment * activation[..., None], cost, threshold,
-                         inverse_temperature(iteration, routing),
-                         None if moments is None else moments.mean, routing)
+        return assignment, m_step(votes, assignment * activation[..., None], cost, threshold,
+                                  inverse_temperature(iteration, routing),
+                                  None if moments is None else moments.mean, routing)
+
+    moments = None
+    for iteration in range(routing.iterations):
+        # What an iteration makes of large votes is made again in the backward pass, not kept until then.
+        assignment, moments = checkpoint(iterate, iteration, assignment, moments, use_reentrant=False,
+                                         preserve_rng_state=False) if saving else iterate(
+            iteration, assignment, moments)
     return Routed(moments.mean, torch.sigmoid(moments.logit), moments.logit, assignment)
 
 
