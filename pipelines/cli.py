@@ -189,8 +189,6 @@ def verify(checkpoint: Annotated[str | None, typer.Argument(
         records.run(golden, json_file, html_file)
         return
     if checkpoint is None or out is None:
-        from pipelines.values import BadInput
-
         raise BadInput("verify takes CKPT and OUT, or --golden DIR alone for a folder of records")
     from pipelines import verify as command
 

@@ -44,8 +44,8 @@ def model_folder(name: str, seed: int, results: str | os.PathLike) -> Path:
     return folder / run_folder.MODEL if run_folder.is_run(folder) else folder
 
 
-def digest(folder: Path, key: str, optimizer: bool = False) -> str:
-    """Of a folder's weights (and optimizer state): part of what decides a run.
+def check_there(folder: Path, key: str) -> None:
+    """Refuse a folder without weights.
 
     Raises:
         BadInput: there is no model; `key` says which setting named it.
@@ -53,6 +53,15 @@ def digest(folder: Path, key: str, optimizer: bool = False) -> str:
     if not (folder / FILES[0]).is_file():
         raise BadInput(f"train.{key}: {folder} holds no {FILES[0]}; give the folder that scae convert or "
                        "the train stage wrote")
+
+
+def digest(folder: Path, key: str, optimizer: bool = False) -> str:
+    """Of a folder's weights (and optimizer state): part of what decides a run.
+
+    Raises:
+        BadInput: as `check_there`.
+    """
+    check_there(folder, key)
     found = hashlib.sha256()
     for name in FILES[:1 + optimizer]:
         if (folder / name).is_file():

@@ -83,7 +83,7 @@ def with_given_weights(preset: settings.Preset, seed: int) -> settings.Preset:
                                f"scae train --preset {name} --seed {seed}, or name the folder of a run")
             preset = settings.overridden(preset, [f"train.{key}={found}"])
             name = str(found)
-        given_weights.digest(given_weights.model_folder(name, seed, RUNS), key)
+        given_weights.check_there(given_weights.model_folder(name, seed, RUNS), key)
     return preset
 
 
