@@ -27,17 +27,22 @@ import pytest  # noqa: E402
 from parity_tests import recorder  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
+from parity_tests.timing import Timing  # noqa: E402
 
 # Examples an op, examples of whole-model configurations.
 TIERS = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200)}
+# Which planted bugs a tier runs, where --mutants does not say.
+MUTANTS = {"smoke": "none", "default": "third", "deep": "all"}
 XFAILS = Path(__file__).with_name("xfails.txt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tier`, `--registry` and `--parity-json`."""
+    """`--tier`, `--mutants`, `--registry` and `--parity-json`."""
     group = parser.getgroup("parity")
     group.addoption("--tier", choices=sorted(TIERS), default="default",
                     help="smoke (under 90 s), default, or deep (many examples, random seed)")
+    group.addoption("--mutants", choices=["none", "third", "rest", "all"], default=None,
+                    help="planted bugs to run: a fixed third (the default tier), the rest, all (deep)")
     group.addoption("--registry", metavar="PATH", default=None,
                     help="check the pair of this registry file alone (docs/port_your_own_model.md)")
     group.addoption("--parity-json", default=None,
@@ -68,6 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")
     if registry and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(Path(__file__).with_name("test_given.py"))]
+    if config.getoption("--mutants") is None:
+        config.option.mutants = MUTANTS[tier]
+    config.timing = Timing(tier)
+    config.pluginmanager.register(config.timing)
     config.xfail_lines = read_xfails()
     config.xfail_used = set()
 
@@ -156,6 +165,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path.write_text(json.dumps(parity_json(config.getoption("--tier"),
                                            getattr(config, "parity_seed", None)), indent=1) + "\n")
     config.parity_path = path
+    config.timing.write(path.with_name("timing.json"))
 
 
 @pytest.hookimpl(optionalhook=True)

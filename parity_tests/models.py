@@ -36,6 +36,13 @@ class ModelOutcome:
                     if g is not None and g.size and name.startswith("var/")), default=0.0)
 
 
+def copied(found: ModelOutcome | Arrays) -> ModelOutcome | Arrays:
+    """The same with memory of its own, which no later update of the model changes."""
+    if isinstance(found, ModelOutcome):
+        return ModelOutcome(copied(found.taps), copied(found.gradients))
+    return {name: None if value is None else np.array(value) for name, value in found.items()}
+
+
 # Names of a model's two inputs in a recording: what it sees, and labels or presences.
 INPUTS = {"scae": ("image", "label"), "constellation": ("corners", "presence")}
 UPPER_INTER = ("upper/pose", "upper_enc/input", "upper_enc/output", "res/parent_vote", "res/upper_vote")

@@ -22,6 +22,7 @@ import hypothesis
 import numpy as np
 
 from parity_tests import drawn_constellations, drawn_models, drawn_modes, goldens, recorder, registry
+from parity_tests.reference_values import keeping
 from parity_tests.registry import OpCase
 from parity_tests.signatures import check_signature
 from parity_tests.strategies import Case, cases
@@ -120,22 +121,24 @@ def planted(mutant: Mutant) -> Iterator[None]:
     """Within the block the mutant's package is the mutated one; afterwards all is as before.
 
     A mutated kernel runs as plain Python: Numba would find the sound one in its cache, whose key
-    does not cover the functions that a function calls.
+    does not cover the functions that a function calls. Signatures are not enforced in it: a bug has
+    to be seen by its values, and a package with every signature wrapped takes seven times as long to
+    import.
     """
     package = mutant.file.split("/")[0]
     finder = _PatchedFinder(mutant.file.removesuffix(".py").replace("/", "."),
                             REPOSITORY / mutant.file, mutant.source())
-    saved = _modules(package)
+    saved, finders = _modules(package), list(sys.meta_path)
     for name in saved:
         del sys.modules[name]
-    sys.meta_path.insert(0, finder)
+    sys.meta_path[:] = [finder, *(f for f in finders if not type(f).__module__.startswith("jaxtyping"))]
     try:
         _forget_hints()
         with interpreted() if mutant.room in KERNELS else contextlib.nullcontext():
             importlib.import_module(package)
             yield
     finally:
-        sys.meta_path.remove(finder)
+        sys.meta_path[:] = finders
         for name in _modules(package):
             del sys.modules[name]
         sys.modules.update(saved)
@@ -238,7 +241,7 @@ def catch(mutant: Mutant, examples: int = 6, models: int = 6, all_rooms: bool = 
         models: drawn configurations.
         all_rooms: go on with the rows of other rooms before giving up.
     """
-    with planted(mutant), recorder.aside():
+    with planted(mutant), recorder.aside(), keeping():
         rows = [row for row in registry.rows().values() if row.tested_by == "test_ops.py"]
         own = [row for row in rows if row.room == mutant.room]
         own += [row for row in (*rows, *registry.fast_rows()) if mutant.room in row.judges]

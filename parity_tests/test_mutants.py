@@ -12,10 +12,21 @@ from pathlib import Path
 import pytest
 
 from parity_tests import recorder, registry
+from parity_tests.compare import ParityError
 from parity_tests.mutants import MUTANTS
 from parity_tests.mutation import KERNELS, REPOSITORY, Mutant, catch, check_row, planted
+from parity_tests.reference_values import keeping
 
 ON_DISK = "grid-float64"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The planted bugs that `--mutants` chooses: a fixed third is every third of the list."""
+    if "mutant" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--mutants")
+        mutants = [mutant for i, mutant in enumerate(MUTANTS) if chosen == "all"
+                   or chosen == "third" and i % 3 == 0 or chosen == "rest" and i % 3]
+        metafunc.parametrize("mutant", mutants, ids=[mutant.id for mutant in mutants])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +42,6 @@ def test_enough_mutants() -> None:
     assert len({mutant.id for mutant in MUTANTS}) == len(MUTANTS)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.id for mutant in MUTANTS])
 def test_mutant_is_caught(mutant: Mutant) -> None:
     """Some row, drawn model or recording says no."""
     if mutant.room in KERNELS and importlib.util.find_spec("numba") is None:
@@ -56,6 +66,23 @@ def test_sound_package_passes(file: str) -> None:
     """A package that was only imported again passes, so what catches a mutant is its bug."""
     first = "from __future__ import annotations"
     assert catch(Mutant("sound", file, first, first, "nothing"), examples=2, models=1) is None
+
+
+@pytest.mark.parametrize("file", ["port/mixture.py", "reference/mixture.py"])
+def test_kept_values_hide_nothing(file: str) -> None:
+    """With the reference's values kept from a sound run, a bug planted afterwards on either side shows."""
+    row = registry.rows()["mixture.mixture_log_prob"]
+    text = (REPOSITORY / file).read_text()
+    name = "def mixture_log_prob("
+    bug = Mutant("late", file, name, f"def mixture_log_prob(*args, **kwargs):\n"
+                 f"    return _sound(*args, **kwargs) * (1 + 1e-9)\n\n\n"
+                 f"{name.replace('mixture_log_prob', '_sound')}", "a result off by 1e-9")
+    assert text.count(name) == 1
+    with keeping(), recorder.aside():
+        check_row(row, examples=3)
+        with planted(bug), pytest.raises(ParityError):
+            check_row(row, examples=3)
+        check_row(row, examples=3)
 
 
 def test_same_on_disk(tmp_path: Path) -> None:
