@@ -27,22 +27,19 @@ import pytest  # noqa: E402
 from parity_tests import recorder  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
+from parity_tests.tiers import EXAMPLES, MUTANTS, in_tier  # noqa: E402
 from parity_tests.timing import Timing  # noqa: E402
 
-# Examples an op, examples of whole-model configurations.
-TIERS = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200)}
-# Which planted bugs a tier runs, where --mutants does not say.
-MUTANTS = {"smoke": "none", "default": "third", "deep": "all"}
 XFAILS = Path(__file__).with_name("xfails.txt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--tier`, `--mutants`, `--registry` and `--parity-json`."""
     group = parser.getgroup("parity")
-    group.addoption("--tier", choices=sorted(TIERS), default="default",
+    group.addoption("--tier", choices=sorted(EXAMPLES), default="default",
                     help="smoke (under 90 s), default, or deep (many examples, random seed)")
     group.addoption("--mutants", choices=["none", "third", "rest", "all"], default=None,
-                    help="planted bugs to run: a fixed third (the default tier), the rest, all (deep)")
+                    help="planted bugs: none (smoke), a fixed third, the rest, or all (default)")
     group.addoption("--registry", metavar="PATH", default=None,
                     help="check the pair of this registry file alone (docs/port_your_own_model.md)")
     group.addoption("--parity-json", default=None,
@@ -59,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
               "report_multiple_bugs": False,
               "suppress_health_check": list(hypothesis.HealthCheck)}
     hypothesis.settings.register_profile(
-        "parity", derandomize=tier != "deep", max_examples=TIERS[tier][0], **common)
+        "parity", derandomize=tier != "deep", max_examples=EXAMPLES[tier][0], **common)
     hypothesis.settings.load_profile("parity")
     if tier == "deep" and config.getoption("--hypothesis-seed", None) is None:
         # Workers get the controller's seed, so that they collect the same tests.
@@ -99,7 +96,7 @@ def read_xfails() -> dict[str, str]:
 
 def n_examples(config: pytest.Config) -> int:
     """Examples an op in this tier."""
-    return TIERS[config.getoption("--tier")][0]
+    return EXAMPLES[config.getoption("--tier")][0]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -109,12 +106,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     seed = getattr(config, "parity_seed", None)
     return [" ".join(f"{key} {found[key]}" for key in ("torch", "tensorflow", "numpy", "hypothesis")),
             f"device {found['device']}, threads {found['threads']}, TF32 {found['tf32']}",
-            f"tier {tier}: {TIERS[tier][0]} examples an op, {TIERS[tier][1]} models"
+            f"tier {tier}: {EXAMPLES[tier][0]} examples an op, {EXAMPLES[tier][1]} models"
             + (f"; reproduce with --tier=deep --hypothesis-seed={seed}" if seed is not None else "")]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark expected failures; a line that matches nothing fails the run."""
+    """Leave out what the tier does not hold; mark expected failures, of which none may be out of date."""
+    left_out = [item for item in items if not in_tier(item.path.stem, config.getoption("--tier"))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     for item in items:
         name = item.nodeid.split("/")[-1]
         if name in config.xfail_lines:
@@ -147,7 +148,7 @@ def tier(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def model_examples(request: pytest.FixtureRequest) -> int:
     """Number of whole-model configurations in this tier."""
-    return TIERS[request.config.getoption("--tier")][1]
+    return EXAMPLES[request.config.getoption("--tier")][1]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -200,8 +200,10 @@ importlib.util.find_spec = lambda name, *a: None if name == "numba" else found(n
 
 
 @pytest.mark.parametrize("check_name", CHECKS)
-def test_in_its_own_process(check_name: str) -> None:
+def test_in_its_own_process(check_name: str, tier: str) -> None:
     """Threads, the switch, no Numba, torch.compile: processes without TensorFlow."""
+    if tier == "smoke":
+        pytest.skip("smoke tier: no further processes")
     hidden = check_name == "without Numba"
     if not hidden and importlib.util.find_spec("numba") is None:
         pytest.skip("the kernel needs Numba, which is not installed")

@@ -29,13 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("mutant", mutants, ids=[mutant.id for mutant in mutants])
 
 
-@pytest.fixture(autouse=True)
-def not_in_smoke(request: pytest.FixtureRequest) -> None:
-    """The smoke tier judges the port, the others judge the suite too."""
-    if request.config.getoption("--tier") == "smoke":
-        pytest.skip("smoke tier: no mutants")
-
-
 def test_enough_mutants() -> None:
     """At least forty, each named once."""
     assert len(MUTANTS) >= 40

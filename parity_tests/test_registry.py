@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
-from parity_tests import goldens, registry
+from parity_tests import goldens, registry, tiers
 from parity_tests.golden_ops import ELSEWHERE, GOLDEN_RECIPES
 
 ROWS = registry.rows()
@@ -55,3 +56,11 @@ def test_every_recorded_function_has_a_recipe() -> None:
     recorded = {record.function for record in goldens.records() if record.ok}
     unknown = recorded - set(GOLDEN_RECIPES) - set(ELSEWHERE)
     assert not unknown, f"no recipe for {sorted(unknown)}"
+
+
+def test_files_of_the_smoke_tier() -> None:
+    """Each is there, and what judges ops, models and recordings is among them."""
+    there = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    assert set(tiers.SMOKE) <= there
+    judges = {name for name in there if name.startswith(("test_goldens_", "test_oracles", "test_ops"))}
+    assert judges <= set(tiers.SMOKE)
