@@ -1,6 +1,6 @@
 """A GPU on which no capture succeeds, pretended on the CPU, for the tests of `port.training.rungs`.
 
-    python -m parity_tests.broken_capture ARGUMENT…
+    python -m parity_tests.harness.broken_capture ARGUMENT…
 
 is `python -m pipelines.train` with it. As in torch 2.11, a generator that was registered with a graph
 whose capture failed stays in capture mode: whoever draws from it afterwards gets an error.
@@ -66,15 +66,14 @@ def broken_capture():
 def pretended_gpu():
     """`cuda` may be asked for; what is computed is computed on the CPU, and captures fail."""
     from pipelines import environment
+    from port import distributed
     from port.training import rungs
 
-    cpu, cuda, ladder = torch.device("cpu"), SimpleNamespace(type="cuda"), rungs.ladder
+    ladder, cpu = rungs.ladder, torch.device("cpu")
     with broken_capture(), \
-            mock.patch.object(environment, "choose_device", lambda name: cuda), \
-            mock.patch.object(rungs, "ladder", lambda settings, device: ladder(settings, "cuda")), \
-            mock.patch("port.distributed.join", lambda place: (mock.DEFAULT, place)):
-        from port import distributed
-        distributed.join = lambda place: (distributed.ALONE, cpu)
+            mock.patch.object(environment, "choose_device", lambda name: torch.device("cuda")), \
+            mock.patch.object(distributed, "join", lambda place: (distributed.ALONE, cpu)), \
+            mock.patch.object(rungs, "ladder", lambda settings, device: ladder(settings, "cuda")):
         yield
 
 
