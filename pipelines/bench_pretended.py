@@ -1,0 +1,108 @@
+"""`scae bench --device pretended`: what a training step of each preset asks of a GPU, without one.
+
+Every update is captured on the device of `port.training.pretended`, so the table also says that it can be.
+Operations are launches where nothing is compiled, save that one on a list of tensors may be a few; bytes
+are what they read and write. A compiler does with less of both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+import port
+from pipelines import constellation, settings
+from pipelines import train as stage
+from pipelines.values import load_params
+from port import data, precision, train
+from port.training import pretended
+
+SIDES = {"digits": 16, "usps": 16, "mnist": 28, "svhn": 32, "svhn_head": 32, "cifar10": 32, "smallnorb": 48}
+N_BATCHES = 4  # examples of the synthetic data set, in batches
+
+
+@dataclass(frozen=True)
+class Count:
+    """A step on the pretended GPU.
+
+    Attributes:
+        operations: on the device, views left out.
+        bytes: read and written by them, if nothing is fused.
+        largest: the operations that come most often, with their number.
+    """
+
+    operations: int
+    bytes: int
+    largest: dict[str, int]
+
+
+def dataset(preset: settings.Preset, batch_size: int, device: torch.device | str,
+            sizes: tuple[int, int] | None = None) -> train.AnyDataset:
+    """Synthetic examples of the size of a preset's own, so that they are placed as those are.
+
+    Args:
+        preset: says which data and which canvas.
+        batch_size: of the training.
+        device: where they lie.
+        sizes: number of examples and side of an image in place of the usual ones.
+    """
+    if constellation.is_one(preset):
+        options = dict(preset.sections["prepare"].get("options") or {}) | {"examples": batch_size}
+        return constellation.draw(options).to(device)
+    config, source = preset.config(), preset.prepare().source
+    n, side = sizes or (N_BATCHES * batch_size, SIDES.get(source, config.canvas))
+    if preset.sections["train"].get("shift") != "crop":
+        side = min(side, config.canvas)
+    images = torch.randint(0, 256, (n, config.channels, side, side), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    split = data.Split(images.to(device), (torch.arange(n) % 10).to(device))
+    return data.Dataset("synthetic", split, split)
+
+
+def count(preset: settings.Preset, **changed) -> Count:
+    """Capture one update of a preset on the pretended GPU.
+
+    Args:
+        preset: model, data and settings.
+        changed: settings of the training in place of the preset's.
+
+    Raises:
+        RungFailed: it cannot be captured; says why.
+    """
+    wanted = replace(stage.without_epochs(preset).train(0)[0], compile=False, capture="always",
+                     rung="auto", **changed)
+    with pretended.gpu() as graphs:
+        model = port.build(preset.config(), seed=0).to("cuda")
+        with precision.mode(wanted), precision.mixed(model, wanted):
+            run = train.Run(model, dataset(preset, wanted.batch_size, "cuda"), wanted)
+            run.step(run.state.batches.next_index(), wanted.lr)
+    watch = graphs[0].watch
+    return Count(watch.operations, watch.bytes, dict(watch.launched.most_common(5)))
+
+
+def counts(names: Sequence[str] | None = None, params: str = "params.yaml") -> dict[str, Count]:
+    """One update of each preset of a file, or of those named."""
+    found = {}
+    for name in names or load_params(params)["presets"]:
+        found[name] = count(settings.load_preset(name, None, params))
+    return found
+
+
+def table(found: dict[str, Count]) -> str:
+    """For a terminal."""
+    lines = [f"{'preset':28}{'operations':>12}{'MB':>12}  the most frequent"]
+    for name, one in found.items():
+        often = ", ".join(f"{n} {operation.removeprefix('aten.')}" for operation, n in
+                          list(one.largest.items())[:3])
+        lines.append(f"{name:28}{one.operations:12,}{one.bytes / 1e6:12,.0f}  {often}")
+    return "\n".join(lines)
+
+
+def write(found: dict[str, Count], path: Path) -> None:
+    """The counts that a test compares with."""
+    plain = {name: {"operations": one.operations, "bytes": one.bytes} for name, one in found.items()}
+    path.write_text(json.dumps(plain, indent=1) + "\n")
