@@ -45,7 +45,7 @@ def test_summary_without_reference_and_compiler() -> None:
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
     (["--repeats", "-1"], "--repeats must be at least 1, not -1"),
-    (["--device", "tpu"], "--device must be cpu or cuda, not tpu"),
+    (["--device", "tpu"], "--device must be cpu, cuda or pretended, not tpu"),
     (["--json", "/no/such/folder/b.json"], "there is no folder /no/such/folder"),
     (["--preset", "mnisd"], "mnist")])
 def test_refusals(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:

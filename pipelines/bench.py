@@ -145,7 +145,7 @@ def check(options: Options, path: str | None) -> None:
     if options.threads < 0:
         raise BadInput(f"--threads must be at least 1, or 0 for all cores, not {options.threads}")
     if options.device not in ("cpu", "cuda"):
-        raise BadInput(f"--device must be cpu or cuda, not {options.device}")
+        raise BadInput(f"--device must be cpu, cuda or pretended, not {options.device}")
     if path is not None and not Path(path).resolve().parent.is_dir():
         raise BadInput(f"--json {path}: there is no folder {Path(path).resolve().parent}")
     if options.device == "cuda":

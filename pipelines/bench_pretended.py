@@ -8,6 +8,7 @@ are what they read and write. A compiler does with less of both.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ import torch
 import port
 from pipelines import constellation, settings
 from pipelines import train as stage
-from pipelines.values import load_params
+from pipelines.values import BadInput, CheckFailed, load_params
 from port import data, precision, train
 from port.training import pretended
+from port.training.rungs import RungFailed
 
 SIDES = {"digits": 16, "usps": 16, "mnist": 28, "svhn": 32, "svhn_head": 32, "cifar10": 32, "smallnorb": 48}
 N_BATCHES = 4  # examples of the synthetic data set, in batches
@@ -84,11 +86,26 @@ def count(preset: settings.Preset, **changed) -> Count:
     return Count(watch.operations, watch.bytes, dict(watch.launched.most_common(5)))
 
 
-def counts(names: Sequence[str] | None = None, params: str = "params.yaml") -> dict[str, Count]:
-    """One update of each preset of a file, or of those named."""
-    found = {}
+def run(names: Sequence[str] | None = None, params: str = "params.yaml", path: str | None = None
+        ) -> dict[str, Count]:
+    """Count a step of each preset of a file, or of those named; print a table, write JSON where asked to.
+
+    Raises:
+        BadInput: an unknown preset, or no folder for the JSON file.
+        CheckFailed: a step cannot be captured; says why.
+    """
+    if path is not None and not Path(path).resolve().parent.is_dir():
+        raise BadInput(f"--json {path}: there is no folder {Path(path).resolve().parent}")
+    found: dict[str, Count] = {}
     for name in names or load_params(params)["presets"]:
-        found[name] = count(settings.load_preset(name, None, params))
+        try:
+            found[name] = count(settings.load_preset(name, None, params))
+        except RungFailed as error:
+            raise CheckFailed(f"preset {name}: {error.__cause__}") from None
+    print(table(found))
+    if path is not None:
+        write(found, Path(path))
+        print(f"bench: numbers in {path}")
     return found
 
 
@@ -105,4 +122,6 @@ def table(found: dict[str, Count]) -> str:
 def write(found: dict[str, Count], path: Path) -> None:
     """The counts that a test compares with."""
     plain = {name: {"operations": one.operations, "bytes": one.bytes} for name, one in found.items()}
-    path.write_text(json.dumps(plain, indent=1) + "\n")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(plain, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -40,8 +40,8 @@ WAIT, COPY, HOST = "value read by the host", "copy from or to the host", "host a
 MIXED, SHAPE, UNREPEATABLE = "mixture of devices", "shape from values", "not repeatable"
 
 READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "allclose"}
-SHAPES = {"nonzero", "repeat_interleave", "_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive",
-          "masked_select", "bincount"}
+SHAPES = {"nonzero", "repeat_interleave", "_unique", "_unique2", "unique_dim", "unique_consecutive",
+          "unique_dim_consecutive", "masked_select", "bincount"}
 # Operations that torch refuses on a GPU in deterministic mode: torch.use_deterministic_algorithms.
 NO_REPEATABLE = {"grid_sampler_2d_backward", "grid_sampler_3d_backward", "reflection_pad2d_backward",
                  "reflection_pad1d_backward", "replication_pad2d_backward", "upsample_bilinear2d_backward",
@@ -50,9 +50,9 @@ NO_REPEATABLE = {"grid_sampler_2d_backward", "grid_sampler_3d_backward", "reflec
                  "fractional_max_pool2d_backward"}
 # Nothing is launched: another look at the same memory, or memory that nobody fills.
 VIEWS = {"view", "_unsafe_view", "expand", "permute", "transpose", "t", "unsqueeze", "squeeze", "alias",
-         "detach", "detach_", "slice", "select", "split", "split_with_sizes", "unbind", "as_strided", "unfold",
-         "diagonal", "lift_fresh", "narrow", "_reshape_alias", "set_", "empty", "empty_like", "new_empty",
-         "new_empty_strided", "empty_strided"}
+         "detach", "detach_", "slice", "select", "split", "split_with_sizes", "unbind", "as_strided",
+         "unfold", "diagonal", "lift_fresh", "narrow", "_reshape_alias", "set_", "empty", "empty_like",
+         "new_empty", "new_empty_strided", "empty_strided"}
 # Of these the input is read only where the index points.
 PICKS = {"index", "gather", "index_select", "take_along_dim", "embedding"}
 
@@ -106,12 +106,14 @@ class Watch(TorchDispatchMode):
             self.note(SHAPE, name)
         if torch.are_deterministic_algorithms_enabled() and there and name in NO_REPEATABLE:
             self.note(UNREPEATABLE, name)
-        result = function(*arguments, **keywords)
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        made_there, made_here = _parted(made)
-        if (there or made_there) and (here or (made_here and given)):
+        # Before the call: what meta tensors refuse by themselves is noted all the same.
+        copies = name == "_to_copy" and keywords.get("device") is not None and (
+            bool(there) != (torch.device(keywords["device"]) == META))
+        if copies or (there and here):
             self.note(COPY if name in ("copy_", "_to_copy") else MIXED, name)
-        elif made_here and name not in VIEWS:
+        result = function(*arguments, **keywords)
+        made_there, made_here = _parted([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
+        if made_here and not (there or copies or name in VIEWS):
             self.note(HOST, name)
         if made_there and name not in VIEWS:
             self.launched[str(function)] += 1
@@ -246,11 +248,13 @@ def gpu() -> Iterator[list[Graph]]:
             pretend.low = before
 
     # `checkpoint` compares devices that it saw where the mode was in force with others, where it was not.
+    # One update makes the constants; nothing else has to warm up.
     with mock.patch.multiple(torch.cuda, Stream=_Stream, current_stream=_Stream, default_stream=_Stream,
                              stream=contextlib.nullcontext, CUDAGraph=Graph, graph=capture,
                              synchronize=lambda *place: None), \
             mock.patch.multiple(torch, Generator=Generator, autocast=autocast), \
             mock.patch.object(torch.autograd, "_engine_run_backward", backward), \
+            mock.patch("port.step.WARM_UP", 1), \
             mock.patch.dict(checkpoint._allowed_determinism_checks_to_fns, default=lambda tensor: None), \
             pretend:
         yield graphs
