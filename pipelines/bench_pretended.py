@@ -13,18 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 import port
-from pipelines import constellation, settings
+from pipelines import settings
 from pipelines import train as stage
+from pipelines.bench_data import dataset
 from pipelines.values import BadInput, CheckFailed, load_params
-from port import data, precision, train
+from port import precision, train
 from port.training import pretended
 from port.training.rungs import RungFailed
-
-SIDES = {"digits": 16, "usps": 16, "mnist": 28, "svhn": 32, "svhn_head": 32, "cifar10": 32, "smallnorb": 48}
-N_BATCHES = 4  # examples of the synthetic data set, in batches
 
 
 @dataclass(frozen=True)
@@ -40,29 +36,6 @@ class Count:
     operations: int
     bytes: int
     largest: dict[str, int]
-
-
-def dataset(preset: settings.Preset, batch_size: int, device: torch.device | str,
-            sizes: tuple[int, int] | None = None) -> train.AnyDataset:
-    """Synthetic examples of the size of a preset's own, so that they are placed as those are.
-
-    Args:
-        preset: says which data and which canvas.
-        batch_size: of the training.
-        device: where they lie.
-        sizes: number of examples and side of an image in place of the usual ones.
-    """
-    if constellation.is_one(preset):
-        options = dict(preset.sections["prepare"].get("options") or {}) | {"examples": batch_size}
-        return constellation.draw(options).to(device)
-    config, source = preset.config(), preset.prepare().source
-    n, side = sizes or (N_BATCHES * batch_size, SIDES.get(source, config.canvas))
-    if preset.sections["train"].get("shift") != "crop":
-        side = min(side, config.canvas)
-    images = torch.randint(0, 256, (n, config.channels, side, side), dtype=torch.uint8,
-                           generator=torch.Generator().manual_seed(0))
-    split = data.Split(images.to(device), (torch.arange(n) % 10).to(device))
-    return data.Dataset("synthetic", split, split)
 
 
 def count(preset: settings.Preset, **changed) -> Count:

@@ -215,7 +215,7 @@ def bench(preset: Annotated[str | None, typer.Option(
               help="A preset of params.yaml; default mnist, on the pretended device all of them.")] = None,
           model: FamilyName = None,
           batch_size: Annotated[int | None, typer.Option(
-              help="Images a step; default 128, with --model 64.")] = None,
+              help="Images a step; default the preset's, with --model 64.")] = None,
           repeats: Annotated[int, typer.Option(help="Rounds; the fastest counts.")] = 10,
           threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for all cores.")] = 0,
           device: Annotated[str, typer.Option(
@@ -245,8 +245,8 @@ def bench(preset: Annotated[str | None, typer.Option(
                            "a step at the preset's own batch size")
         bench_pretended.run([preset] if preset else None, params, json_file)
         return
-    command.run(command.Options(preset or "mnist", params, 128 if batch_size is None else batch_size,
-                                repeats, threads, device, plain, floors), json_file)
+    command.run(command.Options(preset or "mnist", params, batch_size, repeats, threads, device, plain,
+                                floors), json_file)
 
 
 def main(arguments: list[str] | None = None) -> int:
