@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from pipelines import bench, cli
+from pipelines import bench, bench_seeds, bench_worker, cli
+from port import train
 
 SAMPLES = {
     "port step eager fast": [0.5, 0.4], "port step compiled fast": [0.3, 0.35],
@@ -45,7 +49,7 @@ def test_summary_without_reference_and_compiler() -> None:
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),
     (["--repeats", "-1"], "--repeats must be at least 1, not -1"),
-    (["--device", "tpu"], "--device must be cpu or cuda, not tpu"),
+    (["--device", "tpu"], "--device must be cpu, cuda or pretended, not tpu"),
     (["--json", "/no/such/folder/b.json"], "there is no folder /no/such/folder"),
     (["--preset", "mnisd"], "mnist")])
 def test_refusals(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
@@ -65,6 +69,54 @@ def test_worker() -> None:
         assert worker.ask("memory", "step eager fast", 1)["memory_mb"] > 100
     finally:
         worker.close()
+
+
+def test_the_precision_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF32 is as the preset says while a worker lives, and its step is the training loop's."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    side = bench_worker.Port("digits", "params.yaml", 2, 1, "cpu")
+    with side.stack:
+        assert torch.backends.cudnn.allow_tf32 is side.wanted.tf32 is False
+        run = side.run_on("eager", "fast")
+        assert isinstance(run, train.Run) and run.settings.batch_size == 2
+        side.prepare("step", "eager")()
+        assert run.state.count == 1
+        assert side.run_on("eager", "fast") is run
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_every_rung_is_timed_on_a_gpu() -> None:
+    """Compiled and captured together too; and the batch is the preset's own."""
+    named = [name for _, name in bench.variants(bench.Options(device="cuda"))]
+    assert [name for name in named if name.startswith("step ")] == [
+        f"step {rung} fast" for rung in ("eager", "compiled", "captured", "compiled_captured")]
+    assert bench.check(bench.Options(preset="digits"), None).batch_size == 32
+    found = bench.summary({"port step compiled fast": [0.4], "port step compiled_captured fast": [0.1]},
+                          bench.Options(device="cuda"))["train_step"]
+    assert (found["port_compiled_s"], found["port_compiled_captured_s"]) == (0.4, 0.1)
+
+
+def test_after_a_failed_capture_another_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note says why; the process that may hold a stuck generator is left."""
+    begun = []
+    monkeypatch.setattr(bench.Worker, "start", lambda self: begun.append(self))
+    worker = bench.Worker("port", bench.Options(), 1)
+    worker.process = SimpleNamespace(
+        poll=lambda: None, wait=lambda timeout: 3, stdin=io.StringIO(),
+        stdout=io.StringIO('{"kind": "RungFailed", "error": "rung captured: no"}\n'))
+    worker.log = io.StringIO()
+    with pytest.raises(RuntimeError, match="rung captured: no"):
+        worker.ask("run", "step captured fast")
+    assert len(begun) == 2
+
+
+def test_several_seeds(capsys: pytest.CaptureFixture) -> None:
+    """What is timed per seed is the step that training runs."""
+    arguments = ["--preset", "digits", "--seeds", "2", "--repeats", "1", "--device", "cpu"]
+    assert bench_seeds.main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["seconds_per_seed"]) == {"alone", "in_turns", "passes_alone", "batched"}
+    assert found["rung"] == "eager" and found["precision"]["amp"] == "none"
 
 
 def test_written_whole(tmp_path: Path) -> None:

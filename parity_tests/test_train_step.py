@@ -166,7 +166,7 @@ def test_a_step_runs_on_a_device_that_holds_no_values(kind):
 def test_capture_needs_a_gpu():
     with pytest.raises(ValueError, match="needs a GPU"):
         new_step(runs.model(), capture="always")
-    assert not new_step(runs.model(), capture="auto").may_capture
+    assert not new_step(runs.model(), capture="auto").rung.captured
 
 
 # --------------------------------------------------------------------------- precision, determinism

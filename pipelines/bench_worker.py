@@ -4,53 +4,64 @@
 
 Requests come one a line on stdin, answers go one a line to stdout as JSON; whatever a library prints
 goes to stderr. SIDE is `port` or `reference`, because TensorFlow and a compiling torch do not share a
-process.
+process. After a step that could not be made on its rung the process ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
-
-N_BATCHES = 4  # images of the synthetic data set, in batches
+from dataclasses import replace
 
 
 class Port:
     """Training step, forward pass and convolutions of the port; variants by name.
 
-    Variants are `step`, `forward` or `convolutions`, then `eager`, `compiled` or `captured`, then for
-    the first two `fast` or `plain`, joined by spaces: `step eager fast`.
+    Variants are `step` or `forward`, a rung of `port.training.rungs` and `fast` or `plain`, joined by
+    spaces: `step compiled_captured fast`; or `convolutions` and `eager` or `compiled`. All run in the
+    precision that the preset trains in.
     """
 
     def __init__(self, preset: str, params: str, batch_size: int, threads: int, device: str):
         import torch
 
-        import port
         from pipelines import settings
-        self.torch, self.port, self.batch_size = torch, port, batch_size
+        from pipelines import train as stage
+        from port import precision
+        self.torch, self.batch_size = torch, batch_size
         torch.set_num_threads(threads)
-        self.preset = settings.load_preset(preset, None, params)
+        self.preset = stage.without_epochs(settings.load_preset(preset, None, params))
         self.device = torch.device(device)
+        self.wanted = replace(self.preset.train(0)[0], batch_size=batch_size)
+        # As long as the process lasts.
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(precision.mode(self.wanted))
+        self.runs: dict[tuple[str, str], object] = {}
         self.prepared: dict[str, Callable[[], object]] = {}
 
     def describe(self) -> dict:
-        """Versions, device and the path of the pixel likelihood."""
+        """Versions, device, precision and the path of the pixel likelihood."""
         from pipelines import environment
         from port import kernels
-        model = self.port.ImageAutoencoder(self.preset.config()).to(self.device)
-        return {"environment": environment.describe(self.device),
-                "pixel_likelihood": kernels.describe(model.part_decoder)}
+        decoder = getattr(self.model(), "part_decoder", None)
+        return {"environment": environment.describe(self.device, amp=self.wanted.amp),
+                "pixel_likelihood": "none" if decoder is None else kernels.describe(decoder)}
 
     def run(self, variant: str) -> float:
-        """Seconds of one run."""
-        if variant not in self.prepared:
-            self.prepared[variant] = self.prepare(variant)
+        """Seconds of one run.
+
+        Raises:
+            RungFailed: this process must end.
+        """
         # The kernel's switch is read at each call, also by a compiled function's guards.
         os.environ["SCAE_KERNELS"] = "off" if variant.endswith("plain") else "auto"
+        if variant not in self.prepared:
+            self.prepared[variant] = self.prepare(*variant.split())
         self.synchronize()
         start = time.perf_counter()
         self.prepared[variant]()
@@ -61,63 +72,55 @@ class Port:
         if self.device.type == "cuda":
             self.torch.cuda.synchronize()
 
-    def prepare(self, variant: str) -> Callable[[], object]:
+    def prepare(self, what: str, rung: str, path: str = "fast") -> Callable[[], object]:
         """A function to time."""
-        what, mode, *_ = variant.split()
-        return {"step": self.step, "forward": self.forward, "convolutions": self.convolutions}[what](mode)
-
-    def data(self):
-        """Random bytes as images of the canvas' size."""
-        config, generator = self.preset.config(), self.torch.Generator().manual_seed(0)
-        n = N_BATCHES * self.batch_size
-        images = self.torch.randint(0, 256, (n, config.channels, config.canvas, config.canvas),
-                                    generator=generator, dtype=self.torch.uint8)
-        labels = self.torch.randint(0, config.autoencoder.n_classes, (n,), generator=generator)
-        return self.port.data.Split(images.to(self.device), labels.to(self.device))
+        made = {"step": self.step, "forward": self.forward, "convolutions": self.convolutions}[what]
+        return made(rung, path)
 
     def model(self):
-        return self.port.ImageAutoencoder(self.preset.config()).to(self.device).train()
+        """A model of the preset, in the precision that it trains in."""
+        import port
+        from port import precision
+        model = port.build(self.preset.config(), seed=0).to(self.device).train()
+        self.stack.enter_context(precision.mixed(model, self.wanted))
+        return model
 
-    def step(self, mode: str) -> Callable[[], object]:
+    def run_on(self, rung: str, path: str):
+        """A run as `scae train` starts it; the step and the forward pass of a rung share one."""
+        from pipelines.bench_data import dataset
+        from port import train
+        if (rung, path) not in self.runs:
+            self.runs[rung, path] = train.Run(
+                self.model(), dataset(self.preset, self.batch_size, self.device),
+                replace(self.wanted, rung=rung))
+        return self.runs[rung, path]
+
+    def step(self, rung: str, path: str) -> Callable[[], object]:
         """A whole update, as `scae train` makes it."""
-        from dataclasses import replace
+        run = self.run_on(rung, path)
+        return lambda: run.step(run.state.batches.next_index(), self.wanted.lr)
 
-        from port import optimizers, resume, step
-        settings = replace(self.preset.train(0)[0], batch_size=self.batch_size,
-                           compile=mode == "compiled",
-                           capture="always" if mode == "captured" else "never")
-        model = self.model()
-        batches = self.port.data.Batches(self.data(), self.batch_size, model.config.canvas, 0)
-        optimizer = optimizers.make(model.named_parameters(), settings.optimizer, self.batch_size,
-                                    settings.momentum, settings.weight_decay, settings.lr_factors)
-        state = resume.State(model, optimizer, batches, self.torch.Generator(self.device).manual_seed(0))
-        update = step.Step(state, settings)
-        index = self.torch.arange(self.batch_size, device=self.device)
-        return lambda: update(index, settings.lr)
+    def forward(self, rung: str, path: str) -> Callable[[], object]:
+        """Examples, forward pass and loss, ready for a backward pass."""
+        step = self.run_on(rung, path).step
+        step.at_step()
+        return lambda: step.forward(*step.inputs())
 
-    def forward(self, mode: str) -> Callable[[], object]:
-        """Forward pass and loss, ready for a backward pass."""
-        model, images = self.model(), self.data()
-        model.check_range = False
-        image = images.images[:self.batch_size].float() / 255.0
-        label = images.labels[:self.batch_size]
-        generator = self.torch.Generator(self.device).manual_seed(0)
-
-        def loss(image, label, noise):
-            return model(image, label, noise).loss
-        run = self.torch.compile(loss) if mode == "compiled" else loss
-        return lambda: run(image, label, self.port.Noise.draw(
-            generator, model.config, self.batch_size, self.device))
-
-    def convolutions(self, mode: str) -> Callable[[], object]:
+    def convolutions(self, rung: str, path: str) -> Callable[[], object]:
         """The encoder's convolutions alone, forward and backward, channels last: no port does less."""
         cnn, layout = self.model().part_encoder.cnn, self.torch.channels_last
-        image = (self.data().images[:self.batch_size].float() / 255.0).contiguous(memory_format=layout)
+        image = self.images().contiguous(memory_format=layout)
         for conv in cnn.conv:
             conv.weight.data = conv.weight.data.contiguous(memory_format=layout)
         parameters = list(cnn.parameters())
-        run = self.torch.compile(lambda x: cnn(x)[0]) if mode == "compiled" else lambda x: cnn(x)[0]
+        run = self.torch.compile(lambda x: cnn(x)[0]) if rung == "compiled" else lambda x: cnn(x)[0]
         return lambda: self.torch.autograd.grad(run(image).sum(), parameters)
+
+    def images(self):
+        """Canvases of a batch."""
+        config, generator = self.preset.config(), self.torch.Generator().manual_seed(0)
+        return self.torch.rand(self.batch_size, config.channels, config.canvas, config.canvas,
+                               generator=generator).to(self.device)
 
     def memory(self, variant: str, steps: int) -> dict:
         """Peak resident (on a GPU also allocated) memory of this process after some training steps."""
@@ -131,12 +134,11 @@ class Port:
     def floors(self) -> dict:
         """Floors of a training step on this device, and where an eager step's time goes."""
         from pipelines import bench_floors
-        image = self.data().images[:self.batch_size].float() / 255.0
         os.environ["SCAE_KERNELS"] = "off"  # operations inside a kernel of ours are not counted
-        operations = bench_floors.count_operations(self.step("eager"))
+        operations = bench_floors.count_operations(self.step("eager", "plain"))
         os.environ["SCAE_KERNELS"] = "auto"
-        where = bench_floors.breakdown(self.step("eager"), self.device)
-        return bench_floors.floors(bench_floors.least_bytes(self.model(), image), operations,
+        where = bench_floors.breakdown(self.step("eager", "fast"), self.device)
+        return bench_floors.floors(bench_floors.least_bytes(self.model(), self.images()), operations,
                                    where["calls"], self.device) | {"breakdown": where}
 
 
@@ -209,8 +211,11 @@ def main() -> int:
         try:
             answer = {"ok": getattr(side, request[0])(*request[1:])}
         except Exception as error:  # whatever it is, the other variants go on
-            answer = {"error": (str(error).strip().splitlines() or [type(error).__name__])[0][:300]}
+            kind = type(error).__name__
+            answer = {"kind": kind, "error": (str(error).strip().splitlines() or [kind])[0][:300]}
         print(json.dumps(answer), file=answers, flush=True)
+        if answer.get("kind") == "RungFailed":
+            return 3  # a generator may be stuck: another process goes on
     return 0
 
 

@@ -211,12 +211,16 @@ def record(checkpoint: Checkpoint,
 
 
 @app.command()
-def bench(preset: Preset = "mnist", model: FamilyName = None,
+def bench(preset: Annotated[str | None, typer.Option(
+              help="A preset of params.yaml; default mnist, on the pretended device all of them.")] = None,
+          model: FamilyName = None,
           batch_size: Annotated[int | None, typer.Option(
-              help="Images a step; default 128, with --model 64.")] = None,
+              help="Images a step; default the preset's, with --model 64.")] = None,
           repeats: Annotated[int, typer.Option(help="Rounds; the fastest counts.")] = 10,
           threads: Annotated[int, typer.Option(help="Threads of the CPU; 0 for all cores.")] = 0,
-          device: Annotated[str, typer.Option(help="cpu or cuda, of the port.")] = "cpu",
+          device: Annotated[str, typer.Option(
+              help="cpu or cuda, of the port; pretended counts what a step asks of a GPU, without one."
+              )] = "cpu",
           plain: Annotated[bool, typer.Option(help="Time the port without its kernels too.")] = True,
           floors: Annotated[bool, typer.Option(
               "--floors", help="Also what memory, arithmetic and launches allow at best, and where the "
@@ -229,13 +233,20 @@ def bench(preset: Preset = "mnist", model: FamilyName = None,
     from pipelines import families
 
     if model is not None:
-        if (preset, device, floors) != ("mnist", "cpu", False):
+        if (preset, device, floors) != (None, "cpu", False):
             raise BadInput("bench --model takes --batch-size, --repeats, --threads and --json "
                            "alone")
         families.bench(model, 64 if batch_size is None else batch_size, repeats, threads, json_file)
         return
-    command.run(command.Options(preset, params, 128 if batch_size is None else batch_size, repeats,
-                                threads, device, plain, floors), json_file)
+    if device == "pretended":
+        from pipelines import bench_pretended
+        if batch_size is not None or floors:
+            raise BadInput("bench --device pretended takes --preset, --params and --json alone: it counts "
+                           "a step at the preset's own batch size")
+        bench_pretended.run([preset] if preset else None, params, json_file)
+        return
+    command.run(command.Options(preset or "mnist", params, batch_size, repeats, threads, device, plain,
+                                floors), json_file)
 
 
 def main(arguments: list[str] | None = None) -> int:

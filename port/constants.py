@@ -6,6 +6,8 @@ tensors, and the capture finds them here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,3 +30,17 @@ def constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Ten
     if key not in _KEPT:
         _KEPT[key] = torch.as_tensor(array, dtype=dtype, device=device)
     return _KEPT[key]
+
+
+@torch.compiler.assume_constant_result
+def computed(function: Callable[..., np.ndarray], *arguments, dtype: torch.dtype, device: torch.device
+             ) -> Tensor:
+    """`constant(function(*arguments))`, which a compiler takes as it is instead of tracing NumPy.
+
+    Args:
+        function: of the arguments alone.
+        arguments: plain values.
+        dtype: of the tensor.
+        device: where it is wanted.
+    """
+    return constant(function(*arguments), dtype, device)

@@ -57,10 +57,14 @@ class World:
         check_divisible(len(rows), self.size)
         return rows.chunk(self.size)[self.rank]
 
-    @torch.compiler.disable
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks on every rank, with gradient; the inverse of `share`."""
-        return rows if self.size == 1 else _Gather.apply(rows, self.rank, self.size)
+        # A message between processes breaks a compiled graph; one rank sends none.
+        return rows if self.size == 1 else self._gather(rows)
+
+    @torch.compiler.disable
+    def _gather(self, rows: Tensor) -> Tensor:
+        return _Gather.apply(rows, self.rank, self.size)
 
     @torch.no_grad()
     def average_(self, tensors: Sequence[Tensor]) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import em_fused, em_routing, initializers
-from port.constants import constant
+from port.constants import computed, constant
 from port.em_routing import POSE, Routed
 from port.em_settings import Routing
 from port.layers import _parameter
@@ -120,8 +120,13 @@ def coordinate_addition(votes: Array, centres: Array, coordinates: str) -> Array
 
     Source: paper section 4 (Coordinate Addition); official and IBM class layers.
     """
-    added = constant(np.eye(POSE)[list(SLOTS[coordinates])], votes.dtype, votes.device)
+    added = computed(_entries, coordinates, dtype=votes.dtype, device=votes.device)
     return votes + (centres @ added)[:, :, None, None]
+
+
+def _entries(coordinates: str) -> np.ndarray:
+    """Which entry of a vote gets which coordinate: float64 `[2, 16]`."""
+    return np.eye(POSE)[list(SLOTS[coordinates])]
 
 
 class Convolution(nn.Module):
@@ -262,7 +267,7 @@ class ClassCapsules(nn.Module):
         self.weight = _parameter(_vote_matrices(rng, (types_in, classes), stddev, identity))
         self.beta_u, self.beta_a = (_parameter(np.full(classes, value, np.float32)) for value in betas)
 
-    def forward(self, pose: Array, activation: Array, centres: np.ndarray | None = None) -> Routed:
+    def forward(self, pose: Array, activation: Array, centres: np.ndarray | Array | None = None) -> Routed:
         """Classes of poses `[B, H, W, I, 16]` and activations `[B, H, W, I]`; P = Q = 1.
 
         Args:
@@ -271,11 +276,13 @@ class ClassCapsules(nn.Module):
             centres: `[H, W, 2]` for coordinates `row` (see `carried_centres`); default the grid's own.
         """
         height, width = pose.shape[1:3]
-        centres = grid_centres(height, width) if centres is None else centres
+        if centres is None:
+            centres = computed(grid_centres, height, width, dtype=pose.dtype, device=pose.device)
+        elif not isinstance(centres, Tensor):
+            centres = constant(centres, pose.dtype, pose.device)
         weight = self.weight.expand(height, width, *self.weight.shape)
         votes = coordinate_addition(
-            pose_product(pose[:, None, None], weight),
-            constant(centres, pose.dtype, pose.device), self.coordinates)
+            pose_product(pose[:, None, None], weight), centres, self.coordinates)
         return em_routing.route(votes, activation[:, None, None], self.beta_u, self.beta_a, 1,
                                 self.routing)
 

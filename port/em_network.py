@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from port import em_layers, em_losses, losses
+from port.constants import computed
 from port.em_routing import Routed
 from port.em_settings import Network
 
@@ -61,8 +62,9 @@ class MatrixCapsules(nn.Module):
             pose, activation = layers[-1].pose, layers[-1].activation
         centres = None
         if s.coordinates == "row":
-            steps = [(s.conv_kernel, s.conv_stride), *zip(s.kernels, s.strides)]
-            centres = em_layers.carried_centres(image.shape[2], image.shape[3], steps)
+            steps = ((s.conv_kernel, s.conv_stride), *zip(s.kernels, s.strides))
+            centres = computed(em_layers.carried_centres, image.shape[2], image.shape[3], steps,
+                               dtype=pose.dtype, device=pose.device)
         layers.append(self.class_capsules(pose, activation, centres))
         found = layers[-1]
         return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],

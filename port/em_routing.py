@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from port.constants import constant
+from port.constants import computed
 from port.em_settings import Routing
 
 Array = Float[Tensor, "..."]
@@ -175,6 +175,11 @@ def parent_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int
     return np.outer(*counts)
 
 
+def other_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> np.ndarray:
+    """How many parent positions do not see each child: float64 `[H, W]` over the covered grid."""
+    return parents[0] * parents[1] - parent_counts(parents, kernel, stride)
+
+
 def initial_assignment(parents: tuple[int, int], kernel: tuple[int, int], parent_types: int,
                        stride: int, routing: Routing) -> np.ndarray:
     """The first assignment, 1 / (spatial parents of the child · types), as `routing.initial` says.
@@ -299,8 +304,8 @@ def compete(joint: Array, stride: int, competition: str = "parents") -> Array:
     share = torch.exp(joint - windows(largest, kernel, stride)[..., None])
     total = fold(share.sum(-1), stride)
     if filler is not None:
-        others = parents[0] * parents[1] - parent_counts(parents, kernel, stride)
-        others = constant(others * joint.shape[-1], joint.dtype, joint.device)
+        others = joint.shape[-1] * computed(other_counts, parents, kernel, stride, dtype=joint.dtype,
+                                            device=joint.device)
         total = total + others[None, ..., None] * torch.exp(filler - largest)
     return share / windows(total, kernel, stride)[..., None]
 
@@ -320,10 +325,11 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
     cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
-    assignment = constant(initial_assignment(
-        tuple(votes.shape[1:3]), tuple(votes.shape[3:5]), votes.shape[6], stride, routing),
-        votes.dtype, votes.device)
-    saving = torch.is_grad_enabled() and votes.requires_grad and votes.nbytes >= LARGE
+    assignment = computed(initial_assignment, tuple(votes.shape[1:3]), tuple(votes.shape[3:5]),
+                          votes.shape[6], stride, routing, dtype=votes.dtype, device=votes.device)
+    # Not `nbytes`, which a compiler that does not know the batch size yet cannot compute.
+    n_bytes = votes.numel() * votes.element_size()
+    saving = torch.is_grad_enabled() and votes.requires_grad and n_bytes >= LARGE
 
     def iterate(iteration: int, assignment: Array, moments: Moments | None) -> tuple[Array, Moments]:
         if moments is not None:
@@ -351,5 +357,5 @@ def _fold_max(entries: Array, stride: int) -> Array:
         for v in range(kernel[1]):
             place = found[:, u:u + (parents[0] - 1) * stride + 1:stride,
                           v:v + (parents[1] - 1) * stride + 1:stride]
-            torch.maximum(place, entries[:, :, :, u, v], out=place)
+            place.copy_(torch.maximum(place, entries[:, :, :, u, v]))
     return found

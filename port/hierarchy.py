@@ -133,7 +133,7 @@ class HierarchyAutoencoder(ImageAutoencoder):
             *given, votes.raw_caps_params, *target, draws, log)
         # The third level's best vote for each object is the parent's view of it.
         rows = likelihood.winner.reshape(batch, n_objects, 1, 2, 3)
-        last = rows.new_tensor([0.0, 0.0, 1.0]).expand(batch, n_objects, 1, 1, 3)
+        last = torch.cat([rows.new_zeros(2), rows.new_ones(1)]).expand(batch, n_objects, 1, 1, 3)
         again = self.object_decoder.capsule_layer(
             found.encoded, draws.get("caps"), draws.get("vote"), draws.get("caps_mask"),
             torch.cat([rows, last], -2), likelihood.winner_pres[..., None], log)

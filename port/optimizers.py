@@ -31,6 +31,41 @@ class Rule:
     decays: bool
 
 
+class SGD(torch.optim.SGD):
+    """`torch.optim.SGD`, whose rate may lie on a GPU: torch's reads it there, which stops the host.
+
+    Arguments as there: `lr`, `momentum` and `weight_decay`.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Apply one step; parameters whose `grad` is None are skipped."""
+        if not self.param_groups[0]["params"][0].is_cuda:
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                       for p in parameters] if group["momentum"] else []
+            if parameters:
+                _sgd_foreach(parameters, [p.grad for p in parameters], buffers, group)
+
+
+def _sgd_foreach(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict
+                 ) -> None:
+    """g ← g + decay·w; b ← momentum·b + g; w ← w - lr·b, in place, without the host.
+
+    The buffers start at zeros, where torch's start as the first gradient: the same.
+    """
+    if group["weight_decay"]:
+        grads = torch._foreach_add(grads, parameters, alpha=group["weight_decay"])
+    if group["momentum"]:
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, grads)
+        grads = buffers
+    torch._foreach_sub_(parameters, torch._foreach_mul(grads, group["lr"]))
+
+
 RULES: Mapping[str, Rule] = {
     "tf-rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: optim.RMSProp(
         groups, lr=0.0, epsilon=optim.rmsprop_epsilon(batch_size), momentum=momentum), False),
@@ -38,7 +73,7 @@ RULES: Mapping[str, Rule] = {
         groups, lr=0.0), False),
     "rmsprop": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.RMSprop(
         groups, lr=0.0, momentum=momentum, weight_decay=decay, capturable=capturable), True),
-    "sgd": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.SGD(
+    "sgd": Rule(lambda groups, batch_size, momentum, decay, capturable: SGD(
         groups, lr=0.0, momentum=momentum, weight_decay=decay), True),
     "adam": Rule(lambda groups, batch_size, momentum, decay, capturable: torch.optim.Adam(
         groups, lr=0.0, weight_decay=decay, capturable=capturable), True),

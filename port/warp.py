@@ -146,7 +146,9 @@ def warp_templates(templates: Float[Tensor, "batch parts channels h w"],
     batch, n_parts, channels, height, width = templates.shape
     pose = pose.reshape(batch * n_parts, 6)
     grid = affine_grid(inverse_affine(pose) if inverse else pose, canvas_shape, (height, width))
-    # On a GPU the gather's backward is not repeatable.
-    sample = warp_hat.resampler if grid.is_cuda else resampler
+    # On a GPU the gather's backward adds with atomics, whose order changes; the hat weights move several
+    # times its bytes, so they are for who asks for the same bits.
+    repeatable = grid.is_cuda and torch.are_deterministic_algorithms_enabled()
+    sample = warp_hat.resampler if repeatable else resampler
     drawn = sample(templates.reshape(batch * n_parts, channels, height, width), grid)
     return drawn.reshape(batch, n_parts, channels, *canvas_shape)

@@ -1,8 +1,8 @@
 """The bilinear resampler as two products with hat weights: no gather, so no scatter on the way back.
 
 On a GPU the backward of a gather adds with atomics, in an order that changes from run to run; products
-are repeatable, and templates are only about 11 pixels wide. On a CPU the gather of `warp.resampler`
-is the cheaper one.
+are repeatable, and templates are only about 11 pixels wide. The gather of `warp.resampler` moves less
+everywhere, so this is for the deterministic mode on a GPU (`port.precision`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What tests are made with: pretended devices, comparisons, recorders."""
