@@ -21,8 +21,8 @@ from parity_tests.compare import Where, check
 from parity_tests.goldens import REPOSITORY, Golden
 from parity_tests.registry import OpCase
 from parity_tests.strategies import Case, cases
-from parity_tests.test_goldens_models import arguments_of, batch_of, noise_of, variables_of
 from parity_tests.verify import verify
+from parity_tests.verify_models import arguments_of, batch_of, noise_of, variables_of
 
 ROWS = registry.fast_rows()
 SPECIAL = [(row, name, case) for row in ROWS for name, case in row.special]
