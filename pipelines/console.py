@@ -1,8 +1,8 @@
 """How stages and the command line talk: exit codes, one-line errors, progress.
 
 Exit codes: 0 done, 1 a check failed or a number is not finite, 2 bad usage or bad input (one line
-on stderr, no traceback), 130 interrupted (143 by SIGTERM). Of several ranks of torchrun the first one
-says what all would say.
+on stderr, no traceback), 3 a step cannot be made as `train.rung` says (`port.training.rungs`), 130
+interrupted (143 by SIGTERM). Of several ranks of torchrun the first one says what all would say.
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from collections.abc import Callable, Iterator
 
 from pipelines.values import BadInput, CheckFailed
 from port import data, resume, train
+from port.training.rungs import RungFailed
 
+BAD_INPUT, RUNG_FAILED = 2, 3
 PLAIN_LINES = 20  # lines of progress where there is no terminal
+
+
+class Ended(Exception):
+    """A process that did the work ended with another code than 0, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"ended with code {code}")
+        self.code = code
 
 
 def exit_code(work: Callable[[], None]) -> int:
@@ -38,6 +48,11 @@ def exit_code(work: Callable[[], None]) -> int:
     except resume.NonFiniteLoss as error:
         say(f"failed: {error}; the last good state is kept")
         return 1
+    except RungFailed as error:
+        say(f"failed: {error}")
+        return RUNG_FAILED
+    except Ended as error:
+        return error.code
     except train.Interrupted as error:
         say(f"{error}; state saved, the same command continues")
         return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)

@@ -16,22 +16,26 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from pipelines import console, settings
 from pipelines import train as stage
+from pipelines.support import descent
 from pipelines.values import BadInput, CheckFailed
 from port import distributed, ensemble, train
 
 
 def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None, wandb: str | None = None) -> list[Path]:
-    """Train a preset with several seeds.
+        device: str | None = None, wandb: str | None = None, notes: Sequence[str] = ()) -> list[Path]:
+    """Train a preset with several seeds; `notes` say what was tried before.
 
     Raises:
         BadInput: unknown settings, a seed given twice, or started by torchrun.
+        RungFailed: the step cannot be made on the rung that the settings name.
+        Ended: the process that trained them all ended so.
         CheckFailed: a seed failed; the others have finished.
         Interrupted: stopped by a signal; the states are saved.
     """
@@ -43,8 +47,12 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
     wanted, place = stage.check(stage.without_epochs(preset), seeds[0], device)
     # Once, before the processes look for it.
     preset = stage.counted(preset, stage.dataset_for(preset, results))
+    ladder = descent.wanted(wanted, place.type)
+    if ladder:
+        descent.run(preset, seeds, ladder, results, device, wandb)
+        return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
     if place.type == "cuda":
-        return on_streams(preset, seeds, results, place, wandb)
+        return on_streams(preset, seeds, results, place, wandb, notes)
     return in_processes(preset, seeds, results, device, wandb, jobs_for(wanted))
 
 
@@ -127,7 +135,7 @@ def start(preset: settings.Preset, seed: int, params: Path, results: str | os.Pa
 
 
 def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
-               place: torch.device, wandb: str | None) -> list[Path]:
+               place: torch.device, wandb: str | None, notes: Sequence[str] = ()) -> list[Path]:
     """All seeds in this process, in turns."""
     mode = preset.wandb() if wandb is None else wandb
     dataset = stage.dataset_for(preset, results).to(place)
@@ -144,5 +152,6 @@ def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.Path
             runs.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
         trained = ensemble.train_together(runs, dataset)
     for job, result in zip(jobs, trained, strict=True):
+        result.notes[:0] = notes
         job.done(result, seeds_together=seeds)
     return [job.folder for job in jobs]

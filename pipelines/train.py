@@ -2,12 +2,15 @@
 
     python -m pipelines.train --preset digits --seed 0
     python -m pipelines.train --preset digits --seeds 0 1 2
+    python -m pipelines.train --preset mnist --set train.rung=compiled_captured
     torchrun --nproc-per-node 2 -m pipelines.train --preset digits --seed 0
 
 Leaves results/train/<preset>/<seed>/ with model/, history.csv, metrics.json, config.json and
 environment.json. Checkpoints lie in runs/<preset>-<seed>-<hash of the configuration>/ while the run
 lasts: a run that was stopped continues there, whatever becomes of the results folder. Under torchrun
-the ranks share each batch, and the first one writes.
+the ranks share each batch, and the first one writes. On a GPU the run is a process of its own, which
+begins again a rung lower where a step cannot be captured (`pipelines.support.descent`); with `train.rung`
+it is this one, which ends with exit code 3 then.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import csv
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,9 +29,11 @@ import torch
 import port
 from pipelines import console, continued, environment, given_weights, parts, settings, tracking
 from pipelines.prepare import dataset_for, write_json
+from pipelines.support import descent
 from pipelines.values import BadInput
 from port import data, distributed, kernels, resume, train
 from port.models import family_of
+from port.training import rungs
 
 RUNS = Path("runs")
 CONSTELLATIONS_AN_EPOCH = 60_000  # as many as MNIST has training images
@@ -90,15 +95,24 @@ class Job:
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None, wandb: str | None = None, runs: Path | None = None) -> Path:
+        device: str | None = None, wandb: str | None = None, runs: Path | None = None,
+        notes: Sequence[str] = ()) -> Path:
     """Train a preset with a seed, on as many ranks as torchrun started.
+
+    `notes` say what was tried before, for the environment file.
 
     Raises:
         BadInput: unknown settings, a device that is not there, a batch that cannot be shared out.
         NonFiniteLoss: a number is not finite.
+        RungFailed: the step cannot be made on the rung that the settings name.
         Interrupted: stopped by a signal; the state is saved.
+        Ended: as one of these, in a process of its own.
     """
     wanted, place = check(without_epochs(preset), seed, device)
+    ladder = descent.wanted(wanted, place.type)
+    if ladder:
+        descent.run(preset, [seed], ladder, results, device, wandb, runs)
+        return settings.folder_of("train", preset.name, seed, results)
     world, place = distributed.join(place)
     try:
         dataset = load(preset, results, world).to(place)
@@ -119,6 +133,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                 job.curves(preset.wandb() if wandb is None else wandb) as log:
             trained = train.train(job.model, dataset, wanted, job.checkpoints, bar.step,
                                   both(bar.row, log), world)
+        trained.notes[:0] = notes
         job.done(trained, ranks=world.size)
         return job.folder
     finally:
@@ -155,8 +170,10 @@ def check(preset: settings.Preset, seed: int, device: str | None
     if wanted.amp != "none" and not family_of(preset.config()).low_precision:
         raise BadInput(f"train.amp: the layers of model {preset.config().kind} run in float32 "
                        "only; set it to none")
-    if wanted.capture == "always" and place.type != "cuda":
-        raise BadInput("train.capture: always needs a GPU; set it to auto or never")
+    try:
+        rungs.ladder(wanted, place.type)
+    except ValueError as error:
+        raise BadInput(f"train.{error}") from None
     try:
         distributed.check_divisible(wanted.batch_size, distributed.launched_size())
     except ValueError as error:
@@ -220,8 +237,8 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
                   "arguments": model.config.to_arguments()})
     write_json(folder / "environment.json", environment.describe(
         device, seed=wanted.seed, **trained.precision,
-        compiled=wanted.compile and not any("torch.compile" in note for note in trained.notes),
-        captured=trained.captured, notes=trained.notes, **facts))
+        rung=trained.rung, compiled=rungs.RUNGS[trained.rung].compiled,
+        captured=rungs.RUNGS[trained.rung].captured, notes=trained.notes, **facts))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,15 +247,26 @@ def main(arguments: list[str] | None = None) -> int:
                         "--seed")
     parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
     parser.add_argument("--wandb", help="none, offline or online; default: as the preset says")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="where the checkpoints go, which are "
+                        "kept then")
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="lines for environment.json; a rung "
+                        "that fails adds its own")
     given = parser.parse_args(arguments)
 
     def work():
         preset = settings.load_preset(given.preset, given.overrides, given.params)
-        if given.seeds:
-            from pipelines import seeds
-            seeds.run(preset, given.seeds, given.results, given.device, given.wandb)
-        else:
-            run(preset, given.seed, given.results, given.device, given.wandb)
+        try:
+            if given.seeds:
+                from pipelines import seeds
+                seeds.run(preset, given.seeds, given.results, given.device, given.wandb,
+                          descent.notes(given.notes))
+            else:
+                run(preset, given.seed, given.results, given.device, given.wandb, given.runs,
+                    descent.notes(given.notes))
+        except rungs.RungFailed as error:
+            if given.notes:
+                descent.add_note(given.notes, str(error))
+            raise
     return console.exit_code(work)
 
 

@@ -152,7 +152,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     Raises:
         BadInput: settings that cannot be used together.
     """
-    from pipelines import families, mlab, numbered, parts, settings
+    from pipelines import console, families, mlab, numbered, parts, settings
     from pipelines import seeds as several
     from pipelines import train as stage
     from port import train as loop
@@ -200,17 +200,26 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
             several.run(chosen, several.parse(seeds), folder or results, device, wandb)
             return
         stage.run(chosen, seed, folder or results, device, wandb, runs=folder and folder / "checkpoints")
-    except ValueError:
+    except (ValueError, console.Ended) as error:
         # Bad input that shows with the data or the weights alone: no run has been.
-        if begun is not None and not any((begun / name).exists() for name in ("checkpoints", "train")):
+        code = getattr(error, "code", console.BAD_INPUT)
+        if code > 128 and folder is not None and seeds is None:
+            say_how_to_go_on(folder, run_name)
+        unused = begun is not None and not any((begun / name).exists() for name in ("checkpoints", "train"))
+        if code == console.BAD_INPUT and unused:
             shutil.rmtree(begun)
             with contextlib.suppress(OSError):  # other runs of the name are there
                 begun.parent.rmdir()
         raise
     except loop.Interrupted:
         if folder is not None and seeds is None:
-            print(f"train: {folder} goes on with scae train --resume --log-run-name {run_name}", flush=True)
+            say_how_to_go_on(folder, run_name)
         raise
     if folder is not None:
         print(f"train: this is {folder}; scae evaluate --params {folder / numbered.PARAMS} --preset "
               f"{chosen.name} --seed {seed} --results {folder}", flush=True)
+
+
+def say_how_to_go_on(folder: os.PathLike, run_name: str) -> None:
+    """The command that continues a numbered run."""
+    print(f"train: {folder} goes on with scae train --resume --log-run-name {run_name}", flush=True)

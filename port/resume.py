@@ -48,6 +48,11 @@ class State:
         self.sums: Tensor | None = None
         self.count = 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
     @torch.no_grad()
     def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
         """Add the scalars of a step to the running sums, in place on the device."""

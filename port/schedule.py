@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from port import data, optimizers
+from port.training import rungs
 
 CHOICES = {"lr_schedule": ("constant", "exponential", "cosine_restarts"), "shift": data.SHIFTS,
            "amp": ("none", "bf16", "fp16"),
-           "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never")}
+           "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never"),
+           "rung": (rungs.AUTO, *rungs.RUNGS)}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Settings:
         compile: use torch.compile; falls back to eager where it cannot work.
         capture: replay the step as a CUDA graph: `auto` on a GPU where it works, `always` or an
             error, `never`.
+        rung: `auto` is the fastest way to make a step that `compile` and `capture` leave and that works;
+            `compiled_captured`, `captured`, `compiled` or `eager` is that one or an error.
         threads: of the CPU; 0 leaves torch's choice.
         tf32: allow TF32 on a GPU.
         amp: `bf16` or `fp16` for the products of the layers (see `port.precision`).
@@ -89,6 +93,7 @@ class Settings:
     checkpoint_every: int = 1000
     compile: bool = False
     capture: str = "auto"
+    rung: str = rungs.AUTO
     threads: int = 0
     tf32: bool = False
     amp: str = "none"

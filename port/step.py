@@ -17,15 +17,23 @@ from port.distributed import ALONE, World
 from port.models import family_of
 from port.resume import Snapshot, State
 from port.schedule import Settings
+from port.training import rungs
 
 WARM_UP = 3  # updates before a capture: allocators, compilers and libraries settle
 
 
 class Forward:
-    """Loss and scalars of a batch, compiled if asked for and possible."""
+    """Loss and scalars of a batch, compiled if asked for and possible.
 
-    def __init__(self, model: torch.nn.Module, compiled: bool, notes: list[str]):
-        self.model, self.notes = model, notes
+    Args:
+        model: called with image, label and noise.
+        compiled: try torch.compile.
+        notes: receives a line where it does not work.
+        rung: raise `RungFailed` for this rung in place of going on without the compiler.
+    """
+
+    def __init__(self, model: torch.nn.Module, compiled: bool, notes: list[str], rung: str | None = None):
+        self.model, self.notes, self.rung = model, notes, rung
         self.compiled = torch.compile(self.eager) if compiled else None
         self.worked = False
 
@@ -42,6 +50,8 @@ class Forward:
             except Exception as error:  # whatever a missing compiler raises; eager tells the rest
                 if self.worked:
                     raise
+                if self.rung is not None:
+                    raise rungs.RungFailed(self.rung, "torch.compile does not work here", error) from error
                 self.compiled = None
                 reason = str(error).strip().splitlines()[0][:200]
                 self.notes.append(f"torch.compile does not work here ({reason}); training eagerly")
@@ -54,9 +64,14 @@ class Step:
 
     Args:
         state: model, optimizer, batches, noise generator and running sums; all change in place.
-        settings: noise, clipping, compile, capture and precision.
+        settings: noise, clipping, rung and precision.
         notes: receives a line where something had to be done without.
         world: takes this rank's share of each batch and averages gradients.
+
+    Raises:
+        ValueError: a capture without a GPU.
+        rungs.RungFailed: at the first call, where the step cannot be captured, or not be compiled
+            although the settings name the rung; the process must end then.
     """
 
     def __init__(self, state: State, settings: Settings, notes: list[str] | None = None,
@@ -70,19 +85,18 @@ class Step:
         self.model.check_range = False
         self.noisy = settings.noise and family_of(self.model.config).draws
         self.model.gather = world.gather
-        self.forward = Forward(self.model, settings.compile, self.notes)
+        self.rung = rungs.ladder(settings, device.type)[0]
+        self.forward = Forward(self.model, self.rung.compiled, self.notes,
+                               None if settings.rung == rungs.AUTO else self.rung.name)
         self.graph = None
-        self.may_capture = settings.capture != "never" and device.type == "cuda"
-        if settings.capture == "always" and device.type != "cuda":
-            raise ValueError("capture: always needs a GPU; set it to auto or never")
 
     def __call__(self, index: Tensor, lr: float) -> None:
         """One update with the examples `index` at rate `lr`."""
         self.index.copy_(index)
         self.lr.fill(lr)
         self.at_step()
-        if self.may_capture and self.graph is None:
-            self._try_capture()
+        if self.rung.captured and self.graph is None:
+            self._capture()
         if self.graph is None:
             self.update()
         else:
@@ -137,20 +151,6 @@ class Step:
             self.update()
         before.restore()
 
-    def _try_capture(self) -> None:
-        """Capture; with `auto`, a step that cannot be captured goes on without and says so."""
-        before = Snapshot(self.state)
-        try:
-            self._capture()
-        except RuntimeError as error:
-            if self.settings.capture == "always":
-                raise
-            self.may_capture, self.graph = False, None
-            before.restore()
-            reason = str(error).strip().splitlines()[0][:200]
-            self.notes.append(f"the step cannot be captured as a CUDA graph ({reason})")
-            print(self.notes[-1], flush=True)
-
     def _capture(self) -> None:
         """Record the update as a graph; nothing of it is executed yet."""
         side = torch.cuda.Stream()
@@ -163,6 +163,15 @@ class Step:
             graph.register_generator_state(generator)
         # Gradients are then allocated in the graph's own memory, and stay there.
         self.state.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
-            self.update()
+        try:
+            with torch.cuda.graph(graph):
+                self.update()
+        except RuntimeError as error:
+            raise rungs.RungFailed(self.rung.name, "the step cannot be captured as a CUDA graph",
+                                   error) from error
         self.graph = graph
+
+    @property
+    def in_force(self) -> str:
+        """The rung on which the updates were made."""
+        return rungs.name(self.forward.compiled is not None, self.graph is not None)

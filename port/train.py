@@ -35,12 +35,13 @@ from port.distributed import ALONE, World, check_divisible
 from port.models import family_of
 from port.schedule import Settings
 from port.step import Step
+from port.training import rungs
 
 AnyDataset = data.Dataset | constellation_batches.Dataset
 # What may change when a run continues: how long it is, how often it reports, and what only changes
 # the order of rounding (see `port.resume`).
 NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", "capture",
-                "deterministic", "data_workers", "debug")
+                "rung", "deterministic", "data_workers", "debug")
 
 
 class Interrupted(Exception):
@@ -62,7 +63,7 @@ class Trained:
     seconds: float
     notes: list[str] = field(default_factory=list)
     precision: dict = field(default_factory=dict)
-    captured: bool = False
+    rung: str = "eager"
 
 
 def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
@@ -86,7 +87,8 @@ def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
     Raises:
         resume.NonFiniteLoss: a scalar, gradient or weight is not finite.
         Interrupted: SIGTERM or SIGINT came, on any rank; the state is saved.
-        ValueError: the batch cannot be shared out equally.
+        rungs.RungFailed: the step cannot be made as the settings ask; the process must end.
+        ValueError: the batch cannot be shared out equally, or there is nothing to capture on.
     """
     with precision.mode(settings) as in_force, precision.mixed(model, settings), \
             torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
@@ -162,7 +164,7 @@ class Run:
         self.model.eval()
         self.model.gather = lambda rows: rows
         return Trained(self.state.step, self.resumed_at, self.state.history, self.state.optimizer,
-                       self.state.seconds, self.notes, in_force, self.step.graph is not None)
+                       self.state.seconds, self.notes, in_force, self.step.in_force)
 
     def _agreed(self, stop: list[int], look: bool) -> int:
         """The signal to stop at, 0 for none; the same on every rank.
@@ -202,9 +204,10 @@ class Run:
     def _made_with(self) -> dict:
         """What decides the order of rounding but not what is computed."""
         decoder = getattr(self.model, "part_decoder", None)
+        compiled = rungs.ladder(self.settings, self.state.device.type)[0].compiled
         return {"ranks": self.world.size, "threads": torch.get_num_threads(),
                 "kernel": "none" if decoder is None else kernels.describe(decoder),
-                "compile": self.settings.compile, "deterministic": self.settings.deterministic,
+                "compile": compiled, "deterministic": self.settings.deterministic,
                 "torch": torch.__version__}
 
 

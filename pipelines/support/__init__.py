@@ -1,0 +1,1 @@
+"""What the stages share and no stage is."""
