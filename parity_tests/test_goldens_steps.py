@@ -9,17 +9,7 @@ import pytest
 
 from parity_tests import goldens, recorder
 from parity_tests.goldens import Golden
-from parity_tests.verify_steps import (
-    FLOAT32,
-    HISTORIES,
-    N_STEPS,
-    RUNS,
-    held_history,
-    held_variables,
-    run_steps,
-    slots_of,
-    verify_float32,
-)
+from parity_tests.verify_steps import FLOAT32, RUNS, comparable, verify_float32, verify_steps
 
 
 @pytest.mark.golden
@@ -30,18 +20,10 @@ def test_steps(run: tuple[Golden, str, str], tier: str) -> None:
     if tier == "smoke" and (side != "port" or not golden.folder.is_relative_to(goldens.HERE)):
         pytest.skip("smoke tier: committed fixtures, port")
     kind = f"steps {file[:-4]} {side}"
-    history = golden.load(file)
     recorder.golden(golden.name, kind, None, "fail")
-    comparable = slots_of(golden) or HISTORIES[file][1] == "fresh"
-    recorded = len(history["loss/total"])
-    steps = min(recorded, N_STEPS) if comparable else 1  # without slots only before the first update
-    if tier == "deep" and comparable:
-        steps = recorded
-    trajectory = run_steps(golden, file, side, "float64", steps)
-    worst = held_history(golden, file, side, trajectory, history)
-    worst = max(worst, held_variables(golden, file, side, trajectory))
+    worst = verify_steps(golden, file, side, everything=tier == "deep")
     recorder.golden(golden.name, kind, worst, "pass",
-                    "" if comparable else "not comparable after the first update: no slots")
+                    "" if comparable(golden, file) else "not comparable after the first update: no slots")
 
 
 @pytest.mark.golden

@@ -187,6 +187,8 @@ def _moved(golden: Golden, variant: str, inter: tuple[str, ...], gradients: bool
         f"forward_{variant}.npz")
     model = models.build(side, arguments_of(golden), "float64")
     models.load(side, model, {k: move(v) for k, v in variables_of(golden).items()})
+    if side == "port":
+        model.check_range = False  # a white pixel moved by an ulp
     image, label = batch_of(golden)
     return models.forward(side, model, move(image), label, noise_of(golden, variant, recorded),
                           "float64", inter if gradients else (), gradients=gradients)
@@ -235,4 +237,103 @@ def held_gradients(run: tuple[Golden, str, str, str], ours: ModelOutcome, grads:
             worst = max(worst, check(where(run, name), actual, true, bound, "float32"))
     for name in golden.manifest.get("no_gradient", []):
         assert ours.gradients.get(f"var/{name}") is None, f"{run_id(run)}: {name} has a gradient"
+    return worst
+
+
+def verify_without_taps(golden: Golden, variant: str, dtype: str) -> float:
+    """Loss, scalars and gradients of the port as training runs it: without taps, by its faster paths.
+
+    In float32 the plain path is held to the recording by `verify_golden`; here the two paths of the port
+    share the recording's bound, with what the recording itself loses taken from float64.
+
+    Returns:
+        The worst margin, error / bound.
+
+    Raises:
+        ParityError: with the first scalar or gradient that differs.
+        AssertionError: nothing was compared.
+    """
+    infix = "64" if dtype == "float64" else ""
+    recorded = golden.load_if_there(f"forward{infix}_{variant}.npz")
+    model = models.build("port", arguments_of(golden), dtype)
+    models.load("port", model, variables_of(golden))
+    image, label = batch_of(golden)
+    ours = models.forward("port", model, image, label, noise_of(golden, variant, recorded), dtype,
+                          taps=False)
+    place = f'python -m pytest "parity_tests/test_fast_paths.py::test_recording[{golden.name}-{variant}'
+
+    def at(name: str) -> Where:
+        return Where(golden.name, name, f"port {dtype}, kernel", "the recording", f'{place}-{dtype}]"')
+
+    truth, margins = golden.load_if_there(f"forward64_{variant}.npz"), []
+    for name, value in ours.taps.items():
+        if name not in recorded or not np.issubdtype(np.asarray(recorded[name]).dtype, np.floating):
+            continue
+        if dtype == "float64":
+            margins.append(check(at(name), value, recorded[name], tolerances.forward64(
+                recorded[name], tolerances.tap_magnitude(name))))
+        elif name in truth:
+            margins.append(check(at(name), value, truth[name], tolerances.forward32(
+                truth[name], recorded[name], 0.0, tolerances.tap_terms(name, truth),
+                tolerances.tap_magnitude(name)), "float32"))
+    grads = golden.load_if_there(f"grads{infix}_{variant}.npz")
+    true = golden.load_if_there(f"grads64_{variant}.npz")
+    largest = tolerances.scale(*(v for name, v in grads.items() if name.startswith("var/")))
+    for name, expected in grads.items():
+        if not name.startswith("var/"):
+            continue
+        actual = ours.gradients.get(name)
+        actual = np.zeros_like(expected) if actual is None else actual
+        if dtype == "float64":
+            margins.append(check(at(name), actual, expected, tolerances.gradient64(expected, largest)))
+        elif name in true:
+            margins.append(check(at(name), actual, true[name],
+                                 tolerances.gradient32(true[name], expected, largest), "float32"))
+    assert margins, f"{golden.name}-{variant}-{dtype}: nothing to compare"
+    return max(margins)
+
+
+def verify_gradients32(golden: Golden, variant: str, taps: bool) -> float | None:
+    """Float32 gradients of the port against a float64 recording that has no float32 ones.
+
+    What float32 itself loses, which elsewhere the recording in float32 says, is here what the port loses
+    on the CPU.
+
+    Args:
+        golden: the folder.
+        variant: `noise` or `nonoise`.
+        taps: by the plain path; else as training runs it.
+
+    Returns:
+        The worst margin; None where float32 falls on the other side of a discontinuity, behind which
+        gradients are another piece's.
+
+    Raises:
+        ParityError: with the first gradient that differs.
+    """
+    inter: tuple[str, ...] = ()
+    recorded = golden.load(f"grads64_{variant}.npz")
+    true = {name: value for name, value in recorded.items() if name.startswith("var/")}
+    with sides.placed("cpu"):
+        own = _outcome(golden, variant, "float32", "port", inter)
+    ours = _outcome(golden, variant, "float32", "port", inter)
+    arguments = arguments_of(golden)
+    truth = truth_of(golden, variant, inter)
+    if any(models.same_pieces(run, truth, arguments, _truths[-1]) for run in (own, ours)):
+        return None
+    if not taps:
+        image, label = batch_of(golden)
+        model = models.build("port", arguments, "float32")
+        models.load("port", model, variables_of(golden))
+        draws = noise_of(golden, variant, golden.load_if_there(f"forward64_{variant}.npz"))
+        ours = models.forward("port", model, image, label, draws, "float32", taps=False)
+    moved = moved_by_an_ulp(golden, variant, inter, True)
+    largest, worst = tolerances.scale(*true.values()), 0.0
+    for name, expected in true.items():
+        found, losing, shifted = (np.zeros(expected.shape) if of.gradients.get(name) is None
+                                  else of.gradients[name] for of in (ours, own, moved))
+        bound = tolerances.gradient32(expected, losing, largest, tolerances.error(shifted, expected))
+        place = Where(golden.name, name, "port float32", "the recording in float64",
+                      f"python -m parity_tests.device --only models/{golden.name}")
+        worst = max(worst, check(place, np.asarray(found, np.float32), expected, bound, "float32"))
     return worst

@@ -111,6 +111,28 @@ def held_variables(golden: Golden, file: str, side: str, trajectory: Trajectory)
     return worst
 
 
+def verify_steps(golden: Golden, file: str, side: str, everything: bool = False) -> float:
+    """The worst margin of the first steps, or of all; only the first loss where the slots are not there.
+
+    Raises:
+        ParityError: with the first scalar or variable that differs.
+    """
+    history = golden.load(file)
+    steps = len(history["loss/total"])
+    if not comparable(golden, file):
+        steps = 1
+    elif not everything:
+        steps = min(steps, N_STEPS)
+    trajectory = run_steps(golden, file, side, "float64", steps)
+    return max(held_history(golden, file, side, trajectory, history),
+               held_variables(golden, file, side, trajectory))
+
+
+def comparable(golden: Golden, file: str) -> bool:
+    """Whether what comes after the first update can be compared."""
+    return bool(slots_of(golden)) or HISTORIES[file][1] == "fresh"
+
+
 FLOAT32 = [golden for golden in MODELS if tolerances.step_class(golden.manifest) != "unsteady"
            and golden.manifest["lr"] < tolerances.FAST_LR and golden.has("history_ckpt_noise.npz")]
 
