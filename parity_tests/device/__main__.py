@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.json:
         write(given.json, summary)
     for kind, row in summary["kinds"].items():
-        print(f"{kind:8} " + ", ".join(f"{row[name]} {name.replace('_', ' ')}" for name in COUNTS if row[name])
+        counts = [f"{row[name]} {name.replace('_', ' ')}" for name in COUNTS if row[name]]
+        print(f"{kind:8} " + ", ".join(counts)
             + f"; worst margin {row['worst_margin']:.2g} {row['worst']}")
     print(f"device tier on {summary['device']}: {summary['verdict']}, {len(found)} of {len(chosen)} checks "
           f"in {summary['seconds']:.0f} s", flush=True)
