@@ -58,7 +58,7 @@ FIGURES: dict[str, dict[str, Figure]] = {
     "cifar10": {"clustering": Figure(0.250, RECALLED), "probe": Figure(0.335, RECALLED)},
     "affnist": {"clustering": Figure(0.922, "the first author's blog, trained on MNIST")},
 }
-# Where a preset is another row or column of the paper than its data set's headline: None where the paper has
+# Where a preset is another row or column than its data set's headline; None where the paper has
 # nothing for it.
 PRESETS: dict[str, dict[str, Figure | None]] = {
     "mnist28_paper": {"clustering": Figure(0.953, "Table 2 of the paper, MNIST (28x28), full model, test "
