@@ -45,7 +45,8 @@ def test_measured_once(tmp_path, monkeypatch, capsys) -> None:
 CHANGED = {
     "a training pixel": lambda: (dataset(pixel=29), 8, WANTED), "a test pixel": lambda: (
         dataset(pixel=69), 8, WANTED),
-    "a label": lambda: (dataset(label=0), 8, WANTED), "a test label": lambda: (dataset(label=41), 8, WANTED),
+    "a label": lambda: (dataset(label=0), 8, WANTED),
+    "a test label": lambda: (dataset(label=41), 8, WANTED),
     "canvas": lambda: (dataset(), 9, WANTED), "seed": lambda: (dataset(), 8, replace(WANTED, seed=1)),
     "level": lambda: (dataset(), 8, replace(WANTED, level=0.9)),
     "draws": lambda: (dataset(), 8, replace(WANTED, bootstrap_draws=21)),
