@@ -249,8 +249,11 @@ def main(arguments: list[str] | None = None) -> int:
                         "default: the folder `brought` where there is one")
     parser.add_argument("--work", type=Path, default=Path("runs") / "visit", help="kept between two calls")
     parser.add_argument("--results", type=Path, default=Path("results"), help="runs that are done")
+    parser.add_argument("--revision", help="of the tree, which a copy without git does not know")
     parser.add_argument("--params", default="params.yaml")
     given = parser.parse_args(arguments)
+    if given.revision:
+        os.environ["SCAE_REVISION"] = given.revision
     if given.resume is None and Path("brought").is_dir():
         given.resume = Path("brought")
     code = 0
