@@ -84,7 +84,7 @@ def runs_in(work: Path) -> list[Brought]:
 
 
 def environment_of(facts: dict, preset: settings.Preset) -> dict:
-    """What the train stage would record of a run that did not end: the machine's facts, the run's settings."""
+    """What the train stage would record of a run that did not end."""
     wanted, rung = preset.train(facts["seed"])[0], rungs.RUNGS[facts["rung"]]
     return facts["environment"] | {
         "seed": facts["seed"], "tf32": {"matmul": wanted.tf32, "convolution": wanted.tf32},
@@ -208,17 +208,19 @@ def run(folder: Path, results: Path = settings.RESULTS, replace: bool = False, m
         presets = [preset_here(brought, params) for brought in found]
     if measure:
         for brought, preset in zip(found, presets):
-            assess(brought.entry.seed, preset, results)
+            assess(brought.entry.seed, preset, results, params)
     return imported
 
 
-def assess(seed: int, preset: settings.Preset, results: Path) -> None:
-    """Evaluate one run on the CPU, and aggregate its preset."""
+def assess(seed: int, preset: settings.Preset, results: Path, params: str) -> None:
+    """Evaluate a run on the CPU as it was trained; aggregate it against the preset as it stands here."""
     prepare.dataset_for(preset, results)
     try:
         evaluate.run(preset, seed, results, "cpu")
     except CheckFailed as error:  # of an unfinished run, say: what was measured is written all the same
         print(f"bring_home: {error}", flush=True)
+    with contextlib.suppress(BadInput):  # no such preset any more: then against its own settings
+        preset = settings.load_preset(preset.name, path=params)
     aggregate.run(preset, results)
 
 
