@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 BEGAN = time.monotonic()  # before the imports, which take seconds
-# A dozen processes import the same modules: none may have to compile them again.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if __name__ == "__main__":  # a dozen processes import the same modules: none may compile them again
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 from pipelines import console, environment, settings  # noqa: E402
 from pipelines.prepare import write_json  # noqa: E402
