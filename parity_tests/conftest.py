@@ -1,4 +1,8 @@
-"""Session of the parity suite: threads, tiers, header, dead expected failures, parity.json."""
+"""Session of the parity suite: threads, tiers, header, dead expected failures, parity.json.
+
+With `--tier=device` nothing here needs TensorFlow, Hypothesis or beartype, and a GPU stays visible: only
+test_device.py is collected then.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,13 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
               "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-
-import sys  # noqa: E402
-
-# TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
-# when it is there. Eager torch does without.
-sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 import json  # noqa: E402
 import random  # noqa: E402
+import sys  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from parity_tests import recorder  # noqa: E402
@@ -30,6 +28,7 @@ from parity_tests.report import environment, parity_json, summary_lines  # noqa:
 from parity_tests.tiers import EXAMPLES, MUTANTS, in_tier  # noqa: E402
 from parity_tests.timing import Timing  # noqa: E402
 
+DEVICE_TEST = "test_device.py"
 XFAILS = Path(__file__).with_name("xfails.txt")
 
 
@@ -37,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--tier`, `--mutants`, `--registry` and `--parity-json`."""
     group = parser.getgroup("parity")
     group.addoption("--tier", choices=sorted(EXAMPLES), default="default",
-                    help="smoke (under 90 s), default, or deep (many examples, random seed)")
+                    help="smoke (under 90 s), default, deep (many examples, random seed), or device "
+                    "(the port alone, on a GPU where there is one)")
     group.addoption("--mutants", choices=["none", "third", "rest", "all"], default=None,
                     help="planted bugs: none (smoke), a fixed third, the rest, or all (default)")
     group.addoption("--registry", metavar="PATH", default=None,
@@ -48,8 +48,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hypothesis profile of the tier; one thread for torch and TensorFlow."""
+    """What may be loaded, and the Hypothesis profile of the tier."""
     tier = config.getoption("--tier")
+    config.xfail_lines = read_xfails()
+    config.xfail_used = set()
+    if config.getoption("--mutants") is None:
+        config.option.mutants = MUTANTS[tier]
+    config.timing = Timing(tier)
+    config.pluginmanager.register(config.timing)
+    enforce_shapes()
+    if tier == "device":
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # nothing may need it
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = [str(Path(__file__).with_name(DEVICE_TEST))]
+        return
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    # TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
+    # when it is there. Eager torch does without.
+    sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+    import hypothesis
     # Arrays come from a seed, so shrinking finds little; sizes are small as they are drawn.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     common = {"deadline": None, "print_blob": True, "database": None, "phases": phases,
@@ -70,12 +87,19 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")
     if registry and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(Path(__file__).with_name("test_given.py"))]
-    if config.getoption("--mutants") is None:
-        config.option.mutants = MUTANTS[tier]
-    config.timing = Timing(tier)
-    config.pluginmanager.register(config.timing)
-    config.xfail_lines = read_xfails()
-    config.xfail_used = set()
+
+
+def enforce_shapes() -> None:
+    """Check shapes and dtypes in the port's signatures, in test runs only, where beartype is there."""
+    if find_spec("beartype") is not None:
+        from jaxtyping import install_import_hook
+        install_import_hook("port", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The device tier imports no other test file: they need what its machine lacks."""
+    alone = config.getoption("--tier") == "device" and collection_path.suffix == ".py"
+    return True if alone and collection_path.name != DEVICE_TEST else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -106,6 +130,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     seed = getattr(config, "parity_seed", None)
     return [" ".join(f"{key} {found[key]}" for key in ("torch", "tensorflow", "numpy", "hypothesis")),
             f"device {found['device']}, threads {found['threads']}, TF32 {found['tf32']}",
+            "tier device: the port alone" if tier == "device" else
             f"tier {tier}: {EXAMPLES[tier][0]} examples an op, {EXAMPLES[tier][1]} models"
             + (f"; reproduce with --tier=deep --hypothesis-seed={seed}" if seed is not None else "")]
 
@@ -129,11 +154,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def threads() -> None:
+def threads(request: pytest.FixtureRequest) -> None:
     """One thread for each library, TF32 off."""
-    import tensorflow as tf
     import torch
-    tf.debugging.disable_traceback_filtering()  # wraps every op of the eager reference
+    if request.config.getoption("--tier") != "device":
+        import tensorflow as tf
+        tf.debugging.disable_traceback_filtering()  # wraps every op of the eager reference
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -146,7 +146,7 @@ def _run_coordinates(lib: Any, x: X, a: dict[str, Any], _: Any) -> Any:
 def _constant(lib: Any, value: np.ndarray, like: Any) -> Any:
     if lib.side == "port":
         import torch
-        return torch.as_tensor(value, dtype=like.dtype)
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
     import tensorflow as tf
     return tf.constant(value, like.dtype)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests import routing_sides
-from parity_tests.sides import Arrays
+from parity_tests.sides import Arrays, place
 
 # Taps whose gradients the recordings hold, and the token templates (decoded anew in the loss).
 INTER = ("part_enc/img_embedding", "part_enc/caps_params", "part_enc/pose", "part_enc/presence",
@@ -82,7 +82,7 @@ def build(side: str, arguments: Mapping[str, Any], dtype: str, seed: int = 0) ->
         return kind(arguments, seed=seed, dtype=getattr(tf, dtype))
     config = importlib.import_module("port.config").from_arguments(arguments)
     model = importlib.import_module("port.models").build(config, seed)
-    return model.double() if dtype == "float64" else model
+    return (model.double() if dtype == "float64" else model).to(place())
 
 
 def is_constellation(arguments: Mapping[str, Any]) -> bool:
@@ -155,25 +155,25 @@ def _forward_port(model: Any, image: np.ndarray, label: np.ndarray | None,
     port = importlib.import_module("port")
     model.zero_grad(set_to_none=True)
     draws = None if noise is None else port.Noise(
-        **{f"raw_{i}": torch.tensor(raw) for i, raw in enumerate(noise)})
+        **{f"raw_{i}": torch.tensor(raw, device=place()) for i, raw in enumerate(noise)})
     image = image.astype(dtype)
     if model.config.kind == "constellation":
         label = None if label is None else label.astype(dtype)
     else:
         image = np.ascontiguousarray(np.moveaxis(image, -1, 1))
-    result = model(torch.tensor(image), None if label is None else torch.tensor(label),
-                   draws, taps=taps)
+    result = model(torch.tensor(image, device=place()),
+                   None if label is None else torch.tensor(label, device=place()), draws, taps=taps)
     found: dict[str, np.ndarray | None] = {}
     if gradients:
         if inter:
-            found = {f"inter/{name}": None if grad is None else grad.numpy()
+            found = {f"inter/{name}": None if grad is None else grad.cpu().numpy()
                      for name, grad in result.taps.gradients(result.loss, inter).items()}
         result.loss.backward()
         convert = importlib.import_module("port.convert")
         induced = convert.is_induced(model)
         found |= {f"var/{name}": grad for name, grad in
                   convert.module_gradients(model, induced=induced).items()}
-    return ModelOutcome(_taps(result, lambda value: value.detach().numpy()), found)
+    return ModelOutcome(_taps(result, lambda value: value.detach().cpu().numpy()), found)
 
 
 def _taps(result: Any, array: Any) -> Arrays:
@@ -182,27 +182,31 @@ def _taps(result: Any, array: Any) -> Arrays:
     return found | {"loss/total": array(result.loss)}
 
 
-def sampler_cells(outcome: ModelOutcome, canvas: int, template: Sequence[int]) -> np.ndarray | None:
+def sampler_cells(outcome: ModelOutcome, canvas: int, template: Sequence[int], side: str = "reference"
+                  ) -> np.ndarray | None:
     """Cell of the bilinear sampler for every (part, pixel) of the loss decoder, from its taps."""
     inverse = outcome.taps.get("part_dec/inverse_pose")
     if inverse is None:
         return None
-    warp = importlib.import_module("reference.warp")
-    import tensorflow as tf
-    grid = warp.affine_grid(tf.constant(inverse), (canvas, canvas), tuple(template))
+    warp = importlib.import_module(f"{side}.warp")
+    tensor = importlib.import_module("tensorflow").constant if side == "reference" else \
+        importlib.import_module("torch").tensor
+    grid = warp.affine_grid(tensor(inverse), (canvas, canvas), tuple(template))
     with np.errstate(invalid="ignore"):
         return np.floor(np.asarray(grid))
 
 
-def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, Any]) -> str:
+def same_pieces(one: ModelOutcome, other: ModelOutcome, arguments: Mapping[str, Any],
+                side: str = "reference") -> str:
     """Name of the first discontinuity that parts two runs, or an empty string.
 
     Sampler cells, signs before each ReLU of the encoder, capsule winners and object presences: where
-    float32 rounds to the other side of one, gradients jump and are not comparable.
+    float32 rounds to the other side of one, gradients jump and are not comparable. `side` computes
+    the cells.
     """
     if not is_constellation(arguments):
         canvas, size = arguments["canvas"], arguments["part_decoder"]["template_size"]
-        cells = [sampler_cells(outcome, canvas, size) for outcome in (one, other)]
+        cells = [sampler_cells(outcome, canvas, size, side) for outcome in (one, other)]
         if cells[0] is not None and not np.array_equal(*cells, equal_nan=True):
             return "sampler cell"
     before_relu = [name for name in one.taps if name.endswith("_preact")
@@ -245,7 +249,8 @@ def optimizer_step(side: str, model: Any, lr: float, rmsprop: Mapping[str, Any],
     port_optimizer = importlib.import_module("port.optim").RMSProp(named.items(), lr=lr, **constants)
     for name, values in importlib.import_module("port.convert").slots_from_tf(model, slots_with_owner(
             slots, variables_of(side, model))).items():
-        port_optimizer.state[named[name]].update(values)
+        port_optimizer.state[named[name]].update(
+            {slot: value.to(place()) for slot, value in values.items()})
 
     def port_step(outcome: ModelOutcome) -> None:
         port_optimizer.step()

@@ -212,7 +212,7 @@ def _examples(n: int) -> hypothesis.settings:
 
 def _goldens(side: str) -> list[tuple[str, str, Callable[[], object]]]:
     """One check per committed recording of a whole model."""
-    from parity_tests import test_goldens_models as golden_models
+    from parity_tests import verify_models as golden_models
     golden_models.forget()
     return [("golden", golden.name,
              lambda golden=golden: golden_models.verify_golden(golden, "noise", "float64", side))

@@ -7,8 +7,9 @@ time, so that a mutated module takes effect.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,22 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 # Modules whose initial values are constants.
 NOTHING_TO_DRAW = ("layers.LayerNorm", "constellation_likelihood.OrderInvariantCapsuleLikelihood")
+_places = ["cpu"]
+
+
+@contextlib.contextmanager
+def placed(device: str) -> Iterator[None]:
+    """Within the block the port's side runs on this device (the device tier's)."""
+    _places.append(device)
+    try:
+        yield
+    finally:
+        _places.pop()
+
+
+def place() -> str:
+    """The device of the port's side."""
+    return _places[-1]
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,7 @@ class Lib:
             tf = importlib.import_module("tensorflow")
             return cls(scope, *arguments, **keywords, dtype=getattr(tf, self.dtype))
         module = cls(*arguments, **keywords)
-        return module.double() if self.dtype == "float64" else module
+        return (module.double() if self.dtype == "float64" else module).to(place())
 
 
 def run(side: str, recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dtype: str,
@@ -200,11 +217,12 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
     x = {}
     for name, value in inputs.items():
         value = to_port(_cast(value, dtype), recipe.layouts.get(name))
-        x[name] = torch.tensor(value, requires_grad=_differentiable(name, value, recipe))
+        x[name] = torch.tensor(value, requires_grad=_differentiable(name, value, recipe),
+                               device=place())
     results = _named(recipe, recipe.call(lib, x, attributes, module))
     outputs = {}
     for name, value in results.items():
-        value = value.detach().numpy() if torch.is_tensor(value) else np.asarray(value)
+        value = value.detach().cpu().numpy() if torch.is_tensor(value) else np.asarray(value)
         outputs[name] = from_port(value, recipe.layouts.get(name))
     if callable(cotangents):
         cotangents = cotangents(outputs)
@@ -212,13 +230,13 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
     for name, cotangent in cotangents.items():
         if torch.is_tensor(results[name]) and results[name].requires_grad:
             moved = to_port(_cast(cotangent, dtype), recipe.layouts.get(name))
-            terms.append((results[name] * torch.tensor(moved)).sum())
+            terms.append((results[name] * torch.tensor(moved, device=place())).sum())
     if terms:
         sum(terms).backward()
     found: dict[str, np.ndarray | None] = {}
     for name, value in x.items():
         if value.requires_grad:
-            grad = None if value.grad is None else value.grad.numpy()
+            grad = None if value.grad is None else value.grad.cpu().numpy()
             found[f"grad/{name}"] = None if grad is None else from_port(grad, recipe.layouts.get(name))
     if module is not None:
         induced = any("induced" in name for name in variables or ())

@@ -38,7 +38,7 @@ def accuracy(value: float, n: int) -> dict:
 
 
 def write_seed(folder, preset, seed: int, value=0.9, steps=None, data="mnist", on=None,
-               history=True, train=None) -> None:
+               history=True, train=None, origin=None, weights=None) -> None:
     """What the stages would leave of one seed whose every accuracy is `value`."""
     wanted, _ = preset.train(seed)
     config = preset.resolved() | {"train": asdict(wanted) | (train or {}),
@@ -47,14 +47,14 @@ def write_seed(folder, preset, seed: int, value=0.9, steps=None, data="mnist", o
     at = settings.folder_of("train", preset.name, seed, folder)
     beside = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, folder)
     environment = {"device_name": "a processor", "revision": "0123456789",
-                   "packages": {"torch": "2.15.0"}, "seed": seed}
+                   "packages": {"torch": "2.15.0"}, "seed": seed} | (origin or {"device": "cpu"})
     protocols = {protocol: {moment: {
         "test_images": n, "fit_images": 60_000, "rec_ll": -1400.0, "log_prob": 20.0,
         **{name: accuracy(0.1 if moment == "initial" else value, n) for name in MEASURES}}
         for moment in ("initial", "final")} for protocol, n in N.items()}
     evaluated = {"preset": preset.name, "seed": seed, "steps": steps, "data": data,
                  "trained_on": "mnist", "level": 0.95, "protocols": protocols, "baseline": {},
-                 "checks": [], "learned": True}
+                 "checks": [], "learned": True} | ({"weights": weights} if weights else {})
     for path, content in (
             (at / "config.json", config), (at / "environment.json", environment),
             (at / "metrics.json", {"steps": steps, "seconds": 60.0, "steps_per_second": 10.0}),
@@ -70,6 +70,28 @@ def write_seed(folder, preset, seed: int, value=0.9, steps=None, data="mnist", o
             for i in range(1, 301):
                 writer.writerow([100 * i, -1500 + 0.1 * i + seed, value * i / 300 if i % 10 == 0
                                  else ""])
+
+
+def test_seeds_of_another_origin_are_refused(mnist, tmp_path) -> None:
+    """What was trained on a GPU is another sample than what travelled along from a CPU."""
+    write_seed(tmp_path, mnist, 0)
+    write_seed(tmp_path, mnist, 1, origin={"device": "cuda"})
+    with pytest.raises(BadInput, match="seeds 0 and 1 do not belong together: the device trained on is "
+                                       "'cuda' against 'cpu'"):
+        aggregate.run(mnist, tmp_path)
+    write_seed(tmp_path, mnist, 1, origin={"device": "cpu", "device_name": "another processor"})
+    aggregate.run(mnist, tmp_path)
+
+
+def test_an_evaluation_of_other_weights_is_refused(mnist, tmp_path) -> None:
+    """Steps may be the same where the weights were replaced."""
+    write_seed(tmp_path, mnist, 0, origin={"device": "cpu", "weights": "aa"}, weights="bb")
+    with pytest.raises(BadInput, match="was measured with other weights"):
+        aggregate.run(mnist, tmp_path)
+    for given in ({"weights": "aa"}, {}):  # the same, or an evaluation from before they were noted
+        write_seed(tmp_path, mnist, 0, origin={"device": "cpu", "weights": "aa"}, **given)
+        aggregate.run(mnist, tmp_path)
+
 
 
 def summarised(folder, preset) -> dict:
@@ -314,6 +336,8 @@ def test_every_figure_has_a_source_and_a_row():
              if row["figure"]}
     everything = [(data, figure) for data, figures in paper.FIGURES.items() for figure in figures.values()]
     everything += [(data, figure) for (_, data), figure in paper.ANCESTORS.items()]
+    everything += [("mnist", figure) for figures in paper.PRESETS.values() for figure in figures.values()
+                   if figure]
     assert shown == {(data, figure.value) for data, figure in everything}
     assert all(figure.source for _, figure in everything)
 

@@ -13,16 +13,14 @@ import subprocess
 import sys
 
 import hypothesis
-import numpy as np
 import pytest
 
-from parity_tests import goldens, models, recorder, registry, tolerances
-from parity_tests.compare import Where, check
+from parity_tests import goldens, models, recorder, registry
 from parity_tests.goldens import REPOSITORY, Golden
 from parity_tests.registry import OpCase
 from parity_tests.strategies import Case, cases
-from parity_tests.test_goldens_models import arguments_of, batch_of, noise_of, variables_of
 from parity_tests.verify import verify
+from parity_tests.verify_models import arguments_of, verify_without_taps
 
 ROWS = registry.fast_rows()
 SPECIAL = [(row, name, case) for row in ROWS for name, case in row.special]
@@ -75,51 +73,11 @@ def test_recording(run: tuple[Golden, str, str], tier: str) -> None:
     golden, variant, dtype = run
     if tier == "smoke" and (dtype == "float32" or not golden.folder.is_relative_to(goldens.HERE)):
         pytest.skip("smoke tier: committed fixtures in float64")
-    infix = "64" if dtype == "float64" else ""
-    recorded = golden.load_if_there(f"forward{infix}_{variant}.npz")
     model = models.build("port", arguments_of(golden), dtype)
-    models.load("port", model, variables_of(golden))
     against = importlib.import_module("port.kernels").describe(model.part_decoder)
     if "plain" in against:
         pytest.skip(f"no faster path for this configuration: {against}")
-    image, label = batch_of(golden)
-    ours = models.forward("port", model, image, label, noise_of(golden, variant, recorded), dtype,
-                          taps=False)
-    place = f'python -m pytest "parity_tests/test_fast_paths.py::test_recording[{golden.name}-{variant}'
-
-    def where(name: str) -> Where:
-        return Where(golden.name, name, f"port {dtype}, kernel", "the recording", f'{place}-{dtype}]"')
-
-    # In float32 the plain path is held to the recording elsewhere; here the two paths of the port
-    # share the recording's bound, with what the recording itself loses taken from float64.
-    truth = golden.load_if_there(f"forward64_{variant}.npz")
-    compared = 0
-    for name, value in ours.taps.items():
-        if name not in recorded or not np.issubdtype(np.asarray(recorded[name]).dtype, np.floating):
-            continue
-        if dtype == "float64":
-            check(where(name), value, recorded[name], tolerances.forward64(
-                recorded[name], tolerances.tap_magnitude(name)))
-        elif name in truth:
-            check(where(name), value, truth[name], tolerances.forward32(
-                truth[name], recorded[name], 0.0, tolerances.tap_terms(name, truth),
-                tolerances.tap_magnitude(name)), "float32")
-        compared += 1
-    grads = golden.load_if_there(f"grads{infix}_{variant}.npz")
-    true = golden.load_if_there(f"grads64_{variant}.npz")
-    largest = tolerances.scale(*(v for name, v in grads.items() if name.startswith("var/")))
-    for name, expected in grads.items():
-        if not name.startswith("var/"):
-            continue
-        actual = ours.gradients.get(name)
-        actual = np.zeros_like(expected) if actual is None else actual
-        if dtype == "float64":
-            check(where(name), actual, expected, tolerances.gradient64(expected, largest))
-        elif name in true:
-            check(where(name), actual, true[name],
-                  tolerances.gradient32(true[name], expected, largest), "float32")
-        compared += 1
-    assert compared
+    verify_without_taps(golden, variant, dtype)
 
 
 COMPARE = """

@@ -98,6 +98,17 @@ def test_the_limit_is_below_16_mib():
     assert resume.FILE_LIMIT + 2**20 <= 16 * 2**20
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, list(range(2, 13, 2))), (1000.0, [12])])
+def test_a_fast_run_saves_by_time(seconds, saved, whole, tmp_path, monkeypatch):
+    """Not within so many seconds of the last checkpoint; at the end always, and nothing else changes."""
+    save, steps = resume.State.save, []
+    monkeypatch.setattr(resume.State, "save", lambda state, *rest: (steps.append(state.step),
+                                                                    save(state, *rest)))
+    found, _ = runs.run(tmp_path, checkpoint_every=2, checkpoint_seconds=seconds)
+    assert steps == saved
+    assert not runs.differing(found, whole[0])
+
+
 def test_a_shorter_run_leaves_the_longer_ones_checkpoint(tmp_path, whole):
     runs.run(tmp_path, steps=10)
     runs.run(tmp_path, steps=3)

@@ -138,7 +138,7 @@ def test_record(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pyte
         assert "history_ckpt.npz, held to the recording" in text and "vars_ckpt_after5.npz" in text
     monkeypatch.setenv("SCAE_GOLDENS", str(tmp_path / "float64"))
     golden = {golden.name: golden for golden in goldens.models()}["mine"]
-    from parity_tests.test_goldens_models import verify_golden
+    from parity_tests.verify_models import verify_golden
     assert verify_golden(golden, "noise", "float64", "port") < 1.0
     assert golden.manifest["no_gradient"] == [] and golden.manifest["lr"] == FIXTURE.manifest["lr"]
     assert "would be lost" in refused(capsys, "record", ckpt(FIXTURE), str(tmp_path / "float64" / "mine"),

@@ -11,15 +11,16 @@
 
 The smoke tier judges the port: every op, every option of the whole models, the recordings of the
 original. Test files about what trains, converts or reports are in the other tiers; in `make repro` the
-stages themselves run around it.
+stages themselves run around it. A fourth tier, `device`, runs the port alone against recordings on a
+machine with a GPU and without TensorFlow (test_device.py).
 """
 
 from __future__ import annotations
 
 # Examples an op, drawn whole models.
-EXAMPLES = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200)}
+EXAMPLES = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200), "device": (0, 0)}
 # Planted bugs, where --mutants does not say.
-MUTANTS = {"smoke": "none", "default": "all", "deep": "all"}
+MUTANTS = {"smoke": "none", "default": "all", "deep": "all", "device": "none"}
 # The test files of the smoke tier.
 SMOKE = (
     "test_capsnet", "test_constellation", "test_em", "test_errors", "test_fast_paths",

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity_tests import golden_capsnet
 from parity_tests.goldens_routing import RoutingRecord, held
-from parity_tests.sides import Arrays, Lib, Outcome, load_port, run
+from parity_tests.sides import Arrays, Lib, Outcome, load_port, place, run
 
 STEPS = 5
 
@@ -127,14 +127,14 @@ def train_port(record: RoutingRecord) -> tuple[np.ndarray, dict[int, Arrays]]:
     lib, planned = Lib("port", record.dtype), golden_capsnet.run_of(record, "")
     model = planned.recipe.build(lib, planned.attributes)
     load_port(lib, model, planned.recipe, planned.variables, planned.attributes)
-    images = torch.tensor(record.inputs["images"].astype(record.dtype))
-    label = torch.tensor(record.inputs["label"])
+    images = torch.tensor(record.inputs["images"].astype(record.dtype), device=place())
+    label = torch.tensor(record.inputs["label"], device=place())
     optimizer = lib.optim_adam.Adam(model.parameters(), lr=0.0)
     losses, variables = [], {}
     for step in range(STEPS + 1):
         found = lib.convert.module_arrays(model, table=planned.recipe.mapping(
             planned.attributes))
-        variables[step] = {name: lib.convert.to_original(p.detach().numpy().copy(), transform)
+        variables[step] = {name: lib.convert.to_original(p.detach().cpu().numpy().copy(), transform)
                            for name, (p, transform) in found.items()}
         optimizer.param_groups[0]["lr"] = lib.optim_adam.exponential_decay(step)
         optimizer.zero_grad()

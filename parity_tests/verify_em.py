@@ -13,7 +13,7 @@ import numpy as np
 
 from parity_tests import golden_em
 from parity_tests.goldens_routing import RoutingRecord, held
-from parity_tests.sides import Arrays, Lib, Recipe, run
+from parity_tests.sides import Arrays, Lib, Recipe, place, run
 
 HERE = "parity_tests/test_goldens_em.py"
 
@@ -113,8 +113,8 @@ class Trained:
         """Outputs and gradients of the total loss."""
         if self.lib.side == "port":
             import torch
-            image = torch.from_numpy(np.ascontiguousarray(self.images.transpose(0, 3, 1, 2)))
-            label = torch.from_numpy(self.label.astype(np.int64))
+            image = torch.from_numpy(np.ascontiguousarray(self.images.transpose(0, 3, 1, 2))).to(place())
+            label = torch.from_numpy(self.label.astype(np.int64)).to(place())
             found = self.network(image)
             total, spread = self.network.loss(found.activation, label, step)
             self.network.zero_grad()
@@ -122,7 +122,7 @@ class Trained:
             self.gradients = self.lib.convert.module_gradients(self.network, table=self.table)
 
             def as_array(x: torch.Tensor) -> np.ndarray:
-                return x.detach().numpy()
+                return x.detach().cpu().numpy()
         else:
             import tensorflow as tf
             with tf.GradientTape() as tape:
@@ -155,7 +155,7 @@ class Trained:
         if self.lib.side == "reference":
             return {name: value.numpy() for name, value in self.network.variables_by_name.items()}
         convert = self.lib.convert
-        return {name: convert.to_original(parameter.detach().numpy(), how) for name, (parameter, how)
+        return {name: convert.to_original(parameter.detach().cpu().numpy(), how) for name, (parameter, how)
                 in convert.module_arrays(self.network, table=self.table).items()}
 
 

@@ -5,7 +5,8 @@
 
 Reads metrics.json, config.json and environment.json of results/train/<preset>/<seed>/ and
 results/evaluate/<preset>/<seed>/ for every seed that is there, wherever it was trained, and
-history.csv where there is one. Refuses seeds that are not of one configuration. Leaves
+history.csv where there is one. Refuses seeds that are not of one configuration or of one origin: trained
+on a CPU and on a GPU, or evaluated with other weights than those beside them. Leaves
 results/aggregate/<preset>/ with metrics.json, curves.csv and plots/.
 
 Per measure: the values of the seeds, mean, standard deviation over seeds (ddof 1; null with one
@@ -106,6 +107,10 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
         if steps != found.train["steps"]:
             raise BadInput(f"{beside} was measured at {steps} steps, {at} is trained for "
                            f"{found.train['steps']}; evaluate it again")
+        measured, left = found.evaluated.get("weights"), found.environment.get("weights")
+        if measured and left and measured != left:
+            raise BadInput(f"{beside} was measured with other weights than {at} has ({measured}, not "
+                           f"{left}); evaluate it again")
         runs.append(found)
     return runs, [seed for seed in trained if seed not in evaluated]
 
@@ -164,14 +169,19 @@ def identity(config: dict) -> dict:
 
 
 def refuse_mixtures(runs: list[Run]) -> None:
-    """Raise unless all seeds are of one configuration, data set and length.
+    """Raise unless all seeds are of one configuration, data set, length and origin.
+
+    The origin is the type of device: generators of another one draw other numbers, so a seed there is
+    another sample, and what travelled along with the repository must not be counted among what was
+    measured elsewhere.
 
     Raises:
         BadInput: naming the first difference.
     """
     def settled(run: Run) -> dict:
         return identity(run.config) | {"data": run.evaluated.get("data"),
-                                       "steps": run.train["steps"]}
+                                       "steps": run.train["steps"],
+                                       "the device trained on": run.environment.get("device", "unknown")}
     first = settled(runs[0])
     for other in runs[1:]:
         for line in differences(settled(other), first):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -47,7 +48,11 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Short git revision, with `+` where tracked files differ from it; `unknown` outside git."""
+    """Short git revision, with `+` where tracked files differ from it.
+
+    Outside git it is what the variable SCAE_REVISION says (a copy of the tree does not know its own), else
+    `unknown`.
+    """
     def git(*arguments: str) -> str:
         return subprocess.run(("git", *arguments), check=True, capture_output=True, text=True,
                               cwd=Path(__file__).parent, timeout=20).stdout.strip()
@@ -56,7 +61,7 @@ def revision() -> str:
                       ":!../dvc.lock")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("SCAE_REVISION", "unknown")
 
 
 def processor() -> str:

@@ -26,7 +26,18 @@ import threadpoolctl
 import torch
 
 import port
-from pipelines import console, environment, families, parts, pictures, sections, settings
+from pipelines import (
+    baselines,
+    console,
+    environment,
+    families,
+    given_weights,
+    parts,
+    pictures,
+    sections,
+    settings,
+)
+from pipelines.baselines import interval
 from pipelines.prepare import dataset_for, fits, load, write_json
 from pipelines.values import BadInput, CheckFailed
 from port import data, evaluate
@@ -79,6 +90,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
 
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     measured: dict = {"preset": preset.name, "seed": seed, "steps": steps_of(source),
+                      "weights": weights_of(source),
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
@@ -91,7 +103,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                 train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
             if last and protocol == "clean":
                 write_tsne(folder / "pictures" / "tsne.csv", test, wanted)
-    measured["baseline"] = baseline(dataset, final.config.canvas, wanted)
+    measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results)
     measured["checks"] = checks(measured["protocols"], wanted)
     if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given
         measured["checks"] = measured["checks"][1:]
@@ -118,7 +130,7 @@ def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: s
     source = settings.folder_of("train", preset.name, seed, results)
     measured = family.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
                                steps_of(source), on)
-    write_json(folder / "metrics.json", measured)
+    write_json(folder / "metrics.json", measured | {"weights": weights_of(source)})
     write_json(folder / "config.json", {"preset": preset.name, "on": on,
                                         "evaluate": asdict(preset.evaluate())})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
@@ -155,6 +167,11 @@ def steps_of(folder: Path) -> int | None:
         return json.loads((folder / "metrics.json").read_text())["steps"]
     except (OSError, ValueError, KeyError):
         return None
+
+
+def weights_of(folder: Path) -> str:
+    """What tells the weights in a folder of the train stage from others; `aggregate` compares it."""
+    return given_weights.digest(folder / "model", "model")
 
 
 def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
@@ -203,32 +220,6 @@ def measure(train: evaluate.Collected | None, test: evaluate.Collected, n_classe
         if train is not None:
             predicted = evaluate.logistic_probe(getattr(train, kind), train.labels, features)
             found[f"{kind}_logistic"] = interval(predicted == test.labels, wanted)
-    return found
-
-
-def baseline(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> dict:
-    """The same clusterings and probe on raw pixels: shifted as the model sees them, and centred."""
-    if not len(dataset.train):
-        return {}
-    kept = data.Split(dataset.train.images[:wanted.baseline_images],
-                      dataset.train.labels[:wanted.baseline_images])
-    found = {}
-    for name, shifted in (("shifted", True), ("centred", False)):
-        def pixels(split: data.Split, seed: int, shifted: bool = shifted) -> np.ndarray:
-            generator = torch.Generator(split.images.device).manual_seed(seed) if shifted else None
-            return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
-        train, test = pixels(kept, wanted.seed + 100), pixels(dataset.test, wanted.seed)
-        labels = kept.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
-        clean = evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
-                                          wanted.seed)
-        refitted = evaluate.cluster_classify(
-            test, labels[1], dataset.n_classes,
-            evaluate.new_kmeans(dataset.n_classes, wanted.seed))
-        probe = evaluate.logistic_probe(train, labels[0], test)
-        found[name] = {"fitted_on": len(kept),
-                       "kmeans_clean": interval(clean.prediction == labels[1], wanted),
-                       "kmeans_refitted": interval(refitted.prediction == labels[1], wanted),
-                       "logistic": interval(probe == labels[1], wanted)}
     return found
 
 
@@ -288,12 +279,6 @@ def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
                     if predicted < len(table) or count:
                         writer.writerow([name, true, predicted if predicted < len(table) else -1,
                                          count])
-
-
-def interval(correct: np.ndarray, wanted: sections.Evaluate) -> dict:
-    """Accuracy and interval as plain values."""
-    return asdict(evaluate.bootstrap_interval(correct, wanted.seed, wanted.bootstrap_draws,
-                                              wanted.level))
 
 
 def say(measured: dict) -> None:

@@ -18,7 +18,8 @@ from pipelines.values import BadInput
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
-EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist_coupled", "mnist"),
+EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
+            ("mnist_coupled", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
             ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),

@@ -236,7 +236,8 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
                | {"train": asdict(wanted) | given_weights.named(preset),
                   "arguments": model.config.to_arguments()})
     write_json(folder / "environment.json", environment.describe(
-        device, seed=wanted.seed, **trained.precision,
+        device, seed=wanted.seed, weights=given_weights.digest(folder / "model", "model"),
+        **trained.precision,
         rung=trained.rung, compiled=rungs.RUNGS[trained.rung].compiled,
         captured=rungs.RUNGS[trained.rung].captured, notes=trained.notes, **facts))
 

@@ -50,6 +50,8 @@ class Settings:
         held_out_every: steps between two looks at the test split; 0 is never.
         held_out_images: how many of its images are looked at.
         checkpoint_every: steps between two checkpoints.
+        checkpoint_seconds: least time between two of them, so that a fast run does not spend its time on
+            its disk; 0 is none. Not looked at with several ranks, which would not agree on it.
         compile: use torch.compile; falls back to eager where it cannot work.
         capture: replay the step as a CUDA graph: `auto` on a GPU where it works, `always` or an
             error, `never`.
@@ -91,6 +93,7 @@ class Settings:
     held_out_every: int = 0
     held_out_images: int = 1024
     checkpoint_every: int = 1000
+    checkpoint_seconds: float = 0.0
     compile: bool = False
     capture: str = "auto"
     rung: str = rungs.AUTO
@@ -111,7 +114,7 @@ class Settings:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay",
-                     "lr_floor", "max_shift", "data_workers"):
+                     "lr_floor", "max_shift", "data_workers", "checkpoint_seconds"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; 0 switches it off")
         for name, allowed in CHOICES.items():

@@ -40,8 +40,8 @@ from port.training import rungs
 AnyDataset = data.Dataset | constellation_batches.Dataset
 # What may change when a run continues: how long it is, how often it reports, and what only changes
 # the order of rounding (see `port.resume`).
-NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "threads", "compile", "capture",
-                "rung", "deterministic", "data_workers", "debug")
+NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "checkpoint_seconds", "threads", "compile",
+                "capture", "rung", "deterministic", "data_workers", "debug")
 
 
 class Interrupted(Exception):
@@ -122,7 +122,8 @@ class Run:
         self.step = Step(self.state, settings, self.notes, world)
         self.good = resume.Snapshot(self.state)
         self.resumed_at = self.state.step
-        self.started = time.perf_counter() - self.state.seconds
+        self.saved = time.perf_counter()
+        self.started = self.saved - self.state.seconds
         model.train()
 
     @property
@@ -140,8 +141,7 @@ class Run:
         state.seconds = time.perf_counter() - self.started
         look = self.done or state.step % settings.log_every == 0
         signum = self._agreed(stop, look)
-        save = self.folder is not None and (
-            self.done or signum or state.step % settings.checkpoint_every == 0)
+        save = self.folder is not None and (self.done or signum or self._checkpoint_due())
         if look or save:
             self._check()
         if look:
@@ -155,9 +155,17 @@ class Run:
             self.good = resume.Snapshot(state)
         if save and self.world.main:
             state.save(self.folder, self._made_with())
+            self.saved = time.perf_counter()
         if signum and not self.done:
             self.world.barrier()  # nobody leaves before the state is on the disk
             raise Interrupted(signum, state.step)
+
+    def _checkpoint_due(self) -> bool:
+        """Whether so many steps are done, and so much time has passed since the last checkpoint."""
+        if self.state.step % self.settings.checkpoint_every:
+            return False
+        return (self.world.size > 1
+                or time.perf_counter() - self.saved >= self.settings.checkpoint_seconds)
 
     def finish(self, in_force: dict) -> Trained:
         """The result of a run that is done."""

@@ -1,0 +1,270 @@
+"""A visit to a lent machine: measure it, then train what waits, and leave everything in one folder.
+
+    python -m pipelines.visit --seconds 560 --out $OUT
+
+Phases: probe (versions, bandwidth, matrix rates), device (the short device tier), times (a step on every
+rung), train (the next runs of the queue, on the fastest way that passed, until what is reserved for the end
+is left). With a folder `brought` in the tree, or --resume, it goes on from what an earlier visit brought.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+BEGAN = time.monotonic()  # before the imports, which take seconds
+if __name__ == "__main__":  # a dozen processes import the same modules: none may compile them again
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+from pipelines import console, environment, settings  # noqa: E402
+from pipelines.prepare import write_json  # noqa: E402
+from pipelines.values import BadInput, unknown  # noqa: E402
+from pipelines.visit import parcel, queue, ways  # noqa: E402
+from pipelines.visit.processes import Visit  # noqa: E402
+
+PHASES = ("probe", "device", "times", "train")
+TRAIN_SHARE = 0.5      # of the time: what comes before training ends by then
+RESERVED = 45.0        # seconds left when training is stopped: its state to the disk, the parcel
+PROBE_LIMIT, TIER_LIMIT = 40.0, 60.0
+PARCEL_EVERY = 60.0    # seconds between two parcels while a run lasts
+# What holds on a lent machine alone; the rest of a run's settings are its preset's.
+HERE = ("prepare.download=false", "train.wandb=none")
+INTERRUPTED, RUNG_FAILED, BAD_INPUT = (130, 143), 3, 2
+
+
+class Stay:
+    """One visit: the arguments, the folders, and the phases in their order."""
+
+    def __init__(self, given) -> None:
+        self.given, self.work = given, given.work
+        self.reserved = min(RESERVED, given.seconds / 4)
+        self.visit = Visit(given.out, given.seconds, BEGAN)
+        self.measured = self.work / "measured"
+        self.caches = {"TORCHINDUCTOR_CACHE_DIR": str((self.work / "inductor").resolve()),
+                       "TRITON_CACHE_DIR": str((self.work / "triton").resolve())}
+        self.packed = (None, time.monotonic())
+
+    def run(self) -> int:
+        """All phases; 0 when a run was trained or everything asked for was measured."""
+        given, visit = self.given, self.visit
+        self.place = environment.choose_device(given.device).type
+        visit.catch_signals()
+        entries = queue.read(given.queue, given.params)
+        self.measured.mkdir(parents=True, exist_ok=True)
+        visit.write(device=self.place, revision=environment.revision(), phases_asked=list(given.phases))
+        if given.resume is not None:
+            visit.guarded(self.go_on_from_what_was_brought)
+        waiting = queue.waiting(entries, self.work, given.results, self.place, given.params)
+        if given.run:
+            waiting = [entry for entry in entries if entry.name == given.run]
+            if not waiting:
+                raise BadInput(unknown("run", given.run, [entry.name for entry in entries]))
+        visit.write(waiting=[entry.name for entry in waiting])
+        phases = {"probe": self.probe, "device": self.tier, "times": lambda: self.times(waiting),
+                  "train": lambda: self.train(waiting)}
+        for name in PHASES:
+            if name in given.phases and not visit.stopped:
+                visit.guarded(named(name, phases[name]))
+                self.bring()
+        self.bring()
+        self.conclude()
+        if visit.stopped:
+            return 128 + visit.stopped
+        return int(not any(phase.get("code") in (0, *INTERRUPTED) for phase in visit.summary["phases"]))
+
+    # ------------------------------------------------------------------------------------- phases
+
+    def go_on_from_what_was_brought(self) -> None:
+        """Checkpoints, and what was measured there, unless it is here already (the machine is warm)."""
+        before = parcel.unpack(self.given.resume, self.work)
+        brought = list(before.get("brought") or ())
+        self.visit.write(resumed={"revision": before.get("revision"), "brought": brought,
+                                  "lost": before["lost"]})
+        self.visit.say(f"from {self.given.resume}: {', '.join(brought or ['no weights'])}"
+                       + (f"; lost: {', '.join(before['lost'])}" if before["lost"] else ""))
+
+    def probe(self) -> None:
+        path = self.measured / "probe.json"
+        path.unlink(missing_ok=True)  # an earlier visit's
+        self.visit.phase("probe", ["-m", "pipelines.visit.probe", "--device", self.place, "--json",
+                                   str(path)], min(PROBE_LIMIT, self.before_training))
+        if path.exists():
+            self.visit.write(probe=json.loads(path.read_text()))
+
+    def tier(self) -> None:
+        path = self.measured / "device.json"
+        limit = min(TIER_LIMIT, self.before_training)
+        path.unlink(missing_ok=True)
+        self.visit.phase("device", ["-m", "parity_tests.device", "--short", "--device", self.place,
+                                    "--seconds", f"{max(1.0, limit - 15):.0f}", "--json", str(path)],
+                         limit, least=5.0)
+        if path.exists():
+            found = json.loads(path.read_text())
+            self.visit.write(device_tier={name: found[name] for name in ("verdict", "seconds", "kinds")} | {
+                "failed": [check for check in found["checks"] if check["verdict"] in ("fail", "error")]})
+
+    def times(self, waiting: list[queue.Entry]) -> None:
+        """A step of the run that is trained next, on every way there is time for."""
+        if not waiting or not self.prepared(waiting[0]):
+            return
+        for old in self.measured.glob("step *.json"):
+            old.unlink()
+        for way in ways.possible(self.place):
+            path = self.measured / f"step {way.name}.json"
+            if ways.worth_timing(way, ways.read(self.measured)):
+                self.visit.phase(f"time {way.name}", [
+                    "-m", "pipelines.visit.step_time", *self.stage(waiting[0]), "--set",
+                    f"train.rung={way.rung}", "--json", str(path)],
+                    min(way.limit, self.before_training), least=5.0,
+                    environment=way.environment | self.caches)
+                self.visit.write(times=ways.read(self.measured))
+
+    def train(self, waiting: list[queue.Entry]) -> None:
+        """Run after run while there is time, each a way lower where one fails."""
+        tier = self.measured / "device.json"
+        order = [ways.NAMES[self.given.way]] if self.given.way else ways.in_order(
+            ways.read(self.measured), json.loads(tier.read_text()) if tier.exists() else None)
+        self.visit.write(order=[way.name for way in order])
+        for entry in waiting:
+            if not self.prepared(entry):
+                continue
+            if not order:
+                return
+            while order:
+                code = self.train_on(entry, order[0])
+                if code is None or code in INTERRUPTED or self.visit.stopped:
+                    return  # no time left
+                if code in (0, BAD_INPUT):
+                    break
+                self.visit.say(f"{order[0].name} failed" + (f"; next {order[1].name}" if order[1:] else ""))
+                order = order[1:]
+
+    def train_on(self, entry: queue.Entry, way: ways.Way) -> int | None:
+        """Train a run from its newest checkpoint, if any, until there is just time to bring it home."""
+        # Read back at home (`bring_home`): what the run is, and where a part of it was made.
+        write_json(self.work / "runs" / f"{entry.name}.json", {
+            "preset": entry.preset, "seed": entry.seed, "way": way.name, "rung": way.rung,
+            "kernels": way.kernels, "sections": entry.chosen(self.given.params).as_params(),
+            "environment": self.machine()})
+        self.visit.write(run=entry.name, way=way.name)
+        return self.visit.phase(
+            f"train {entry.name} {way.name}", [
+                "-m", "pipelines.train", *self.stage(entry), "--runs", str(self.work / "checkpoints"),
+                "--set", f"train.rung={way.rung}"],
+            self.visit.left - self.reserved, least=5.0, environment=way.environment | self.caches,
+            watch=self.bring_now_and_then)
+
+    def prepared(self, entry: queue.Entry) -> bool:
+        """Whether the run's data are here."""
+        folder = settings.folder_of("prepare", entry.preset, results=self.work / "results")
+        return (folder / "data.npz").exists() or self.visit.phase(
+            f"prepare {entry.preset}", ["-m", "pipelines.prepare", *self.preset(entry)],
+            min(60.0, self.visit.left - self.reserved)) == 0
+
+    def stage(self, entry: queue.Entry) -> list[str]:
+        """Arguments of a stage for a run."""
+        return [*self.preset(entry), "--seed", str(entry.seed), "--device", self.place]
+
+    def preset(self, entry: queue.Entry) -> list[str]:
+        """Arguments of a stage for a preset."""
+        changed = [*(entry.overrides or ()), *HERE]
+        changed += [f"train.steps={entry.steps}"] * bool(entry.steps)
+        return ["--preset", entry.preset, "--params", str(self.given.params), "--results",
+                str(self.work / "results"), *(word for change in changed for word in ("--set", change))]
+
+    def machine(self) -> dict:
+        """What is recorded of a machine, as the probe found it; this process never touches the GPU."""
+        probe = self.measured / "probe.json"
+        return json.loads(probe.read_text())["environment"] if probe.exists() else \
+            environment.describe("cpu") | {"device": self.place}
+
+    @property
+    def before_training(self) -> float:
+        """Seconds that are left for what comes before training."""
+        end = self.visit.seconds * TRAIN_SHARE if "train" in self.given.phases \
+            else self.visit.seconds - self.reserved
+        return end - self.visit.spent
+
+    # --------------------------------------------------------------------------------- bring home
+
+    def bring(self) -> None:
+        """The parcel as things stand."""
+        for _ in range(3):  # training may replace a checkpoint meanwhile
+            try:
+                self.visit.write(**parcel.pack(self.work, self.given.out))
+                break
+            except FileNotFoundError:
+                time.sleep(0.5)
+            except Exception as error:  # the earlier parcel and the summary are still there
+                self.visit.say(f"parcel: {type(error).__name__}: {error}")
+                break
+        self.packed = (next(iter(parcel.newest_checkpoints(self.work)), None), time.monotonic())
+
+    def bring_now_and_then(self) -> None:
+        """A parcel while a run lasts, when there is a newer checkpoint."""
+        if time.monotonic() - self.packed[1] > PARCEL_EVERY:
+            newest = next(iter(parcel.newest_checkpoints(self.work)), None)
+            if newest != self.packed[0]:
+                self.bring()
+            self.packed = (newest, time.monotonic())
+
+    def conclude(self) -> None:
+        """The summary in a few lines."""
+        summary = self.visit.summary
+        for name, facts in (summary.get("times") or {}).items():
+            self.visit.say(f"{name}: {1.0 / facts['step_s']:.1f} steps/s, first step "
+                           f"{facts['first_s']:.1f} s, {facts['likelihood']}")
+        if "device_tier" in summary:
+            self.visit.say(f"device tier: {summary['device_tier']['verdict']}")
+        left_out = summary.get("left_out")
+        self.visit.say(f"brought: {', '.join(summary.get('brought') or ['no weights'])}"
+                       + (f"; left out: {', '.join(left_out)}" if left_out else ""))
+        self.visit.write()
+
+
+def named(name: str, work: Callable[[], None]) -> Callable[[], None]:
+    """A function under a name, for a message."""
+    work = (lambda inner: lambda: inner())(work)
+    work.__name__ = name
+    return work
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.visit", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder that is brought home")
+    parser.add_argument("--seconds", type=float, default=560.0, help="of the whole visit")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, metavar="PHASE",
+                        help=f"only these of {', '.join(PHASES)}")
+    parser.add_argument("--way", choices=list(ways.NAMES), metavar="WAY",
+                        help=f"train this way and no other: {', '.join(ways.NAMES)}")
+    parser.add_argument("--run", metavar="PRESET-SEED", help="train this run of the queue alone")
+    parser.add_argument("--queue", type=Path, default=queue.QUEUE, help="the runs that wait")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="what an earlier visit brought; "
+                        "default: the folder `brought` where there is one")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "visit", help="kept between two calls")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="runs that are done")
+    parser.add_argument("--revision", help="of the tree, which a copy without git does not know")
+    parser.add_argument("--params", default="params.yaml")
+    given = parser.parse_args(arguments)
+    if given.revision:
+        os.environ["SCAE_REVISION"] = given.revision
+    if given.resume is None and Path("brought").is_dir():
+        given.resume = Path("brought")
+    code = 0
+
+    def work() -> None:
+        nonlocal code
+        if not given.seconds > 0:
+            raise BadInput(f"--seconds {given.seconds}: give a number above 0")
+        code = Stay(given).run()
+    return console.exit_code(work) or code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

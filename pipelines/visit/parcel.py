@@ -1,0 +1,189 @@
+"""What a visit brings home: at most eight flat files below 16 MiB, and the way back out of them.
+
+    summary.json        what was done and measured, and the SHA-256 of every other file
+    log.txt             what the phases said
+    small.tar.gz        everything small: histories, environments, the checkpoints' state, measurements
+    tensors-1.tar, …    weights and optimizer slots, several files of the checkpoints in each
+
+Paths in the tars are those below the work folder. A checkpoint's files are below 15 MiB already
+(`port.resume.write_tensors`), so none has to be cut. What does not fit is left out in the order of need:
+first slots (the run then cannot go on, but its weights can be evaluated), and the summary says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.values import BadInput, load_params
+from port import resume
+
+FILES, EACH, TOGETHER = 8, 16 * 2**20, 64 * 2**20
+SMALL, PREFIX = "small.tar.gz", "tensors-"
+ALWAYS = 3            # summary, log, small
+TAR = 15.9 * 2**20    # of one tar, with its headers
+TENSORS = ("model", "optimizer")
+SMALL_LIMIT = 4 * 2**20  # a file above it is left out: it cannot be what this module calls small
+
+
+@dataclass(frozen=True)
+class Group:
+    """Files that are of use only together.
+
+    Attributes:
+        name: for the summary, as `mnist-0 slots`.
+        files: their paths.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in a tar, headers included."""
+        return sum(padded(path) for path in self.files)
+
+
+def padded(path: Path) -> int:
+    """Bytes of a file in a tar: a header, and whole blocks of 512."""
+    return 512 + -(-path.stat().st_size // 512) * 512
+
+
+def newest_checkpoints(work: Path) -> list[Path]:
+    """The last checkpoint of every run in a work folder, the one written last first."""
+    found = [resume.checkpoints(folder)[-1] for folder in (work / "checkpoints").glob("*")
+             if folder.is_dir() and resume.checkpoints(folder)]
+    return sorted(found, key=lambda path: -path.stat().st_mtime)
+
+
+def groups_of(work: Path, checkpoints: Sequence[Path]) -> list[Group]:
+    """Weights of every run, then slots of every run, the one written last first in both."""
+    return [Group(f"{checkpoint.parent.name} {checkpoint.name} {words}",
+                  tuple(sorted(checkpoint.glob(f"{stem}*.safetensors"))))
+            for stem, words in zip(TENSORS, ("weights", "slots")) for checkpoint in checkpoints]
+
+
+def small_files(work: Path, checkpoints: Sequence[Path]) -> list[Path]:
+    """What the results and measurements say, and of the checkpoints what is not weights or slots."""
+    found = [path for folder in ("results/train", "runs", "measured") for path in (work / folder).rglob("*")
+             if path.suffix in (".json", ".csv") and "live" not in path.parts and "model" not in path.parts]
+    found += [path for checkpoint in checkpoints for path in checkpoint.iterdir()
+              if not path.name.startswith(TENSORS)]
+    return sorted(path for path in found if path.is_file() and path.stat().st_size <= SMALL_LIMIT)
+
+
+def bins(files: Sequence[Path]) -> list[list[Path]]:
+    """Files shared out among tars, the largest first, each into the first that has room."""
+    found: list[tuple[float, list[Path]]] = []
+    for path in sorted(files, key=padded, reverse=True):
+        for i, (room, held) in enumerate(found):
+            if padded(path) <= room:
+                held.append(path)
+                found[i] = (room - padded(path), held)
+                break
+        else:
+            found.append((TAR - 2**14 - padded(path), [path]))
+    return [held for _, held in found]
+
+
+def pack(work: Path, out: Path) -> dict:
+    """Write the parcel; the summary's part is returned, to be written by whoever owns the summary.
+
+    Args:
+        work: of the visit.
+        out: folder that is brought home; holds summary.json and log.txt already.
+
+    Returns:
+        `files` with their digests; `brought`, the files of each group by its name; `left_out`, the names of
+        groups.
+
+    Raises:
+        FileNotFoundError: training replaced a checkpoint meanwhile; the earlier parcel is as it was.
+    """
+    checkpoints = newest_checkpoints(work)
+    staging = work / "parcel.tmp"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    with tarfile.open(staging / SMALL, "w:gz") as tar:
+        for path in small_files(work, checkpoints):
+            tar.add(path, path.relative_to(work))
+    used = sum(path.stat().st_size for path in (staging / SMALL, *out.glob("*.txt"), *out.glob("*.json")))
+    taken, brought, left_out = [], {}, []
+    for group in groups_of(work, checkpoints):
+        if not group.files:
+            continue
+        more = [*taken, *group.files]
+        if len(bins(more)) <= FILES - ALWAYS and sum(map(padded, more)) + used + 2**18 <= TOGETHER:
+            taken = more
+            brought[group.name] = [str(path.relative_to(work)) for path in group.files]
+        else:
+            left_out.append(group.name)
+    for number, files in enumerate(bins(taken), 1):
+        with tarfile.open(staging / f"{PREFIX}{number}.tar", "w") as tar:
+            for path in files:
+                tar.add(path, path.relative_to(work))
+    written = {}
+    for path in sorted(staging.iterdir()):
+        written[path.name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
+        if path.stat().st_size >= EACH:
+            raise BadInput(f"{path.name} has {path.stat().st_size} bytes, too many to be brought home")
+    for old in out.glob(f"{PREFIX}*"):
+        if old.name not in written:
+            old.unlink()
+    for name in written:  # perhaps from one file system to another
+        shutil.copyfile(staging / name, out / f"{name}.tmp")
+        os.replace(out / f"{name}.tmp", out / name)
+    shutil.rmtree(staging)
+    return {"files": written, "brought": brought, "left_out": left_out}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unpack(folder: Path, work: Path) -> dict:
+    """Put what a visit brought into a work folder, beside what is there; newer checkpoints stay.
+
+    A file that is missing or damaged costs what it held: a checkpoint of which a part is not there is left
+    out whole, so that nothing goes on from half of one.
+
+    Returns:
+        Its summary, with what could not be used as `lost`.
+
+    Raises:
+        BadInput: no such parcel, or none of its files can be used.
+    """
+    if not (folder / "summary.json").is_file():
+        raise BadInput(f"{folder}: no summary.json; name the folder that a visit's files came back in")
+    summary = load_params(folder / "summary.json")
+    lost = [name for name, facts in (summary.get("files") or {}).items()
+            if not (folder / name).is_file() or digest(folder / name) != facts["sha256"]]
+    staging = work / "unpacked.tmp"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    for name in summary.get("files") or {}:
+        if name not in lost:
+            with tarfile.open(folder / name) as tar:
+                tar.extractall(staging, filter="data")
+    for name, paths in (summary.get("brought") or {}).items():
+        if not all((staging / path).is_file() for path in paths):
+            lost.append(name)
+            shutil.rmtree((staging / paths[0]).parent, ignore_errors=True)
+    found = [path for path in sorted(staging.rglob("*")) if path.is_file()]
+    for path in found:
+        target = work / path.relative_to(staging)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    shutil.rmtree(staging)
+    if not found:
+        raise BadInput(f"{folder}: nothing of it can be used; missing or damaged: "
+                       f"{', '.join(lost) or 'everything'}")
+    return summary | {"lost": lost}

@@ -1,0 +1,84 @@
+"""Time of a training step of a preset on one rung, in a process of its own, as JSON.
+
+    python -m pipelines.visit.step_time --preset mnist --set train.rung=captured --json FILE
+
+The loop itself is timed, as training runs it (reading the scalars every `log_every` steps included), under
+the preset's precision. Ends with code 3 where the rung does not work (`port.training.rungs`).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+import port
+from pipelines import console, settings
+from pipelines import train as stage
+from pipelines.prepare import dataset_for, write_json
+from port import precision, train
+
+BLOCK = 50   # steps between two looks at the clock, fewer where they take longer than a second
+BLOCKS = 5
+
+
+def measured(preset: settings.Preset, seed: int, results: Path, device: str | None, seconds: float) -> dict:
+    """First step, then blocks of steps until so many seconds are over, one at least.
+
+    Raises:
+        RungFailed: the step cannot be made on the rung that the settings name.
+    """
+    wanted, place = stage.check(stage.without_epochs(preset), seed, device)
+    dataset = dataset_for(preset, results).to(place)
+    model = port.build(preset.config(), seed).to(place)
+
+    def wait() -> None:
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+    with precision.mode(wanted) as in_force, precision.mixed(model, wanted):
+        run = train.Run(model, dataset, wanted)
+        began = time.perf_counter()
+        run.advance([])
+        wait()
+        first = time.perf_counter() - began
+        began = time.perf_counter()
+        run.advance([])
+        wait()
+        block = max(1, min(BLOCK, int(1.0 / (time.perf_counter() - began))))
+        began, blocks = time.perf_counter(), []
+        while len(blocks) < BLOCKS and (not blocks or time.perf_counter() - began < seconds):
+            at = time.perf_counter()
+            for _ in range(block):
+                run.advance([])
+            wait()
+            blocks.append((time.perf_counter() - at) / block)
+        state = run.state
+        loss = state.sums[0].item() / state.count if state.count else state.history[-1]["loss"]
+        rung = run.step.in_force
+    return {"rung": rung, "first_s": first, "step_s": min(blocks), "median_s": statistics.median(blocks),
+            "blocks_s": blocks, "loss": loss, "finite": bool(loss - loss == 0.0),
+            "likelihood": stage.pixel_likelihood(model) if hasattr(model, "part_decoder") else "none",
+            "precision": in_force, "notes": run.notes,
+            "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if place.type == "cuda" else None}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.stage_parser("visit.step_time", __doc__.splitlines()[0])
+    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of blocks, at most five of them")
+    parser.add_argument("--json", type=Path, required=True, help="where the times go")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        preset = settings.load_preset(given.preset, given.overrides, given.params)
+        found = measured(preset, given.seed, Path(given.results), given.device, given.seconds)
+        write_json(given.json, found)
+        print(f"step_time: {found['rung']}, {found['likelihood']}: first {found['first_s']:.1f} s, then "
+              f"{1.0 / found['step_s']:.1f} steps/s, loss {found['loss']:.2f}", flush=True)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
