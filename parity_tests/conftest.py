@@ -27,6 +27,7 @@ import pytest  # noqa: E402
 from parity_tests import recorder  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
+from parity_tests.shared_recordings import pytest_itemcollected  # noqa: E402, F401
 
 # Examples an op, examples of whole-model configurations.
 TIERS = {"smoke": (6, 4), "default": (50, 16), "deep": (400, 200)}

@@ -16,6 +16,7 @@ from parity_tests import goldens, models, recorder, tolerances
 from parity_tests.compare import Where, check
 from parity_tests.goldens import Golden
 from parity_tests.models import ModelOutcome
+from parity_tests.shared_recordings import needs_shared
 from parity_tests.sides import Arrays
 
 SIDES = ("reference", "port")
@@ -224,7 +225,7 @@ def held_gradients(run: tuple[Golden, str, str, str], ours: ModelOutcome, grads:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", goldens.EXPECTED)
+@pytest.mark.parametrize("name", needs_shared(goldens.EXPECTED, goldens.discover().get))
 def test_is_here(name: str) -> None:
     """A folder that is not here is reported with its place."""
     reasons = dict(goldens.missing())

@@ -18,6 +18,7 @@ from parity_tests.golden_ops import (
     GoldenRecipe,
 )
 from parity_tests.goldens import Record
+from parity_tests.shared_recordings import needs_shared
 from parity_tests.sides import Arrays, Outcome, run
 
 SIDES = ("reference", "port")
@@ -134,7 +135,7 @@ def test_failed_in_original(record: Record) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", goldens.EXPECTED_OPS)
+@pytest.mark.parametrize("name", needs_shared(goldens.EXPECTED_OPS, goldens.discover().get))
 def test_is_here(name: str) -> None:
     """A folder of op records that is not here is reported with its place."""
     reasons = dict(goldens.missing())
