@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from pipelines.values import BadInput, CheckFailed
 from port import data, resume, train
 
-PLAIN_LINES = 20  # lines of progress where there is no terminal
+# Where there is no terminal: lines of progress, more only while a line would be this far off.
+PLAIN_LINES = 6
+PLAIN_SECONDS = 600.0
 
 
 def exit_code(work: Callable[[], None]) -> int:
@@ -36,7 +38,7 @@ def exit_code(work: Callable[[], None]) -> int:
         say(f"failed: {error}")
         return 1
     except resume.NonFiniteLoss as error:
-        say(f"failed: {error}; the last good state is kept")
+        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
         return 1
     except train.Interrupted as error:
         say(f"{error}; state saved, the same command continues")
@@ -74,19 +76,21 @@ def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
 
 
 class Progress:
-    """A bar with steps/s and time left on a terminal, a few plain lines elsewhere."""
+    """A bar with steps/s and time left on a terminal, elsewhere a few plain lines, one at least in ten
+    minutes."""
 
     def __init__(self, total: int, what: str = "train"):
         self.total, self.what = total, what
         self.started, self.first, self.done = 0.0, None, 0
         self.every = max(1, total // PLAIN_LINES)
-        self.printed = 0
+        self.printed, self.printed_at = 0, 0.0
         self.text = ""
         self.bar = None
 
     def _begin(self, done: int) -> None:
         """At the first step, which may have compiled: only what follows counts for the pace."""
         self.started, self.first, self.printed = time.perf_counter(), done, done
+        self.printed_at = self.started
         if done > 1:
             print(f"{self.what}: continuing from step {done - 1}", flush=True)
         self.bar = self._rich_bar() if sys.stderr.isatty() else None
@@ -127,8 +131,9 @@ class Progress:
             self.text += f"  held-out rec_ll {row['held_out_rec_ll']:.2f}"
         if self.bar is not None:
             self.bar.update(self.task, text=self.text)
-        elif self.done - self.printed >= self.every or self.done == self.total:
-            self.printed = self.done
+        elif (self.done - self.printed >= self.every or self.done == self.total
+              or time.perf_counter() - self.printed_at >= PLAIN_SECONDS):
+            self.printed, self.printed_at = self.done, time.perf_counter()
             pace = f"{self.rate:.1f} steps/s  {clock((self.total - self.done) / self.rate)} left  " \
                 if self.rate else ""
             print(f"{self.what} {self.done}/{self.total}  {pace}{self.text}", flush=True)
