@@ -128,13 +128,15 @@ def sample(n: int, seed: int, packages: tuple[str, ...] = ("port", "reference"))
     return random.Random(seed).sample(everything, min(n, len(everything)))
 
 
-def _alarm(signum, frame):
-    raise TimeoutError(f"no answer within {TIME_LIMIT_S} s of processor time")
-
-
 def judge(mutant: SourceMutant) -> dict:
     """What caught the mutant in this process, or that nothing did."""
-    signal.signal(signal.SIGPROF, _alarm)
+    expired = []  # hypothesis may put another exception in the place of this one
+
+    def alarm(signum, frame):
+        expired.append(f"no answer within {TIME_LIMIT_S} s of processor time")
+        raise TimeoutError(expired[0])
+
+    signal.signal(signal.SIGPROF, alarm)
     signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)
     began = time.perf_counter()
     try:
@@ -145,8 +147,8 @@ def judge(mutant: SourceMutant) -> dict:
         kind, by, message = (caught.kind, caught.by, caught.message) if caught else ("", "", "")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    if message.startswith("TimeoutError"):
-        kind = "time limit"
+    if expired:
+        kind, message = "time limit", expired[0]
     row = {key: value for key, value in asdict(mutant).items() if key not in ("text", "seen")}
     return row | {"kind": kind, "caught_by": by, "message": message,
                   "seconds": round(time.perf_counter() - began, 2)}

@@ -57,3 +57,17 @@ def test_a_suite_that_does_not_run_judges_nothing(repository: Path) -> None:
 def test_the_unmutated_program_is_the_program() -> None:
     one = random_mutants.unmutated()
     assert one.source() == (random_mutants.REPOSITORY / one.file).read_text()
+
+
+def test_what_runs_out_of_time_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever exception the alarm has become on its way."""
+    def endless(*_: object, **__: object) -> None:
+        try:
+            while True:
+                pass
+        except TimeoutError:
+            raise ValueError("flaky") from None
+    monkeypatch.setattr(random_mutants, "TIME_LIMIT_S", 0.05)
+    monkeypatch.setattr(random_mutants, "catch", endless)
+    row = random_mutants.judge(random_mutants.unmutated())
+    assert (row["kind"], row["message"]) == ("time limit", "no answer within 0.05 s of processor time")
