@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def test_a_suite_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(CheckFailed, match="before it could name a test; the reason is in .*pytest.log"):
         parity.run(sections.Parity("smoke", 2), tmp_path)
     assert "no such plugin" in capsys.readouterr().out
+
+
+def test_the_failure_is_the_last_line_of_a_log(tmp_path: Path) -> None:
+    """A stream that is no terminal keeps what is printed; the line on the other one comes after it."""
+    program = ("from pipelines import console, values\n"
+               "def work():\n    print('a table')\n    raise values.CheckFailed('row 3')\n"
+               "raise SystemExit(console.exit_code(work))")
+    with open(tmp_path / "log", "w") as log:
+        done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, stdout=log, stderr=log)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert (done.returncode, lines[-2:]) == (1, ["a table", "failed: row 3"])
 
 
 # -------------------------------------------------------------------------------- unfinished pipelines

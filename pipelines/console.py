@@ -29,6 +29,7 @@ def exit_code(work: Callable[[], None]) -> int:
         work()
         return 0
     except data.DataError as error:  # of one machine among several, perhaps: every rank says it
+        sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BadInput as error:
@@ -49,7 +50,9 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def say(line: str) -> None:
-    """A line on stderr, from the first rank alone."""
+    """A line on stderr, from the first rank alone, after all that was printed before it: in a log the two
+    streams are one."""
+    sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
