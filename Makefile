@@ -39,9 +39,11 @@ test: env
 	  pytest -n $(WORKERS) --dist=worksteal --benchmark-disable --junitxml=results/junit.xml \
 	  $(PYTEST_ARGS)
 
+# Stages after a failed one still run where they can, and the report is written all the same.
 repro: env
 	@echo 'Pipeline: dvc repro'
-	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} dvc repro
+	@export $(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3}; \
+	  dvc repro --keep-going || { python -m pipelines.report --unfinished; exit 1; }
 	@test -f results/report.html || { echo 'dvc repro left no results/report.html' >&2; exit 1; }
 	@echo 'Report: results/report.html'
 

@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 from parity_tests import recorder  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
+from parity_tests.shared_recordings import pytest_itemcollected  # noqa: E402, F401
 from parity_tests.tiers import EXAMPLES, MUTANTS, in_tier  # noqa: E402
 from parity_tests.timing import Timing  # noqa: E402
 

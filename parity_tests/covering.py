@@ -103,7 +103,10 @@ def arguments(row: dict[str, Any], index: int) -> dict[str, Any]:
     """Nested class arguments of one row; sizes are unequal and change from row to row."""
     parts, objects = ((4, 3), (2, 4), (3, 2))[index % 3]
     features = 0 if row["colour"] == "no features" else 5
-    weights = {f"{kind}_{place}_example_sparsity_weight": weight for (kind, place), weight in zip(
+    # Terms that a weight of 0 leaves out; where they count, below 1 and above.
+    own = {1: {"mse_weight": 0.6}, 2: {"template_l1_weight": 0.3}, 3: {
+        "mse_weight": 2.0, "template_l1_weight": 2.0, "rec_ll_weight": 0.5}}.get(index % 5, {})
+    weights = own | {f"{kind}_{place}_example_sparsity_weight": weight for (kind, place), weight in zip(
         itertools.product(("prior", "posterior"), ("within", "between")), (2.0, 0.35, 0.7, 0.2))}
     return {
         "canvas": 10 + index % 3, "channels": row["channels"], "repairs": list(row["repairs"]),

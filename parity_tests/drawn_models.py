@@ -118,6 +118,9 @@ def _autoencoder(m: Maker) -> dict[str, Any]:
         "prior_within_example_constant": m.choice([0.0, 0.0, 1.3]),
         "posterior_sparsity_loss_type": m.choice(kinds),
         "primary_caps_sparsity_weight": m.choice([0.0, 0.4]),
+        "rec_ll_weight": m.choice([1.0, 1.0, 0.6]),
+        "template_l1_weight": m.choice([0.0, 0.0, 0.4, 2.0]),
+        "mse_weight": m.choice([0.0, 0.0, 0.4, 2.0]),
         "weight_decay": m.choice([0.0, 0.05]), "feed_templates": not m.flag(3),
         "probe": not m.flag(5), "target": m.choice(["image", "image", "sobel"])}
 

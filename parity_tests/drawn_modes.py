@@ -63,7 +63,7 @@ def _case(case: ModelCase, kind: str, extras: dict[str, Any], rng: np.random.Gen
 
 def part_losses(old: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """Every weight of part capsules alone; the likelihood's or the squared error's may be 0."""
-    ll, mse = [(1.0, 0.0), (0.7, 2.0), (0.0, 3.0)][rng.integers(3)]
+    ll, mse = [(1.0, 0.0), (0.7, 0.4), (0.0, 3.0)][rng.integers(3)]
     return {"rec_ll_weight": ll, "mse_weight": mse, "template_l1_weight": float(rng.choice([0.0, 0.5])),
             "primary_caps_sparsity_weight": old["primary_caps_sparsity_weight"],
             "weight_decay": old["weight_decay"], "target": old["target"]}
@@ -91,7 +91,7 @@ def fixed(kind: str, index: int) -> ModeCase:
     extras = {"residual_blocks": 1 + index % 2, "inverse_space_transform": index % 2 == 0}
     made = _case(case, kind, extras, np.random.default_rng(1000 + index))
     if kind == "pcae":  # every combination of the three terms stands in one of three rows
-        ll, mse, l1 = ((1.0, 0.0, 0.5), (0.7, 2.0, 0.0), (0.0, 3.0, 0.2))[index % 3]
+        ll, mse, l1 = ((1.0, 0.0, 0.5), (0.7, 0.4, 0.0), (0.0, 3.0, 0.2))[index % 3]
         weights = {"rec_ll_weight": ll, "mse_weight": mse, "template_l1_weight": l1}
         made = replace(made, arguments=made.arguments | {
             "autoencoder": made.arguments["autoencoder"] | weights})

@@ -3,7 +3,8 @@
     python -m parity_tests.random_mutants --n 100 --seed 0
 
 Each is run against the registry-driven checks in this process; what survives them is written to a
-copy of the tree and run against `pytest --tier=smoke` as a user would. The table goes to
+copy of the tree and run against `pytest --tier=smoke` as a user would. What fails in such a copy without
+any mutant catches nothing: it is found first, and named in the table. The table goes to
 `results/random_mutants.json`; survivors are listed with their line for a person to judge.
 """
 
@@ -34,7 +35,7 @@ _BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.M
 _COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
             ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In}
 _BOOLEAN = {ast.And: ast.Or, ast.Or: ast.And}
-TIME_LIMIT_S = 240
+TIME_LIMIT_S = 240  # of processor time, so that a busy machine catches nothing
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,16 @@ def sample(n: int, seed: int, packages: tuple[str, ...] = ("port", "reference"))
     return random.Random(seed).sample(everything, min(n, len(everything)))
 
 
-def _alarm(signum, frame):
-    raise TimeoutError(f"no answer within {TIME_LIMIT_S} s")
-
-
 def judge(mutant: SourceMutant) -> dict:
     """What caught the mutant in this process, or that nothing did."""
-    signal.signal(signal.SIGALRM, _alarm)
-    signal.alarm(TIME_LIMIT_S)
+    expired = []  # hypothesis may put another exception in the place of this one
+
+    def alarm(signum, frame):
+        expired.append(f"no answer within {TIME_LIMIT_S} s of processor time")
+        raise TimeoutError(expired[0])
+
+    signal.signal(signal.SIGPROF, alarm)
+    signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)
     began = time.perf_counter()
     try:
         caught = catch(mutant, all_rooms=True)
@@ -143,26 +146,68 @@ def judge(mutant: SourceMutant) -> dict:
     else:
         kind, by, message = (caught.kind, caught.by, caught.message) if caught else ("", "", "")
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    if expired:
+        kind, message = "time limit", expired[0]
     row = {key: value for key, value in asdict(mutant).items() if key not in ("text", "seen")}
     return row | {"kind": kind, "caught_by": by, "message": message,
                   "seconds": round(time.perf_counter() - began, 2)}
 
 
-def smoke_on_disk(mutant: SourceMutant) -> str:
-    """The first failing test of `pytest --tier=smoke` in a patched copy of the tree; "" if none."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "tree"
-        shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(
-            ".git", ".venv", ".uv", "results", "data", "runs", "__pycache__", ".pytest_cache"))
-        (copy / mutant.file).write_text(mutant.text)
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "--tier=smoke", "-x", "-q", "-n", "2", "parity_tests",
-             "--deselect", "parity_tests/test_mutants.py", "-p", "no:cacheprovider",
-             "--parity-json", str(copy / "parity.json")],
-            cwd=copy, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(copy)})
-    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return (failed[0] if failed else f"exit {run.returncode}")[:200] if run.returncode else ""
+class Tree:
+    """Copies of the repository in which the smoke tier runs as a user would run it, without planted bugs.
+
+    Attributes:
+        failing: tests that fail there without any mutant, for want of a git history, of recordings or of
+            an earlier run; they are left out when a mutant is judged.
+        workers: processes of pytest.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers, self.failing = workers, []
+        code, self.failing, said = self.run(None)
+        if code > 1:  # 0 passed, 1 some failed; all else judges nothing
+            raise RuntimeError(f"the smoke tier of an unmutated copy ended with {code}:\n{said[-2000:]}")
+
+    def run(self, mutant: SourceMutant | None) -> tuple[int, list[str], str]:
+        """pytest's exit code, the tests that failed and its output; a mutant's run ends at the first."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "tree"
+            for name in tracked():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(REPOSITORY / name, copy / name)
+            if mutant is not None:
+                (copy / mutant.file).write_text(mutant.text)
+            words = ["parity_tests", "--ignore=parity_tests/test_mutants.py", "--tier=smoke", "-q",
+                     "-n", str(self.workers), "-o", f"cache_dir={folder}/cache",
+                     f"--parity-json={folder}/parity.json"]
+            words += ["-x"] * (mutant is not None)
+            words += [word for test in self.failing for word in ("--deselect", test)]
+            around = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+            run = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=copy, text=True,
+                                 capture_output=True, stdin=subprocess.DEVNULL,
+                                 env=around | {"PYTHONPATH": str(copy)})
+            failed = Path(folder) / "cache" / "v" / "cache" / "lastfailed"
+            return (run.returncode, sorted(json.loads(failed.read_text())) if failed.is_file() else [],
+                    run.stdout + run.stderr)
+
+    def judge(self, mutant: SourceMutant) -> str:
+        """The first test that fails for the mutant alone; "" if none does."""
+        code, failed, _ = self.run(mutant)
+        return (failed[0] if failed else f"exit {code}")[:200] if code else ""
+
+
+def unmutated() -> SourceMutant:
+    """A mutant that changes nothing, which nothing may catch."""
+    file = "port/ops.py"
+    return SourceMutant("unmutated", file, "", "", "", text=(REPOSITORY / file).read_text())
+
+
+def tracked() -> list[str]:
+    """Files of the working tree that belong to the repository, those not added yet too."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                            cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 def prepare_worker() -> None:
@@ -183,24 +228,35 @@ def main() -> int:
     parser.add_argument("--no-disk", action="store_true", help="skip the smoke tier for survivors")
     parser.add_argument("--json", default="results/random_mutants.json", help="where the table goes")
     arguments = parser.parse_args()
-    drawn = sample(arguments.n, arguments.seed)
+    drawn, planted_in = sample(arguments.n, arguments.seed), revision()
     rows = []
     with multiprocessing.get_context("spawn").Pool(arguments.workers, prepare_worker,
                                                    maxtasksperchild=25) as pool:
+        without = pool.apply(judge, [unmutated()]) if drawn else {"kind": ""}
+        if without["kind"]:
+            print(f"error: {without['caught_by']} fails without any mutant ({without['message']}); mend it "
+                  "first, since it would catch them all", file=sys.stderr)
+            return 1
         for i, row in enumerate(pool.imap(judge, drawn), 1):
             rows.append(row)
             mark = f"{row['kind']} {row['caught_by']}" if row["kind"] else "SURVIVED so far"
             print(f"{i:4d}/{len(drawn)} {row['id']}: {row['old']} → {row['new']}  {mark}", flush=True)
-    for row, mutant in zip(rows, drawn, strict=True):
-        if not row["kind"] and not arguments.no_disk:
-            failed = smoke_on_disk(mutant)
+    left = [(row, mutant) for row, mutant in zip(rows, drawn, strict=True) if not row["kind"]]
+    tree = Tree(arguments.workers) if left and not arguments.no_disk else None
+    if tree is not None:
+        print(f"smoke tier of the unmutated copy: {len(tree.failing)} tests fail, which count for nothing: "
+              f"{', '.join(tree.failing) or 'none'}", flush=True)
+        for row, mutant in left:
+            failed = tree.judge(mutant)
             row |= {"kind": "smoke tier" if failed else "", "caught_by": failed}
             print(f"{row['id']}: {failed or 'SURVIVED'}", flush=True)
     survivors = [row for row in rows if not row["kind"]]
     path = Path(arguments.json)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"revision": revision(), "n": len(rows), "seed": arguments.seed,
-                                "caught": len(rows) - len(survivors), "survivors": survivors,
+    path.write_text(json.dumps({"revision": planted_in, "n": len(rows), "seed": arguments.seed,
+                                "caught": len(rows) - len(survivors),
+                                "fails_unmutated": tree.failing if tree else None,
+                                "survivors": survivors,
                                 "mutants": rows}, indent=1) + "\n")
     print(f"{len(rows) - len(survivors)} of {len(rows)} caught; {len(survivors)} survive:")
     for row in survivors:

@@ -24,8 +24,16 @@ UPPER_WEIGHTS = ("caps_ll_weight", "parent_ll_weight", "dynamic_l2_weight",
 
 
 def _total(m: Maker, terms: tuple[str, ...], weights: tuple[str, ...]) -> Case:
-    return m.case({"weights": {name: float(m.rng.uniform(0.1, 3.0)) for name in weights}}, terms=len(terms),
-                  **{name: m.normal() for name in terms})
+    drawn = {name: float(m.rng.uniform(0.1, 3.0)) for name in weights}
+    if "mse_weight" in drawn:  # at 0 the term is left out
+        drawn["mse_weight"] = m.choice([0.0, 0.4, 2.0])
+    return m.case({"weights": drawn}, terms=len(terms), **{name: m.normal() for name in terms})
+
+
+def _small_error() -> Case:
+    """A squared error that counts, with a weight below 1."""
+    weights = dict.fromkeys(PART_WEIGHTS, 1.0) | {"mse_weight": 0.3}
+    return Case({name: np.ones(()) for name in PART_TERMS}, {"weights": weights}, terms=len(PART_TERMS))
 
 
 def _run_total(op: str, section: str) -> Any:
@@ -72,7 +80,8 @@ ROWS = (
     OpCase("losses.template_l1", function("losses.template_l1"), lambda m: m.case(
         templates=m.normal(*m.shape(1, 4))), oracle=True, magnitude=1.0),
     OpCase("pcae.total_loss", Recipe(_run_total("pcae.total_loss", "PartLosses")),
-           lambda m: _total(m, PART_TERMS, PART_WEIGHTS), oracle=True),
+           lambda m: _total(m, PART_TERMS, PART_WEIGHTS), (("small error", _small_error()),),
+           oracle=True),
     OpCase("pcae.PartAutoencoder", tested_by="test_modes.py",
            note="every tap, gradient and optimizer step under drawn configurations"),
     OpCase("hierarchy.upper_loss", Recipe(_run_total("hierarchy.upper_loss", "UpperLosses")),

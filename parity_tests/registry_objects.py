@@ -155,17 +155,27 @@ def _weights(m: Maker) -> Case:
 
 TERMS = ("rec_ll", "log_prob", "dynamic_weights_l2", "primary_caps_l1",
          "posterior_within_sparsity_loss", "posterior_between_sparsity_loss",
-         "prior_within_sparsity_loss", "prior_between_sparsity_loss", "weight_decay_loss",
-         "posterior_cls_xe", "prior_cls_xe")
+         "prior_within_sparsity_loss", "prior_between_sparsity_loss", "template_l1", "rec_mse",
+         "weight_decay_loss", "posterior_cls_xe", "prior_cls_xe")
 WEIGHTS = ("caps_ll_weight", "dynamic_l2_weight", "primary_caps_sparsity_weight", "weight_decay",
            "posterior_within_example_sparsity_weight", "posterior_between_example_sparsity_weight",
-           "prior_within_example_sparsity_weight", "prior_between_example_sparsity_weight")
+           "prior_within_example_sparsity_weight", "prior_between_example_sparsity_weight",
+           "rec_ll_weight", "template_l1_weight", "mse_weight")
+# Terms that a weight of 0 leaves out: each is drawn at 0, between 0 and 1, and above.
+OPTIONAL_WEIGHTS = ("template_l1_weight", "mse_weight")
 
 
 def _total(m: Maker) -> Case:
     names = TERMS[:-2] if m.flag(3) else TERMS
     weights = {name: float(m.rng.uniform(0.1, 3.0)) for name in WEIGHTS}
+    weights |= {name: m.choice([0.0, 0.4, 2.0]) for name in OPTIONAL_WEIGHTS}
     return m.case({"weights": weights}, terms=len(names), **{name: m.normal() for name in names})
+
+
+def _optional_terms(*weights: float) -> Case:
+    """Every term is 1, apart from the weights of the optional ones all weights are 1."""
+    return Case({name: np.ones(()) for name in TERMS}, {"weights": dict.fromkeys(WEIGHTS, 1.0) | dict(
+        zip(OPTIONAL_WEIGHTS, weights))}, terms=len(TERMS))
 
 
 def _probe(m: Maker) -> Case:
@@ -209,7 +219,8 @@ ROWS = (
         oracle=True),
     OpCase("losses.total_loss", Recipe(
         lambda lib, x, a, _: lib.losses.total_loss(x, _section(lib, a["weights"]))), _total,
-        oracle=True),
+        (("small weights", _optional_terms(0.4, 0.3)), ("one left out", _optional_terms(0.0, 0.3)),
+         ("the other", _optional_terms(0.4, 0.0))), oracle=True),
     OpCase("probe.ClassificationProbe", module(
         "probe.ClassificationProbe", ("logits", "xe", "acc"), lambda a: a,
         lambda lib, x, a, m: m(**x), constants=("labels", "labeled")), _probe, (

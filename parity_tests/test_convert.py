@@ -113,6 +113,7 @@ def test_checkpoint_errors(tmp_path: Path) -> None:
         reference.read_checkpoint(tmp_path)
 
 
+@pytest.mark.shared
 def test_mapping_is_one_to_one() -> None:
     """Every port parameter of every fixture has one original name, and that name leads back."""
     for golden in GOLDENS:

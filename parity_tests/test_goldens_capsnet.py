@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from parity_tests import golden_capsnet, goldens_routing, recorder
@@ -10,6 +12,7 @@ from parity_tests.compare import ParityError
 from parity_tests.goldens_routing import RoutingRecord
 from parity_tests.sides import Lib
 from parity_tests.verify_capsnet import verify_record, verify_steps
+from port import capsnet_settings
 
 RECORDS = goldens_routing.records("capsnet")
 FIRST = goldens_routing.first_of_each(RECORDS)
@@ -79,6 +82,22 @@ def test_the_other_value_fails(name: str, record: str, place: str, value: object
         verify_record(found, "reference", "float64", {})
 
 
+# A setting of the network → the name it has in the recorded function, and what is not recorded at all.
+IN_A_RECORD = {"squash_epsilon": "epsilon"}
+INITIAL = {"initial"}
+
+
+def test_each_difference_rests_on_a_committed_recording() -> None:
+    """Every setting in which the programs differ is shown by a recording that is in the repository."""
+    programs = [capsnet_settings.preset(name) for name in capsnet_settings.PRESETS]
+    differ = {field.name for field in fields(programs[0])
+              if len({getattr(program, field.name) for program in programs}) > 1}
+    rests_on = {name: record for name, record, _, _ in OTHERWISE}
+    assert {IN_A_RECORD.get(name, name) for name in differ - INITIAL} <= set(rests_on)
+    committed = {record.name for record in goldens_routing.committed("capsnet")}
+    assert {record for _, record, _, _ in OTHERWISE} <= committed
+
+
 @pytest.mark.parametrize(("preset", "parameters"), [("official", 8_215_728), ("paper", 8_215_568),
                                                     ("xg", 8_215_568)])
 def test_number_of_parameters(preset: str, parameters: int) -> None:
@@ -90,6 +109,7 @@ def test_number_of_parameters(preset: str, parameters: int) -> None:
         assert [int(record.group().outputs["n_parameters"]) for record in full] == [parameters]
 
 
+@pytest.mark.shared
 def test_table_maps_every_recorded_variable_once() -> None:
     """The conversion table takes each recorded variable to one parameter, and back to the same name."""
     lib = Lib("port", "float32")
@@ -114,6 +134,7 @@ def test_an_unknown_record_is_an_error() -> None:
         golden_capsnet.run_of(record, "")
 
 
+@pytest.mark.shared
 def test_missing_recordings_are_said() -> None:
     """Skips with the place where the further recordings belong."""
     reason = goldens_routing.missing("capsnet")

@@ -10,6 +10,7 @@ import pytest
 
 from parity_tests import goldens, recorder
 from parity_tests.goldens import Golden
+from parity_tests.shared_recordings import needs_shared
 from parity_tests.verify_models import RUNS, run_id, verify_golden
 
 
@@ -31,7 +32,7 @@ def test_model(run: tuple[Golden, str, str, str], tier: str) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", goldens.EXPECTED)
+@pytest.mark.parametrize("name", needs_shared(goldens.EXPECTED, goldens.discover().get))
 def test_is_here(name: str) -> None:
     """A folder that is not here is reported with its place."""
     reasons = dict(goldens.missing())

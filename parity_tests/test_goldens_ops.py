@@ -11,6 +11,7 @@ import pytest
 from parity_tests import goldens, recorder
 from parity_tests.golden_ops import ELSEWHERE, GOLDEN_RECIPES
 from parity_tests.goldens import Record
+from parity_tests.shared_recordings import needs_shared
 from parity_tests.sides import run
 from parity_tests.verify_ops import compare_record, run_record
 
@@ -64,7 +65,7 @@ def test_failed_in_original(record: Record) -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", goldens.EXPECTED_OPS)
+@pytest.mark.parametrize("name", needs_shared(goldens.EXPECTED_OPS, goldens.discover().get))
 def test_is_here(name: str) -> None:
     """A folder of op records that is not here is reported with its place."""
     reasons = dict(goldens.missing())

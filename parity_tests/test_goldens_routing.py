@@ -27,6 +27,7 @@ def one(name: str) -> routing.RoutingRecord:
     return next(record for record in ALL if record.name == name)
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("family", routing.FAMILIES)
 def test_folder_is_there(family: str) -> None:
     """The committed records always are; where the others are not, the reason is said."""

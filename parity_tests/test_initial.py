@@ -8,19 +8,21 @@ import pytest
 import port
 from parity_tests import drawn_constellations, goldens, models
 from parity_tests.drawn_models import SPECIAL
+from parity_tests.shared_recordings import needs_shared
 
+RECORDED = {golden.name: golden for golden in goldens.models() if "/" not in golden.name}
 PRESETS = {
     "defaults": port.Config().to_arguments(),
     "constellation defaults": port.config.ConstellationConfig().to_arguments(),
-    **{golden.name: port.config.from_manifest(golden.manifest).to_arguments()
-       for golden in goldens.models() if "/" not in golden.name},
+    **{name: port.config.from_manifest(golden.manifest).to_arguments()
+       for name, golden in RECORDED.items()},
     **{f"constellation {i}": case.arguments for i, case in enumerate(drawn_constellations.SPECIAL)},
     **{f"covering {i}": case.arguments for i, case in enumerate(SPECIAL)},
 }
 
 
 @pytest.mark.parametrize("seed", [0, 12345])
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", needs_shared(PRESETS, lambda name: RECORDED.get(name, ())))
 def test_same_seed_same_weights(name: str, seed: int, tier: str) -> None:
     """Names, shapes and every bit."""
     if tier == "smoke" and name not in ("defaults", "covering 0", "constellation 0"):

@@ -169,6 +169,7 @@ def first_column(row: dict[str, str]) -> str:
     return re.sub(r"[`\s]+", " ", next(iter(row.values()))).strip()
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("row", table(), ids=first_column)
 def test_the_table_names_tests_that_exist(row: dict[str, str]) -> None:
     """Each row has a test; each recording it names is known, and compared where it is there."""

@@ -15,6 +15,7 @@ import pytest
 
 from parity_tests import goldens, oracles
 from parity_tests.oracles import sub_scope
+from parity_tests.shared_recordings import needs_shared
 
 BOUND = 1e-12
 OTHERS = {
@@ -240,13 +241,14 @@ def _records() -> dict[str, list[goldens.Record]]:
 RECORDS = _records()
 
 
+@pytest.mark.shared
 def test_every_recorded_function_has_an_oracle():
     """A new kind of recording shows up here before it is silently left out."""
     assert set(RECORDS) - set(TABLE) - set(OTHERS) == set()
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("function", sorted(set(RECORDS) & set(TABLE)))
+@pytest.mark.parametrize("function", needs_shared(sorted(set(RECORDS) & set(TABLE)), RECORDS.get))
 def test_oracle_meets_recordings(function, record_property):
     """Each recorded output of the function, each case."""
     margins = {}

@@ -143,6 +143,7 @@ def test_svhn_and_cifar10_follow_the_table() -> None:
         assert (wanted.batch_size, wanted.lr, wanted.steps) == (128, 1e-4, 300_000)
 
 
+@pytest.mark.shared
 def test_mnist_coupled_is_what_the_recording_was_made_with() -> None:
     """The recording's flags, with every flag it leaves out at the original's default."""
     flags = ["--canvas_size=40", "--n_part_caps=24", "--n_obj_caps=24", "--colorize_templates=True",

@@ -51,6 +51,7 @@ def test_rows_tested_elsewhere(op: str) -> None:
     assert (Path(__file__).parent / ROWS[op].tested_by).is_file()
 
 
+@pytest.mark.shared
 def test_every_recorded_function_has_a_recipe() -> None:
     """No function of the committed recordings is passed over in silence."""
     recorded = {record.function for record in goldens.records() if record.ok}

@@ -166,6 +166,17 @@ class Report:
         for note in self.notes:
             print(f"note: {note}")
 
+    def print_counts(self, *files: str | None) -> None:
+        """How much was compared, the worst shares of a bound, and where the tables are."""
+        counts = self.counts()
+        print(f"{self.title}: {len(self.sections)} tables, {sum(counts.values())} rows; "
+              + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+        worst = {key: entry["of_bound"] for key, entry in self.worst().items()}
+        if worst:
+            key = max(worst, key=worst.get)
+            print(f"closest to its bound: {key}, {worst[key]:.0%} of it")
+        print(f"row by row: {' and '.join(filter(None, files)) or 'not written'}")
+
     def write(self, json_file: str | None, html_file: str | None) -> None:
         """The report as files.
 

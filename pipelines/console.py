@@ -20,7 +20,9 @@ from port import data, resume, train
 from port.training.rungs import RungFailed
 
 BAD_INPUT, RUNG_FAILED = 2, 3
-PLAIN_LINES = 20  # lines of progress where there is no terminal
+# Where there is no terminal: lines of progress, more only while a line would be this far off.
+PLAIN_LINES = 6
+PLAIN_SECONDS = 600.0
 
 
 class Ended(Exception):
@@ -37,6 +39,7 @@ def exit_code(work: Callable[[], None]) -> int:
         work()
         return 0
     except data.DataError as error:  # of one machine among several, perhaps: every rank says it
+        sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BadInput as error:
@@ -46,7 +49,7 @@ def exit_code(work: Callable[[], None]) -> int:
         say(f"failed: {error}")
         return 1
     except resume.NonFiniteLoss as error:
-        say(f"failed: {error}; the last good state is kept")
+        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
         return 1
     except RungFailed as error:
         say(f"failed: {error}")
@@ -62,7 +65,9 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def say(line: str) -> None:
-    """A line on stderr, from the first rank alone."""
+    """A line on stderr, from the first rank alone, after all that was printed before it: in a log the two
+    streams are one."""
+    sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
@@ -89,19 +94,21 @@ def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
 
 
 class Progress:
-    """A bar with steps/s and time left on a terminal, a few plain lines elsewhere."""
+    """A bar with steps/s and time left on a terminal, elsewhere a few plain lines, one at least in ten
+    minutes."""
 
     def __init__(self, total: int, what: str = "train"):
         self.total, self.what = total, what
         self.started, self.first, self.done = 0.0, None, 0
         self.every = max(1, total // PLAIN_LINES)
-        self.printed = 0
+        self.printed, self.printed_at = 0, 0.0
         self.text = ""
         self.bar = None
 
     def _begin(self, done: int) -> None:
         """At the first step, which may have compiled: only what follows counts for the pace."""
         self.started, self.first, self.printed = time.perf_counter(), done, done
+        self.printed_at = self.started
         if done > 1:
             print(f"{self.what}: continuing from step {done - 1}", flush=True)
         self.bar = self._rich_bar() if sys.stderr.isatty() else None
@@ -142,8 +149,9 @@ class Progress:
             self.text += f"  held-out rec_ll {row['held_out_rec_ll']:.2f}"
         if self.bar is not None:
             self.bar.update(self.task, text=self.text)
-        elif self.done - self.printed >= self.every or self.done == self.total:
-            self.printed = self.done
+        elif (self.done - self.printed >= self.every or self.done == self.total
+              or time.perf_counter() - self.printed_at >= PLAIN_SECONDS):
+            self.printed, self.printed_at = self.done, time.perf_counter()
             pace = f"{self.rate:.1f} steps/s  {clock((self.total - self.done) / self.rate)} left  " \
                 if self.rate else ""
             print(f"{self.what} {self.done}/{self.total}  {pace}{self.text}", flush=True)

@@ -21,7 +21,7 @@ import port
 from pipelines import console, original, sections, settings
 from pipelines.comparison import Report
 from pipelines.prepare import write_json
-from pipelines.values import BadInput, unknown
+from pipelines.values import BadInput, CheckFailed, unknown
 from port import checkpoint, contents, convert, mapping
 from port.models import Model, family_of
 
@@ -219,8 +219,13 @@ def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULT
     model, table = folder / "model", folder / "verification.json"
     shutil.rmtree(model, ignore_errors=True)
     started = time.perf_counter()
+    page = table.with_suffix(".html")
     run(wanted.checkpoint, str(model), config=wanted.golden)
-    verify.run(wanted.checkpoint, str(model), wanted.golden, str(table), str(table.with_suffix(".html")))
+    try:
+        verify.run(wanted.checkpoint, str(model), wanted.golden, str(table), str(page), table=False)
+    except CheckFailed as error:
+        raise CheckFailed(f"{error}; {page} has every row in order of computation, and what follows the "
+                          "first that fails inherits its error") from None
     found = json.loads(table.read_text())
     write_json(folder / "metrics.json", {
         "rows": found["rows"], "worst": found["worst"], "seconds": round(time.perf_counter() - started, 1)})

@@ -118,8 +118,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
     say(measured)
     if wanted.require_learning and failed and on is None:
-        raise CheckFailed(f"{preset.name}, seed {seed} has not learned: "
-                          f"{'; '.join(failed)}")
+        raise CheckFailed(not_learned(preset, seed, source, failed))
     return folder
 
 
@@ -135,9 +134,16 @@ def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: s
                                         "evaluate": asdict(preset.evaluate())})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
     if preset.evaluate().require_learning and not measured["learned"] and on is None:
-        raise CheckFailed(f"{preset.name}, seed {seed} has not learned: " + "; ".join(
-            check["says"] for check in measured["checks"] if not check["passed"]))
+        raise CheckFailed(not_learned(preset, seed, source, [
+            check["says"] for check in measured["checks"] if not check["passed"]]))
     return folder
+
+
+def not_learned(preset: settings.Preset, seed: int, source: Path, missed: list[str]) -> str:
+    """What a run had to show and did not, and what to do."""
+    return (f"{preset.name}, seed {seed} has not learned: {'; '.join(missed)}; look at "
+            f"{source / 'history.csv'}, then train longer or with other settings of presets.{preset.name} "
+            "in params.yaml")
 
 
 def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
@@ -282,20 +288,26 @@ def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
 
 
 def say(measured: dict) -> None:
-    """The accuracies as a short table."""
-    for protocol, moments in measured["protocols"].items():
-        print(f"evaluate, {protocol} protocol, {moments['final']['test_images']} test images "
-              "(step 0 -> end)")
-        for name, value in moments["final"].items():
-            if isinstance(value, dict):
-                print(f"  {name:20s} {moments['initial'][name]['value']:.3f} -> "
-                      f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+    """The accuracies as a table of a dozen lines at most."""
+    protocols = measured["protocols"]
+    print(f"evaluate: {measured['preset']}, seed {measured['seed']}, accuracy at step 0 -> end [interval]; "
+          + ", ".join(f"{name} protocol: {found['final']['test_images']} test images"
+                      for name, found in protocols.items()))
+    names = [name for name, value in protocols["clean"]["final"].items() if isinstance(value, dict)]
+    for name in names:
+        cells = []
+        for protocol, moments in protocols.items():
+            first, last = (moments[moment].get(name) for moment in ("initial", "final"))
+            if first and last:
+                cells.append(f"{protocol} {first['value']:.3f} -> {last['value']:.3f} "
+                             f"[{last['low']:.3f}, {last['high']:.3f}]")
+        print(f"  {name:20s} {'  '.join(cells)}")
     for name, found in measured["baseline"].items():
         print(f"  raw pixels, {name}: " + ", ".join(
             f"{key} {value['value']:.3f}" for key, value in found.items() if key != "fitted_on"))
-    for check in measured["checks"]:
-        word = "ok    " if check["passed"] else "FAILED" if check["required"] else "below "
-        print(f"  {word} {check['says']}")
+    missed = [check for check in measured["checks"] if not check["passed"]]
+    print(f"  {len(measured['checks']) - len(missed)} of {len(measured['checks'])} checks passed"
+          + "".join(f"; {'FAILED' if check['required'] else 'below'}: {check['says']}" for check in missed))
 
 
 def main(arguments: list[str] | None = None) -> int:

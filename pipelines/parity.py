@@ -3,13 +3,15 @@
     python -m pipelines.parity
 
 Runs pytest in a process of its own (the suite brings TensorFlow) and leaves
-results/parity/parity.json, written by the suite, and results/parity/metrics.json, counted from it.
+results/parity/parity.json, written by the suite, results/parity/metrics.json, counted from it, and all
+that pytest said in results/parity/pytest.log.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +23,9 @@ from pipelines.values import BadInput, CheckFailed, unknown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIERS = ("smoke", "default", "deep")
+LOG = "pytest.log"
+QUARTER = 25  # per cent of the tests between two lines on the terminal
+MOST_FAILURES = 4  # named on the terminal; the log has all
 
 
 def run(wanted: sections.Parity, results: str | os.PathLike = settings.RESULTS) -> Path:
@@ -28,28 +33,70 @@ def run(wanted: sections.Parity, results: str | os.PathLike = settings.RESULTS) 
 
     Raises:
         BadInput: an unknown tier.
-        CheckFailed: a test failed, or the suite left no parity.json.
+        CheckFailed: a test failed, or the suite left no parity.json; what it found stands in the files.
     """
     if wanted.tier not in TIERS:
         raise BadInput("parity: " + unknown("tier", wanted.tier, TIERS))
     folder = Path(results) / "parity"
     table = folder / "parity.json"
+    folder.mkdir(parents=True, exist_ok=True)
     table.unlink(missing_ok=True)
+    log = folder / LOG
+    print(f"parity: {wanted.tier} tier of parity_tests, {wanted.workers or 1} processes; all that pytest "
+          f"says: {log}", flush=True)
     started = time.perf_counter()
-    code = subprocess.run(command(wanted, table.resolve()), cwd=REPOSITORY, env=quiet_environment(),
-                          check=False).returncode
+    code = follow(command(wanted, table.resolve()), log)
     seconds = time.perf_counter() - started
+    if table.exists():
+        found = count(json.loads(table.read_text()))
+        write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
+        write_json(folder / "environment.json", environment.describe())
+        print(f"parity: {found['ops_passed']} of {found['ops']} ops and "
+              f"{found['goldens_passed']} of {found['goldens']} goldens agree, {seconds:.0f} s")
     if code:
-        raise CheckFailed(f"the {wanted.tier} tier of parity_tests ended with {code}; the "
-                          "lines above name op, tap and values")
+        raise CheckFailed(describe_failure(log.read_text(encoding="utf-8"), code, log))
     if not table.exists():
-        raise CheckFailed(f"the suite passed but left no {table}")
-    found = count(json.loads(table.read_text()))
-    write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
-    write_json(folder / "environment.json", environment.describe())
-    print(f"parity: {found['ops_passed']} of {found['ops']} ops and "
-          f"{found['goldens_passed']} of {found['goldens']} goldens agree, {seconds:.0f} s")
+        raise CheckFailed(f"the suite passed but left no {table}; see {log}")
     return folder
+
+
+def follow(words: list[str], log: Path) -> int:
+    """Run pytest; all its output goes to the log, a line for each quarter of the tests to the terminal.
+
+    Args:
+        words: the call.
+        log: written anew.
+
+    Returns:
+        pytest's exit code.
+    """
+    started, said = time.perf_counter(), 0
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT,
+               "encoding": "utf-8", "errors": "replace"}
+    with open(log, "w", encoding="utf-8") as file, subprocess.Popen(
+            words, cwd=REPOSITORY, env=quiet_environment(), **streams) as process:
+        for line in process.stdout:
+            file.write(line)
+            done = re.search(r"\[ *(\d+)%\]$", line.rstrip())
+            quarter = int(done[1]) // QUARTER * QUARTER if done else 0
+            if quarter > said:
+                file.flush()
+                print(f"parity: {quarter} % of the tests, {console.clock(time.perf_counter() - started)}",
+                      flush=True)
+                said = quarter
+    return process.returncode
+
+
+def describe_failure(said: str, code: int, log: Path) -> str:
+    """What failed and what to do, in one line; the first failures or the end of the log above it."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    failures = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    for line in failures[:MOST_FAILURES] or lines[-MOST_FAILURES:]:
+        print(line if len(line) <= 160 else line[:157] + "...")
+    if not failures:
+        return f"pytest ended with {code} before it could name a test; the reason is in {log}"
+    return (f"{len(failures)} tests of parity_tests failed; {log} has op, tap and values of each and the "
+            "command that runs it alone")
 
 
 def command(wanted: sections.Parity, table: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Stage `report`: one self-contained page of what was measured.
 
     python -m pipelines.report
+    python -m pipelines.report --unfinished      after a `dvc repro` that failed: says which stages did
     python -m pipelines.report --presets all     results/paper.html, see `pipelines.paper_report`
 
 Reads the results of the other stages and writes results/report.html with every picture inside. It
@@ -15,7 +16,8 @@ import os
 from pathlib import Path
 
 from pipelines import console, plots, sections, settings
-from pipelines.values import BadInput
+from pipelines.unfinished import Unfinished, find
+from pipelines.values import BadInput, CheckFailed
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
@@ -48,14 +50,14 @@ CONFUSIONS = (("clean_posterior_kmeans", "posterior presences"),
 
 
 def run(wanted: sections.Report, results: str | os.PathLike = settings.RESULTS,
-        out: str | os.PathLike | None = None) -> Path:
-    """Write the page.
+        out: str | os.PathLike | None = None, unfinished: list[Unfinished] | None = None) -> Path:
+    """Write the page; stages that are unfinished stand on top.
 
     Raises:
         BadInput: jinja2 or matplotlib is not installed.
     """
     out = Path(out or Path(results) / "report.html")
-    page = render("report.html", gather(wanted, Path(results)))
+    page = render("report.html", gather(wanted, Path(results)) | {"unfinished": unfinished or []})
     return write(out, page)
 
 
@@ -95,7 +97,7 @@ def gather(wanted: sections.Report, results: Path) -> dict:
     history = train / "history.csv"
     parity = read(results / "parity" / "parity.json")
     return {
-        "title": wanted.title, "preset": wanted.preset, "seed": wanted.seed,
+        "unfinished": [], "title": wanted.title, "preset": wanted.preset, "seed": wanted.seed,
         "data": read(settings.folder_of("prepare", wanted.preset, results=results)
                      / "metrics.json"),
         "train": read(train / "metrics.json"), "config": read(train / "config.json"),
@@ -273,6 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", default="results", help="folder the results lie in")
     parser.add_argument("--presets", nargs="+", metavar="NAME", help="write results/paper.html over "
                         "the aggregates of these presets; `all` for every one that is there")
+    parser.add_argument("--unfinished", action="store_true", help="say on top of the page which stages "
+                        "of the default pipeline failed; exit 1 where one did")
     given = parser.parse_args(arguments)
 
     def work():
@@ -281,8 +285,13 @@ def main(arguments: list[str] | None = None) -> int:
         if given.presets:
             path = paper_report.run(given.presets, given.results)
         else:
-            path = run(sections.section(sections.Report, "report", given.params), given.results)
+            unfinished = find() if given.unfinished else []
+            path = run(sections.section(sections.Report, "report", given.params), given.results,
+                       unfinished=unfinished)
         print(f"Report: {path}")
+        if given.unfinished and unfinished:
+            raise CheckFailed("; ".join(f"stage {row.stage} {row.verdict} ({row.advice})"
+                                        for row in unfinished))
     return console.exit_code(work)
 
 

@@ -10,8 +10,16 @@ from port import checkpoint, convert
 
 
 def run(source: str, out: str, golden: str | None = None, json_file: str | None = None,
-        html_file: str | None = None) -> None:
+        html_file: str | None = None, table: bool = True) -> None:
     """Compare, print the table, write it, and say whether all agrees.
+
+    Args:
+        source: checkpoint.
+        out: converted folder.
+        golden: folder of a recording, held to by both sides.
+        json_file: where the table goes as JSON.
+        html_file: where it goes as a page.
+        table: print it too, else only its counts.
 
     Raises:
         BadInput: something cannot be read, or settings contradict the recording.
@@ -38,7 +46,10 @@ def run(source: str, out: str, golden: str | None = None, json_file: str | None 
             from pipelines import recordings
 
             recordings.compare(report, Path(golden), sorted_out, model, slots)
-    report.print()
+    if table:
+        report.print()
+    else:
+        report.print_counts(json_file, html_file)
     report.write(json_file, html_file)
     report.conclude()
     counts = report.counts()

@@ -139,12 +139,15 @@ def total_loss(terms: Mapping[str, float], weights: Mapping[str, float]) -> np.f
     L = -rec_ll - w_ll log_prob + w_dyn dynamic_weights_l2 + w_l1 primary_caps_l1
       + w_pw posterior_within - w_pb posterior_between + w_qw prior_within - w_qb prior_between
       + posterior_cls_xe + prior_cls_xe (both with labels only) + decay weight_decay_loss
+    and, of other ports, a weight of rec_ll (else 1), w_t template_l1 and w_m rec_mse (else none).
     Args: terms by result name; weights by class argument name (a manifest's
     `arguments.autoencoder`).
     Source: scae.py:331-352, ImageAutoencoder._loss.
     """
     factors = {
-        "rec_ll": -1.0,
+        "rec_ll": -weights.get("rec_ll_weight", 1.0),
+        "template_l1": weights.get("template_l1_weight", 0.0),
+        "rec_mse": weights.get("mse_weight", 0.0),
         "log_prob": -weights["caps_ll_weight"],
         "dynamic_weights_l2": weights["dynamic_l2_weight"],
         "primary_caps_l1": weights["primary_caps_sparsity_weight"],
