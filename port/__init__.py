@@ -15,4 +15,5 @@ from port.scae import ImageAutoencoder, Result
 __version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
            "Noise", "PartAutoencoder", "Result", "build", "config", "convert", "from_tf", "load",
-           "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf", "write_checkpoint"]
+           "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf",
+           "write_checkpoint"]

@@ -106,15 +106,15 @@ class Bundle:
             raise Malformed(f"has no slice from {list(part.start)}, or has it twice")
         found = entry_of(raw)
         if found.slices or found.dtype != entry.dtype or found.shape != part.shape:
-            raise Malformed(f"has a slice of {found.dtype.name} {list(found.shape)} where {entry.dtype.name} "
-                            f"{list(part.shape)} belongs")
+            raise Malformed(f"has a slice of {found.dtype.name} {list(found.shape)} where "
+                            f"{entry.dtype.name} {list(part.shape)} belongs")
         return found
 
     def _shard(self, number: int, count: int) -> Source:
         path = shard_name(self.prefix, number, count)
         if not path.is_file():
-            raise CheckpointError(f"{printable(str(self.prefix))}: cannot be read ({printable(path.name)} is "
-                                  "missing); copy the checkpoint again, all its files")
+            raise CheckpointError(f"{printable(str(self.prefix))}: cannot be read ({printable(path.name)} "
+                                  "is missing); copy the checkpoint again, all its files")
         return Source(path)
 
     def _lie(self, number: int) -> list[Extent]:
@@ -130,8 +130,8 @@ class Bundle:
         for extent in extents:
             if extent.offset + extent.size > shard.size:
                 raise CheckpointError(unreadable(shard.path, (
-                    f"{printable(extent.name)} lies at {extent.offset} to {extent.offset + extent.size}, the "
-                    f"file has {shard.size} bytes: it is cut off, or of another checkpoint")))
+                    f"{printable(extent.name)} lies at {extent.offset} to {extent.offset + extent.size}, "
+                    f"the file has {shard.size} bytes: it is cut off, or of another checkpoint")))
             if extent.size and extent.offset < at:
                 raise CheckpointError(unreadable(self._index.path, (
                     f"{printable(before)} and {printable(extent.name)} overlap")))
@@ -155,8 +155,8 @@ class Bundle:
             CheckpointError: its bytes are damaged, or changed since the index was read.
         """
         parts = self._parts[name]
-        return self._whole(name, [self._decode(name, i, self._shards[part.shard].read(part.offset, part.size))
-                                  for i, part in enumerate(parts)])
+        raws = [self._shards[part.shard].read(part.offset, part.size) for part in parts]
+        return self._whole(name, [self._decode(name, i, raw) for i, raw in enumerate(raws)])
 
     def load(self) -> tuple[dict[bytes, np.ndarray], dict[Path, str]]:
         """Every tensor, and SHA-256 of the very bytes they came from by file; each file is read once.

@@ -1,4 +1,4 @@
-"""What a file or folder is that is no checkpoint, from its first bytes; nothing in it is unpacked or run."""
+"""What a file that is no checkpoint is instead, from its first bytes; nothing in it is unpacked or run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def kind_of_file(path: Path) -> str:
         return "a tar archive; unpack it first"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
-    if 0x80 == head[0] and len(head) > 1 and 2 <= head[1] <= 5:
+    if head[0] == 0x80 and len(head) > 1 and 2 <= head[1] <= 5:
         return "a pickle, as PyTorch wrote before 1.6 (it is not opened: it could run anything)"
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and header <= size - 8:

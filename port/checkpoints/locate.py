@@ -1,4 +1,4 @@
-"""From what a user names to the files of one checkpoint. Paths are taken as they are, never as a pattern."""
+"""From what a user names to the files of one checkpoint. A path is taken as it is, never as a pattern."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Place(NamedTuple):
     tables: tuple[Path, ...] = ()
 
 
+def shown(path: Path) -> str:
+    """A path, fit for a terminal."""
+    return printable(str(path), 1000)
+
+
 def find(path: str | os.PathLike) -> Place:
     """The checkpoint that a path names: its prefix, its folder, one of its files, or a `checkpoint` file.
 
@@ -47,11 +52,11 @@ def find(path: str | os.PathLike) -> Place:
     try:
         return _find(path)
     except OSError as error:
-        raise CheckpointError(f"{printable(str(path))}: cannot be opened ({error.strerror or error})") from None
+        raise CheckpointError(f"{shown(path)}: cannot be opened ({error.strerror or error})") from None
     except ValueError as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{printable(str(path))}: no path ({error})") from None  # a zero byte
+        raise CheckpointError(f"{shown(path)}: no path ({error})") from None  # a zero byte
 
 
 def _find(path: Path) -> Place:
@@ -64,8 +69,9 @@ def _find(path: Path) -> Place:
         return _of_file(path)
     if found is not None:
         return found
-    raise CheckpointError(f"{printable(str(path))}: no checkpoint there; expected {printable(path.name)}{INDEX} "
-                          f"and {printable(path.name)}.data-00000-of-00001, or a folder that holds them")
+    name = printable(path.name)
+    raise CheckpointError(f"{shown(path)}: no checkpoint there; expected {name}{INDEX} and "
+                          f"{name}.data-00000-of-00001, or a folder that holds them")
 
 
 def at_prefix(prefix: Path) -> Place | None:
@@ -83,8 +89,8 @@ def at_prefix(prefix: Path) -> Place | None:
         return None
     expected = int(shards[0].name[-5:])
     if len(shards) != expected:
-        raise CheckpointError(f"{printable(str(prefix))}: cannot be read ({len(shards)} of {expected} shards); "
-                              "copy the checkpoint again")
+        raise CheckpointError(f"{shown(prefix)}: cannot be read ({len(shards)} of {expected} shards); copy "
+                              "the checkpoint again")
     return Place(prefix, tuple(shards))
 
 
@@ -106,9 +112,9 @@ def _of_file(path: Path) -> Place:
         if found is not None:
             return found
     if not path.is_file():
-        raise CheckpointError(f"{printable(str(path))}: no regular file")
+        raise CheckpointError(f"{shown(path)}: no regular file")
     if _DATA.fullmatch(name):
-        raise CheckpointError(f"{printable(str(path))}: the data of a checkpoint without its index; "
+        raise CheckpointError(f"{shown(path)}: the data of a checkpoint without its index; "
                               f"{printable(stems[-1])}{INDEX} is not there")
     source = Source(path)
     if is_table(source):
@@ -116,8 +122,8 @@ def _of_file(path: Path) -> Place:
         return (at_prefix(folder / match[1]) if match else None) or Place(path, (path,))
     if source.size <= MOST_STATE and (named := latest(path)) is not None:
         return _named(path, named)
-    raise CheckpointError(f"{printable(str(path))}: {kinds.kind_of_file(path)}, no TensorFlow checkpoint; "
-                          "expected the prefix or folder of what tf.train.Saver wrote (model.ckpt-N.index and "
+    raise CheckpointError(f"{shown(path)}: {kinds.kind_of_file(path)}, no TensorFlow checkpoint; expected "
+                          "the prefix or folder of what tf.train.Saver wrote (model.ckpt-N.index and "
                           "model.ckpt-N.data-00000-of-00001)")
 
 
@@ -137,9 +143,9 @@ def _in_folder(folder: Path) -> Place:
             return found
     kind = kinds.kind_of_folder(folder)
     if not names and kind:
-        raise CheckpointError(f"{printable(str(folder))}: {kind}; expected the folder of a checkpoint")
+        raise CheckpointError(f"{shown(folder)}: {kind}; expected the folder of a checkpoint")
     listed = ", ".join(map(printable, names[:5])) + ", …" * (len(names) > 5)
-    raise CheckpointError(f"{printable(str(folder))}: expected one checkpoint, found "
+    raise CheckpointError(f"{shown(folder)}: expected one checkpoint, found "
                           f"{listed or 'no .index file'}; name its prefix, for instance model.ckpt-300001")
 
 
@@ -174,12 +180,12 @@ def _named(state: Path, named: Path) -> Place:
     folder = state.parent
     target = Path(os.path.normpath(folder.resolve() / named))
     if target.parent != folder.resolve() and (not named.is_absolute() or _there(target)):
-        raise CheckpointError(f"{printable(str(state))} names {printable(str(named))}, which is not in this "
-                              "folder, so it is not read; name the checkpoint's own prefix")
+        raise CheckpointError(f"{shown(state)} names {shown(named)}, which is not in this folder, so it is "
+                              "not read; name the checkpoint's own prefix")
     found = at_prefix(folder / named.name) if named.name else None
     if found is None:
-        raise CheckpointError(f"{printable(str(state))} names {printable(named.name)}, which is not there; name "
-                              "the prefix of the checkpoint that is meant")
+        raise CheckpointError(f"{shown(state)} names {printable(named.name)}, which is not there; name the "
+                              "prefix of the checkpoint that is meant")
     return found
 
 

@@ -33,9 +33,9 @@ _SAVED_META = {1: Field("name", "bytes"), 2: Field("shape", "bytes"), 3: Field("
                4: Field("slices", "bytes", True)}
 _SAVED_DATA = {1: Field("name", "bytes"), 2: Field("slice", "bytes"), 3: Field("data", "bytes")}
 # Numbers of the fields of a tensor's values.
-_VALUES = {"half_val": 13, "float_val": 5, "double_val": 6, "int_val": 7, "string_val": 8, "scomplex_val": 9,
-           "int64_val": 10, "bool_val": 11, "dcomplex_val": 12, "uint32_val": 16, "uint64_val": 17,
-           "float8_val": 18}
+_VALUES = {"half_val": 13, "float_val": 5, "double_val": 6, "int_val": 7, "string_val": 8,
+           "scomplex_val": 9, "int64_val": 10, "bool_val": 11, "dcomplex_val": 12, "uint32_val": 16,
+           "uint64_val": 17}
 VERSION = 1  # of both formats
 
 
@@ -159,8 +159,8 @@ def entry_of(data: bytes) -> Entry:
     size, count = found["size"], math.prod(shape)
     slices = tuple(slice_of(message, shape) for message in found["slices"])
     if found["offset"] < 0 or size < 0 or found["shard"] < 0:
-        raise Malformed(f"lies at {found['offset']} of shard {found['shard']} with {size} bytes, which is no "
-                        "place")
+        raise Malformed(f"lies at {found['offset']} of shard {found['shard']} with {size} bytes, which is "
+                        "no place")
     if slices:
         check_cover(slices, count)
         if size:

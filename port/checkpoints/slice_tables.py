@@ -47,7 +47,8 @@ class SliceTables:
             try:
                 check_cover(tensor.slices, math.prod(tensor.shape))
             except Malformed as error:
-                raise CheckpointError(unreadable(self.files[0].path, f"{printable(name)} {error}")) from None
+                raise CheckpointError(unreadable(
+                    self.files[0].path, f"{printable(name)} {error}")) from None
 
     def _add(self, saved: SavedTensor, table: Table) -> None:
         known = self.tensors.get(saved.name)
@@ -76,8 +77,8 @@ class SliceTables:
             table = self._tables[name, part]
             try:
                 value = table.get(slice_key(name, part.extents))
-                pieces.append((part.place, values(saved_values(value, name, part, tensor.dtype, tensor.shape),
-                                                  tensor.dtype, part.shape)))
+                packed = saved_values(value, name, part, tensor.dtype, tensor.shape)
+                pieces.append((part.place, values(packed, tensor.dtype, part.shape)))
             except Malformed as error:
                 raise CheckpointError(unreadable(table.source.path, f"{printable(name)} {error}")) from None
         if not pieces:

@@ -1,7 +1,7 @@
 """Protocol buffer messages by hand: a strict reader of the wire format, and what a writer needs.
 
-Unknown fields are passed over, as the format wants. Anything else that TensorFlow does not write is refused:
-a known field of another type or given twice, a number longer than 64 bits, a length past the end.
+Unknown fields are passed over, as the format wants. Anything else that TensorFlow does not write is
+refused: a known field of another type or given twice, a number longer than 64 bits, a length past the end.
 Source: protobuf.dev/programming-guides/encoding.
 """
 

@@ -18,7 +18,8 @@ from port.checkpoints.messages import MOST_AXES
 from port.checkpoints.table import FOOTER, MAGIC, PLAIN
 from port.checkpoints.wire import put_bytes, put_fixed32, put_number, put_varint
 
-RESTARTS, BLOCK = 16, 256 * 1024  # entries between keys written out whole, and bytes of a block, as TensorFlow's
+# Entries between keys written out whole, and bytes of a block, as TensorFlow has them.
+RESTARTS, BLOCK = 16, 256 * 1024
 HEADER = put_number(1, 1) + put_bytes(3, put_number(1, 1))  # one shard, little-endian, version 1
 
 
@@ -75,8 +76,8 @@ def _key(name: str) -> bytes:
 def _stored(name: str, array: np.ndarray) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.name not in CODES or array.ndim > MOST_AXES:
-        raise CheckpointError(f"{printable(name)} is {array.dtype} of {array.ndim} axes, which a checkpoint "
-                              "cannot hold")
+        raise CheckpointError(f"{printable(name)} is {array.dtype} of {array.ndim} axes, which a "
+                              "checkpoint cannot hold")
     return np.asarray(array, DTYPES[CODES[array.dtype.name]].stored)
 
 
@@ -135,7 +136,7 @@ def block_of(entries: list[tuple[bytes, bytes]], interval: int) -> bytes:
 def between(key: bytes, following: bytes) -> bytes:
     """A short key from `key` on and before the next block's first."""
     shared = len(os.path.commonprefix([key, following]))
-    if shared < min(len(key), len(following)) and key[shared] < 0xFF and key[shared] + 1 < following[shared]:
+    if shared < min(len(key), len(following)) and key[shared] + 1 < following[shared]:
         return key[:shared] + bytes([key[shared] + 1])
     return key
 
