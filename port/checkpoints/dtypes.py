@@ -35,6 +35,11 @@ class DType(NamedTuple):
         return 1 if self.stored is None else np.dtype(self.stored).itemsize
 
     @property
+    def widened(self) -> bool:
+        """Whether NumPy lacks it, so that its values come in a wider type."""
+        return self.name in _WIDENED
+
+    @property
     def numpy(self) -> np.dtype:
         """What an array of it has."""
         return np.dtype(_WIDENED.get(self.name, self.stored or object)).newbyteorder("=")

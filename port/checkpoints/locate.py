@@ -179,7 +179,7 @@ def _named(state: Path, named: Path) -> Place:
     """
     folder = state.parent
     target = Path(os.path.normpath(folder.resolve() / named))
-    if target.parent != folder.resolve() and (not named.is_absolute() or _there(target)):
+    if target.parent != folder.resolve() and (not named.is_absolute() or is_there(target)):
         raise CheckpointError(f"{shown(state)} names {shown(named)}, which is not in this folder, so it is "
                               "not read; name the checkpoint's own prefix")
     found = at_prefix(folder / named.name) if named.name else None
@@ -189,7 +189,7 @@ def _named(state: Path, named: Path) -> Place:
     return found
 
 
-def _there(prefix: Path) -> bool:
+def is_there(prefix: Path) -> bool:
     """Whether any file of a checkpoint lies at a prefix; a place that may not be looked at counts."""
     try:
         return prefix.exists() or Path(f"{prefix}{INDEX}").exists() or bool(v1_shards(prefix))

@@ -23,7 +23,7 @@ RESTARTS, BLOCK = 16, 256 * 1024
 HEADER = put_number(1, 1) + put_bytes(3, put_number(1, 1))  # one shard, little-endian, version 1
 
 
-def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
     """Write named arrays as a V2 checkpoint of one shard: both files, or none.
 
     Args:
@@ -73,7 +73,7 @@ def _key(name: str) -> bytes:
     return key
 
 
-def _stored(name: str, array: np.ndarray) -> np.ndarray:
+def _stored(name: str, array: np.ndarray | np.generic) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.name not in CODES or array.ndim > MOST_AXES:
         raise CheckpointError(f"{printable(name)} is {array.dtype} of {array.ndim} axes, which a "
