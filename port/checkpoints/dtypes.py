@@ -90,14 +90,14 @@ def decode(raw: bytes | bytearray | np.ndarray, dtype: DType, shape: tuple[int, 
     """
     if dtype.name == "bool" and (np.frombuffer(raw, np.uint8) > 1).any():
         raise Malformed("has truth values that are neither 0 nor 1")
-    array = np.frombuffer(raw, dtype.stored).reshape(shape)
+    array = np.frombuffer(raw, dtype.stored)
     if dtype.name == "bfloat16":
-        return (array.astype("<u4") << np.uint32(16)).view("<f4").reshape(shape)
-    if dtype.name == "float8_e5m2":  # the upper half of a float16
-        return (array.astype("<u2") << np.uint16(8)).view("<f2").reshape(shape).astype("<f4")
-    if dtype.name == "float8_e4m3fn":
-        return _e4m3fn()[array]
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+        array = (array.astype("<u4") << np.uint32(16)).view("<f4")
+    elif dtype.name == "float8_e5m2":  # the upper half of a float16
+        array = (array.astype("<u2") << np.uint16(8)).view("<f2").astype("<f4")
+    elif dtype.name == "float8_e4m3fn":
+        array = _e4m3fn()[array]
+    return array.astype(dtype.numpy, copy=False).reshape(shape)
 
 
 def _e4m3fn() -> np.ndarray:

@@ -15,11 +15,11 @@ from port.checkpoints.locate import find
 from port.checkpoints.slice_tables import SliceTables
 
 
-class Checkpoint(Mapping[str, np.ndarray]):
+class Checkpoint(Mapping):
     """Every tensor of a checkpoint by name: variables, slots, averages, step.
 
     Names, shapes and types come from the index; a tensor is read when it is asked for, checked against its
-    checksum, and not kept.
+    checksum, and not kept. (As a `Mapping` without types: to check those would read a tensor.)
 
     Attributes:
         prefix: of its files.
@@ -39,15 +39,17 @@ class Checkpoint(Mapping[str, np.ndarray]):
         self.prefix = place.prefix
         self._store = SliceTables(list(place.tables)) if place.tables else Bundle(place.prefix)
         self._names: dict[str, bytes] = {}
-        for name in sorted(self._store.described):
+        described = self._store.described
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        for name in sorted(described):
             try:
-                self._names[name.decode("utf-8")] = name
+                text = name.decode("utf-8")
             except UnicodeDecodeError:
                 raise CheckpointError(f"{printable(str(self.prefix))}: the name {printable(name)} is no "
                                       "UTF-8") from None
-        described = {name: self._store.described[key] for name, key in self._names.items()}
-        self.shapes: dict[str, tuple[int, ...]] = {name: shape for name, (shape, _) in described.items()}
-        self.dtypes: dict[str, str] = {name: dtype.name for name, (_, dtype) in described.items()}
+            self._names[text] = name
+            self.shapes[text], self.dtypes[text] = described[name][0], described[name][1].name
 
     @property
     def files(self) -> list[Path]:

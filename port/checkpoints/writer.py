@@ -89,10 +89,9 @@ def _entry(array: np.ndarray, offset: int, crc: int) -> bytes:
 
 
 def table(entries: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """A table file, in parts: sorted entries in blocks, an empty metaindex, the index, the footer."""
+    """A table file, in parts: sorted entries (one at least) in blocks, an empty metaindex, the index, the footer."""
     parts: list[bytes] = []
-    index: list[tuple[bytes, bytes]] = []
-    offset = 0
+    index, offset = Block(1), 0
 
     def add(block: bytes) -> bytes:
         """Append a block; its handle."""
@@ -103,34 +102,47 @@ def table(entries: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
         offset += len(parts[-1])
         return handle
 
-    pending: list[tuple[bytes, bytes]] = []
-    size = 0
+    block, last = Block(RESTARTS), b""
     for key, value in entries:
-        if size >= BLOCK:
-            index.append((between(pending[-1][0], key), add(block_of(pending, RESTARTS))))
-            pending, size = [], 0
-        pending.append((key, value))
-        size += len(key) + len(value)
-    if pending:
-        index.append((after(pending[-1][0]), add(block_of(pending, RESTARTS))))
-    handles = add(block_of([], RESTARTS)) + add(block_of(index, 1))
+        if block.size >= BLOCK:
+            index.add(between(last, key), add(block.whole()))
+            block = Block(RESTARTS)
+        block.add(key, value)
+        last = key
+    index.add(after(last), add(block.whole()))
+    handles = add(Block(RESTARTS).whole()) + add(index.whole())
     return [*parts, handles.ljust(FOOTER - 8, b"\0") + MAGIC.to_bytes(8, "little")]
 
 
-def block_of(entries: list[tuple[bytes, bytes]], interval: int) -> bytes:
-    """A block without its trailer."""
-    out, restarts, before = bytearray(), [0], b""
-    for number, (key, value) in enumerate(entries):
+class Block:
+    """A block in the making, without its trailer.
+
+    Args:
+        interval: entries from one key that is written out whole to the next.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval, self.out, self.restarts, self.count, self.before = interval, bytearray(), [0], 0, b""
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return len(self.out) + 4 * len(self.restarts) + 4
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Append an entry."""
         shared = 0
-        if number % interval == 0:
-            if number:
-                restarts.append(len(out))
-        else:
-            shared = len(os.path.commonprefix([before, key]))
-        out += put_varint(shared) + put_varint(len(key) - shared) + put_varint(len(value))
-        out += key[shared:] + value
-        before = key
-    return bytes(out) + np.array([*restarts, len(restarts)], "<u4").tobytes()
+        if self.count % self.interval:
+            shared = len(os.path.commonprefix([self.before, key]))
+        elif self.count:
+            self.restarts.append(len(self.out))
+        self.out += put_varint(shared) + put_varint(len(key) - shared) + put_varint(len(value))
+        self.out += key[shared:] + value
+        self.before, self.count = key, self.count + 1
+
+    def whole(self) -> bytes:
+        """The block."""
+        return bytes(self.out) + np.array([*self.restarts, len(self.restarts)], "<u4").tobytes()
 
 
 def between(key: bytes, following: bytes) -> bytes:
