@@ -178,7 +178,7 @@ def test_structure_errors() -> None:
             (good | {f"{w}/RMSProp": good[w].ravel()}, "its variable has"),
             (good | {w: good[w].T.copy()}, "its variable has"),
             (without(step), "no global_step"),
-            (good | {step: np.int32(3)}, "global_step is int32"),
+            (good | {step: np.int16(3)}, "global_step is int16"),
             (good | {step: np.int64(-3)}, "-3"),
             ({"dense/kernel": np.zeros((2, 2), np.float32)}, "dense/kernel"),
             ({step: good[step]}, "no model variables")):

@@ -144,12 +144,24 @@ ModelFile = Annotated[str | None, typer.Option(
     "recording's manifest; overlays the preset.")]
 
 
+Skip = Annotated[list[str] | None, typer.Option(
+    "--skip", metavar="PATTERN", help="Leave arrays of these names out, as 'learning_rate' or '*/Adam*'; "
+    "may be repeated.")]
+Rename = Annotated[list[str] | None, typer.Option(
+    "--rename", metavar="OLD=NEW", help="Another name for an array or a scope, as model/= for none; may be "
+    "repeated.")]
+Averages = Annotated[bool, typer.Option(
+    "--averages", help="Take the moving averages of the weights for the weights.")]
+
+
 @app.command()
-def inspect(checkpoint: Checkpoint, json_file: JsonFile = None) -> None:
+def inspect(checkpoint: Checkpoint, json_file: JsonFile = None, skip: Skip = None, rename: Rename = None,
+            averages: Averages = False) -> None:
     """What is in an original checkpoint: variables, architecture, what will be skipped."""
     from pipelines import inspect as command
+    from port.checkpoints.strangers import Choices
 
-    command.run(checkpoint, json_file)
+    command.run(checkpoint, json_file, Choices(skip or (), rename or (), averages))
 
 
 @app.command()
@@ -165,11 +177,14 @@ def convert(source: Annotated[str, typer.Argument(
                 "--no-verify", help="Skip the proof; the result is marked unverified.")] = False,
             allow_nonfinite: Annotated[bool, typer.Option(
                 "--allow-nonfinite", help="Convert NaN and infinities as they are.")] = False,
+            skip: Skip = None, rename: Rename = None, averages: Averages = False,
             params: Params = "params.yaml") -> None:
     """An original checkpoint to PyTorch and proven equal, or back."""
     from pipelines import convert as command
+    from port.checkpoints.strangers import Choices
 
-    command.run(source, out, preset, config, to, dry_run, not no_verify, allow_nonfinite, params)
+    command.run(source, out, preset, config, to, dry_run, not no_verify, allow_nonfinite, params,
+                Choices(skip or (), rename or (), averages))
 
 
 @app.command()
@@ -202,12 +217,14 @@ def record(checkpoint: Checkpoint,
                metavar="FILE", help="A .npz with image [n, B, S, S, C] and label; random by default."
                )] = None,
            dtype: Annotated[str, typer.Option(metavar="float64|float32", help="Precision.")] = "float64",
-           preset: SomePreset = None, config: ModelFile = None, seed: Seed = 0,
-           params: Params = "params.yaml") -> None:
+           preset: SomePreset = None, config: ModelFile = None, seed: Seed = 0, skip: Skip = None,
+           rename: Rename = None, averages: Averages = False, params: Params = "params.yaml") -> None:
     """Recordings of a checkpoint, made by the reference: what verify and pytest hold a port to."""
     from pipelines import record as command
+    from port.checkpoints.strangers import Choices
 
-    command.run(checkpoint, out, batch, dtype, preset, config, seed, params)
+    command.run(checkpoint, out, batch, dtype, preset, config, seed, params,
+                Choices(skip or (), rename or (), averages))
 
 
 @app.command()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from parity_tests import compare, tolerances
-from pipelines.values import BadInput, CheckFailed
+from pipelines.values import CheckFailed, write_text
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,16 @@ class Report:
         """A new table."""
         self.sections.append(Section(title, held_to, kind))
         return self.sections[-1]
+
+    def as_json(self) -> dict:
+        """Sections and notes as plain values, for another process."""
+        return {"sections": [asdict(section) for section in self.sections], "notes": self.notes}
+
+    def add(self, other: dict) -> None:
+        """Append what another process's report has, as `as_json` gives it."""
+        self.sections += [Section(**(section | {"rows": [Row(**row) for row in section["rows"]]}))
+                          for section in other["sections"]]
+        self.notes += other["notes"]
 
     def rows(self) -> Iterator[tuple[Section, Row]]:
         """All rows in order."""
@@ -202,20 +211,3 @@ class Report:
         failure = self.first_failure()
         if failure:
             raise CheckFailed(failure)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """A file, whole or not at all.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None

@@ -3,6 +3,10 @@
     scae convert model.ckpt-300001 OUT --config FILE
     scae convert --to tf OUT model.ckpt-1
 
+Neither way needs TensorFlow. That the model computes what the original does is shown by the reference,
+which does: it runs in a process of its own (`pipelines.checkpoints.child`), and where it is not to be had
+the card says what nobody compared.
+
 As a DVC stage (python -m pipelines.convert) it converts the committed checkpoint of params.yaml and
 verifies it against its recording.
 """
@@ -19,18 +23,23 @@ import numpy as np
 
 import port
 from pipelines import console, original, sections, settings
+from pipelines.checkpoints import child
 from pipelines.comparison import Report
 from pipelines.prepare import write_json
 from pipelines.values import BadInput, CheckFailed, unknown
-from port import checkpoint, contents, convert, mapping
+from port import checkpoint, checkpoints, contents, convert, mapping
+from port.checkpoints.errors import printable
+from port.checkpoints.strangers import Choices
 from port.models import Model, family_of
 
 TARGETS = ("torch", "tf")
+CHOICES = "choices"  # key of what was renamed, left out or replaced, in the folder's metadata
+UNVERIFIED = "**unverified**: nobody compared it with its source."
 
 
 def run(source: str, out: str, preset: str | None = None, config: str | None = None, to: str = "torch",
         dry_run: bool = False, verify: bool = True, allow_nonfinite: bool = False,
-        params: str = "params.yaml") -> None:
+        params: str = "params.yaml", choices: Choices | None = None) -> None:
     """Convert one way or the other; what is printed last says whether it is proven.
 
     Raises:
@@ -41,15 +50,18 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
     if to not in TARGETS:
         raise BadInput(f"--to: {unknown('target', to, TARGETS)}")
     if to == "tf":
-        if preset or config:
-            raise BadInput("--to tf takes no --preset or --config: the folder has its configuration")
+        if preset or config or choices:
+            raise BadInput("--to tf takes none of --preset, --config, --skip, --rename and --averages: the "
+                           "folder has its configuration and the original's names")
         to_tf(source, out, dry_run, verify)
         return
-    found = original.read(source)
+    found = original.read(source, choices)
     sorted_out = found.sorted_out()
     said, default = original.given_configuration(preset, config, params, sorted_out.variables)
     if dry_run:
         print_table(sorted_out)
+        for note in found.notes:
+            print(note)
     refuse_nonfinite(sorted_out, allow_nonfinite, found.prefix)
     with original.in_words(str(found.prefix)):
         model = build(sorted_out, said, default)
@@ -57,16 +69,22 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
         print(f"{found.prefix}: every variable has its place; nothing written (--dry-run)")
         return
     with original.staged(Path(out), checkpoint.FILES) as folder:
-        write(folder, model, found, sorted_out, "**unverified**: nobody compared it with its source.")
+        write(folder, model, found, sorted_out, UNVERIFIED)
+        verdict = "done, unverified"
         if verify:
             report = Report(f"Conversion of {found.prefix.name}")
-            prove(report, sorted_out, folder)
+            prove(report, found, sorted_out, folder)
             report.conclude()
             for note in report.notes:
                 print(f"note: {note}")
-            write(folder, model, found, sorted_out, proven(report))
-    summary(Path(out), model, sorted_out)
-    print(f"{out}: done and proven ({proven(report)})" if verify else f"{out}: done, unverified")
+            if child.installed():
+                write(folder, model, found, sorted_out, proven(report))
+                verdict = f"done and proven ({proven(report)})"
+            else:
+                write(folder, model, found, sorted_out, half_proven(report))
+                verdict = f"done, {equal(report)}; {without_reference(source, out)}"
+    summary(model, found, sorted_out)
+    print(f"{out}: {verdict}")
 
 
 def build(source: contents.Contents, said: dict, default: bool) -> Model:
@@ -93,11 +111,15 @@ def write(folder: Path, model: Model, found: original.Original, source: contents
     note = (f"Converted from the TensorFlow checkpoint `{found.prefix.name}` (SHA-256 of its files "
             f"`{found.digest}`) by {tool}.\n\nStep: {step_of(source)}. Optimizer slots: {slots}.\n\n"
             f"Verification: {verdict}")
+    if found.notes:
+        note += "\n\nNot as the checkpoint has it:\n\n" + "\n".join(f"- {line}" for line in found.notes)
     unset = model.config.unset
     if unset:
         note += ("\n\nNot told by the checkpoint or its converter, run with the original's defaults: "
                  + ", ".join(unset) + ".")
     metadata = {"source": found.prefix.name, "source_sha256": found.digest, "tool": tool}
+    if found.choices:
+        metadata[CHOICES] = json.dumps(found.choices.as_json())
     with original.in_words(str(folder)):
         tensors = convert.slots_from_tf(model, source.variables | source.slots)
         checkpoint.write_files(folder, model, note, tensors, source.step, metadata)
@@ -108,8 +130,14 @@ def step_of(source: contents.Contents) -> str:
     return "not recorded" if source.step is None else str(source.step)
 
 
-def prove(report: Report, source: contents.Contents, folder: Path) -> None:
-    """Reload a converted folder and compare it with its source: tensors, then both sides' taps."""
+def prove(report: Report, found: original.Original, source: contents.Contents, folder: Path) -> None:
+    """Reload a converted folder and compare it with its source: tensors, then both sides' taps.
+
+    The second needs TensorFlow; where it is not installed only the first is done.
+
+    Raises:
+        CheckFailed: something differs.
+    """
     from pipelines import proof
 
     model = original.load_folder(folder)
@@ -117,16 +145,62 @@ def prove(report: Report, source: contents.Contents, folder: Path) -> None:
         slots, step = checkpoint.load_slots(folder, model)
     proof.tensors(report, source, model, slots, step)
     report.conclude()
-    proof.forward(report, model.config, source.variables, convert.to_tf(model))
+    if child.installed():
+        report.add(child.ask("prove", source=str(found.prefix), digest=found.digest, folder=str(folder),
+                             choices=found.choices.as_json()))
+
+
+def prove_forward(source: str, digest: str, folder: str, choices: dict) -> dict:
+    """Where TensorFlow is: its own reading of the checkpoint, then both sides on random input.
+
+    Args:
+        source: the checkpoint's prefix.
+        digest: of what was converted.
+        folder: the converted model.
+        choices: what was renamed, left out or replaced.
+
+    Returns:
+        The report as plain values.
+
+    Raises:
+        BadInput: the checkpoint is another one by now.
+    """
+    from pipelines import proof
+
+    found = original.read(source, Choices(**choices))
+    if found.digest != digest:
+        raise BadInput(f"{source} changed while it was converted; convert it again")
+    report = Report("")
+    proof.reading(report, found)
+    sorted_out, model = found.sorted_out(), original.load_folder(folder)
+    proof.forward(report, model.config, sorted_out.variables, convert.to_tf(model))
+    return report.as_json()
 
 
 def proven(report: Report) -> str:
     """The proof in one line."""
-    n_tensors = len(report.sections[0].rows)
     worst = report.worst()
-    return (f"verified: {n_tensors} arrays equal in every bit; on random input the port differs from the "
+    return (f"{equal(report)}; on random input the port differs from the "
             f"reference by at most {worst['port float64']['max_rel']:.1e} of a tap's scale in float64 and "
             f"{worst['port float32']['max_rel']:.1e} in float32")
+
+
+def equal(report: Report) -> str:
+    """What needs no reference, in words."""
+    return f"verified: {len(report.sections[0].rows)} arrays equal in every bit"
+
+
+def half_proven(report: Report) -> str:
+    """The proof without the reference, for a model card."""
+    return (f"**in part**; {equal(report)}. That the model computes what the original does was not "
+            "compared, since TensorFlow was not installed; `scae verify CHECKPOINT FOLDER` does that where "
+            "it is.")
+
+
+def without_reference(source: str, out: str) -> str:
+    """What is open without TensorFlow, and how to close it."""
+    return ("not proven: that it computes what the original does, since TensorFlow is not installed "
+            f"({child.HOW}; then scae verify {source} {out})")
 
 
 def print_table(source: contents.Contents) -> None:
@@ -148,15 +222,17 @@ def print_table(source: contents.Contents) -> None:
     for row in rows:
         print(" ".join(f"{cell:{width}}" for cell, width in zip(row, [*widths, 0])).rstrip())
     for name, reason in source.skipped.items():
-        print(f"{name}: skipped, {reason}")
+        print(f"{printable(name)}: skipped, {reason}")
 
 
-def summary(out: Path, model: Model, source: contents.Contents) -> None:
+def summary(model: Model, found: original.Original, source: contents.Contents) -> None:
     """What was converted, in a few words."""
     config = model.config
     what = family_of(config).words(config)
     print(f"{source.parameters:,} parameters, {what}; step {step_of(source)}, "
           f"{len(source.slots)} optimizer slots, {len(source.skipped)} arrays skipped")
+    for note in found.notes:
+        print(note)
     if config.unset:
         print(f"unset, run with the original's defaults: {', '.join(config.unset)}")
 
@@ -181,29 +257,38 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
             print(name, list(np.shape(array)))
         print(f"{prefix}: {len(arrays)} arrays; nothing written (--dry-run)")
         return
-    reference = original.reference_side()
-    import tensorflow as tf
-
     target = Path(prefix)
     if target.is_dir():
         raise BadInput(f"{prefix} is a folder; name a prefix, for instance {target / 'model.ckpt-1'}")
     with original.in_words(prefix):
-        if reference.checkpoint.is_there(target):
+        if checkpoints.locate.is_there(target):
             raise BadInput(f"{prefix}: a checkpoint is there already; name another prefix")
-        try:
-            reference.write_checkpoint(target, dict(sorted(arrays.items())))
-        except tf.errors.OpError as error:
-            raise BadInput(f"{prefix} cannot be written: {str(error).splitlines()[0]}") from None
+        port.write_checkpoint(target, arrays)
     if not verify:
         print(f"{prefix}: {len(arrays)} arrays, unverified")
         return
-    again = original.read(prefix).arrays
     report = Report(f"Conversion of {folder}")
     section = report.section("tensors", "the folder")
+    again = original.read(prefix).arrays
     for name, expected in arrays.items():
-        section.add(name, "TensorFlow", "bits", again.get(name), np.asarray(expected))
+        section.add(name, "file", "bits", again.get(name), np.asarray(expected))
     report.conclude()
-    print(f"{prefix}: done and proven ({len(arrays)} arrays read back equal in every bit)")
+    said = f"{len(arrays)} arrays read back equal in every bit"
+    if child.installed():
+        report.add(child.ask("read back", source=prefix))
+        report.conclude()
+        print(f"{prefix}: done and proven ({said}, by TensorFlow too)")
+    else:
+        print(f"{prefix}: done, {said}; not proven: that TensorFlow reads it, which is not installed here")
+
+
+def read_back(source: str) -> dict:
+    """Where TensorFlow is: its own reading of a checkpoint, beside this project's."""
+    from pipelines import proof
+
+    report = Report("")
+    proof.reading(report, original.read(source))
+    return report.as_json()
 
 
 def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:

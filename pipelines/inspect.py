@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 
 from pipelines import original
-from pipelines.comparison import write_text
+from pipelines.values import write_text
 from port import contents, infer, origins
+from port.checkpoints.errors import printable
+from port.checkpoints.strangers import Choices
 
 GROUPS = ("model", "optimizer slots", "averages of reported scalars", "step", "not the original's")
 
 
-def run(source: str, json_file: str | None = None) -> None:
+def run(source: str, json_file: str | None = None, choices: Choices | None = None) -> None:
     """Print every variable by group and the architecture that names and shapes tell.
 
     Raises:
         BadInput: the checkpoint cannot be read, or is no model of the original (its variables are
             printed all the same).
     """
-    found = original.read(source)
+    found = original.read(source, choices)
     print_groups(found.arrays)
+    for note in found.notes:
+        print(note)
     sorted_out = found.sorted_out()
     with original.in_words(str(found.prefix)):
         inference = infer.infer({name: array.shape for name, array in sorted_out.variables.items()},
@@ -46,7 +50,7 @@ def describe(found: original.Original, sorted_out: contents.Contents, inference:
             "canvas_sizes": list(inference.canvas_sizes), "slots": bool(sorted_out.slots),
             "step": sorted_out.step, "required": inference.required, "unknown": inference.unknown,
             "assumed": {name: _plain(name, value) for name, value in inference.assumed.items()},
-            "skipped": sorted_out.skipped, "nonfinite": sorted_out.nonfinite(),
+            "skipped": sorted_out.skipped, "chosen": list(found.notes), "nonfinite": sorted_out.nonfinite(),
             "variables": {name: {"shape": list(np.shape(array)), "dtype": str(np.asarray(array).dtype),
                                  "group": group}
                           for group, arrays in grouped(found.arrays).items()
@@ -77,13 +81,14 @@ def grouped(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
 
 def print_groups(arrays: dict[str, np.ndarray]) -> None:
     """A list of all arrays by group."""
-    width = max((len(name) for name in arrays), default=0)
+    width = max((len(printable(name)) for name in arrays), default=0)
     for group, members in grouped(arrays).items():
         if not members:
             continue
         print(f"{group}: {len(members)} arrays, {sum(np.size(a) for a in members.values()):,} numbers")
         for name, array in members.items():
-            print(f"  {name:{width}} {np.asarray(array).dtype!s:8} {list(np.shape(array))}")
+            kind = "string" if array.dtype == object else str(array.dtype)
+            print(f"  {printable(name):{width}} {kind:8} {list(array.shape)}")
         print()
 
 
@@ -93,7 +98,7 @@ def print_facts(facts: dict[str, Any]) -> None:
           f"{'not recorded' if facts['step'] is None else facts['step']}, optimizer slots "
           f"{'yes' if facts['slots'] else 'none'}")
     hidden = ("checkpoint", "sha256", "model", "parameters", "step", "slots", "required", "unknown",
-              "assumed", "skipped", "nonfinite", "variables", "embedding", "canvas_sizes")
+              "assumed", "skipped", "chosen", "nonfinite", "variables", "embedding", "canvas_sizes")
     print("inferred: " + ", ".join(f"{k} {v}" for k, v in facts.items() if k not in hidden))
     if facts["embedding"]:
         strides = facts["assumed"].get("strides")

@@ -1,26 +1,26 @@
-"""What the commands on original checkpoints share: TensorFlow on demand, reading, bad input in words."""
+"""What the commands on original checkpoints share: reading them, configurations, bad input in words."""
 
 from __future__ import annotations
 
 import contextlib
-import glob
-import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import safetensors
 
 import port
-from pipelines import settings
 from pipelines.values import BadInput, load_params
 from port import checkpoint, contents, convert, infer
+from port.checkpoints import CheckpointError
+from port.checkpoints.dtypes import CODES, DTYPES
+from port.checkpoints.errors import printable
+from port.checkpoints.strangers import Choices, choose, hint
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,21 @@ class Original:
 
     Attributes:
         prefix: where it lies.
-        arrays: name → value, everything it holds.
-        digest: SHA-256 over names and content of its files.
+        arrays: name → value, everything it holds, as chosen.
+        digest: SHA-256 over names and content of its files, of the very bytes that the arrays came from.
+        files: that hold it.
+        types: name in the file → TensorFlow's name of the type.
+        choices: what was renamed, left out or replaced.
+        notes: the same for a model card.
     """
 
     prefix: Path
     arrays: dict[str, np.ndarray]
     digest: str
+    files: tuple[Path, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+    choices: Choices = Choices()
+    notes: tuple[str, ...] = ()
 
     def sorted_out(self) -> contents.Contents:
         """Its arrays by place.
@@ -44,7 +52,10 @@ class Original:
             BadInput: they are no model of the original.
         """
         with in_words(str(self.prefix)):
-            return contents.sort_out(self.arrays)
+            try:
+                return contents.sort_out(self.arrays)
+            except contents.Strangers as error:
+                raise convert.ConversionError(f"{error}{hint(self.arrays, error.names)}") from None
 
 
 @contextlib.contextmanager
@@ -52,7 +63,7 @@ def in_words(where: str = "") -> Iterator[None]:
     """Turn what reading, sorting and configuring raise into one line for the user."""
     try:
         yield
-    except (convert.ConversionError, port.ConfigError, checkpoint.CheckpointError,
+    except (convert.ConversionError, port.ConfigError, CheckpointError,
             safetensors.SafetensorError) as error:
         raise BadInput(_one_line(f"{where}: {error}" if where else str(error))) from None
     except OSError as error:
@@ -60,66 +71,30 @@ def in_words(where: str = "") -> Iterator[None]:
         raise BadInput(_one_line(f"{place}: {error.strerror or error}")) from None
 
 
-def reference_side():
-    """The package `reference`, with TensorFlow behind it, imported once and quietly.
+def read(path: str | os.PathLike, choices: Choices | None = None) -> Original:
+    """A checkpoint by prefix, file or folder; the path is taken literally.
+
+    Args:
+        path: see `port.read_checkpoint`.
+        choices: what is renamed, left out or replaced.
 
     Raises:
-        BadInput: TensorFlow is not installed.
+        BadInput: nothing there, damaged, incomplete, something else, or choices that do not fit it.
     """
-    # TensorFlow and Triton both bring LLVM and do not share a process; eager torch needs no Triton.
-    sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        # Its start-up notes go past every setting, to the file descriptor.
-        with _no_stderr():
-            import tensorflow as tf
-
-            import reference
-            tf.config.list_logical_devices()
-    except ImportError as error:
-        if error.name is None or not error.name.startswith("tensorflow"):
-            raise
-        raise BadInput("original checkpoints are read with TensorFlow, which is not installed here: "
-                       "pip install 'scae-port[reference]'; a converted folder needs it no more") from None
-    return reference
-
-
-def read(path: str | os.PathLike) -> Original:
-    """A checkpoint by prefix, file or folder.
-
-    Raises:
-        BadInput: nothing there, damaged, incomplete or outside the folder named.
-    """
-    refuse_nothing(Path(path))
-    reference = reference_side()
-    from reference.checkpoint import files_of
-
-    try:
-        prefix = reference.checkpoint.find_checkpoint(path)
-        arrays = reference.read_checkpoint(prefix)
-        digest = hashlib.sha256()
-        for file in files_of(prefix):
-            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    except reference.CheckpointError as error:
-        raise BadInput(_one_line(str(error))) from None
-    except OSError as error:
-        raise BadInput(f"{error.filename or path}: {error.strerror}") from None
-    return Original(Path(prefix), arrays, digest.hexdigest())
-
-
-def refuse_nothing(path: Path) -> None:
-    """Say that nothing is there before TensorFlow takes its seconds to load; the rest is its reader's.
-
-    Raises:
-        BadInput: neither the path nor a file that begins with it exists.
-    """
-    try:
-        there = path.exists() or any(path.parent.glob(glob.escape(path.name) + "*"))
-    except OSError:
-        return  # the reader says which place may not be opened
-    if not there:
-        raise BadInput(f"{path}: no checkpoint there; expected {path.name}.index and "
-                       f"{path.name}.data-00000-of-00001, or a folder that holds them")
+    choices = choices or Choices()
+    with in_words():
+        opened = port.read_checkpoint(path)
+        arrays, digest = opened.load()
+    widened = {kind for kind in opened.dtypes.values() if DTYPES[CODES[kind]].widened}
+    notes = [f"stored as {kind}, widened, which changes no value: "
+             f"{contents.listed([name for name, each in opened.dtypes.items() if each == kind])}"
+             for kind in sorted(widened)]
+    with in_words(str(opened.prefix)):
+        arrays, chosen = choose(arrays, choices)
+    if "global_step" in arrays and arrays["global_step"].dtype == np.int32:
+        notes.append("the step was stored as int32")
+    return Original(opened.prefix, arrays, digest, tuple(opened.files), opened.dtypes, choices,
+                    (*notes, *chosen))
 
 
 def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str]
@@ -142,6 +117,8 @@ def given_configuration(preset: str | None, config: str | None, params: str, var
     default = preset is not None
     if preset is not None:
         with in_words(f"preset {preset}"):
+            from pipelines import settings  # the training loop comes with it
+
             said = port.config.explicit(settings.load_preset(preset, path=params).model, kind)
     if config is not None:
         source = _read_mapping(config)
@@ -244,18 +221,6 @@ def training_constants(config: str | None, defaults: dict[str, float]) -> dict[s
         {"lr": float(source["lr"])} if "lr" in source else {})
 
 
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """One line without control characters, whatever a file brought into it."""
+    return printable(" ".join(text.split()), len(text))

@@ -18,9 +18,11 @@ import torch
 import port
 from parity_tests import models
 from pipelines import original, proof
+from pipelines.checkpoints import child
 from pipelines.convert import refuse_nonfinite
 from pipelines.values import BadInput, unknown
 from port import constellation_data, convert, optim
+from port.checkpoints.strangers import Choices
 from port.config import AnyConfig
 
 DTYPES = ("float64", "float32")
@@ -32,16 +34,26 @@ Arrays = dict[str, np.ndarray]
 
 
 def run(source: str, out: str, batch: str | None = None, dtype: str = "float64", preset: str | None = None,
-        config: str | None = None, seed: int = 0, params: str = "params.yaml") -> None:
-    """Record forward passes, gradients and steps, with and without noise.
+        config: str | None = None, seed: int = 0, params: str = "params.yaml",
+        choices: Choices | None = None) -> None:
+    """Record forward passes, gradients and steps, with and without noise; TensorFlow runs in a child.
 
     Raises:
-        BadInput: the checkpoint, the configuration or the batch cannot be used, or the folder is
-            not empty.
+        BadInput: the checkpoint, the configuration or the batch cannot be used, the folder is not empty,
+            or TensorFlow is not installed.
     """
+    with original.in_words():
+        port.read_checkpoint(source)  # what is not there is said at once
+    child.ask("record", source=source, out=out, batch=batch, dtype=dtype, preset=preset, config=config,
+              seed=seed, params=params, choices=(choices or Choices()).as_json())
+
+
+def record(source: str, out: str, batch: str | None, dtype: str, preset: str | None, config: str | None,
+           seed: int, params: str, choices: dict) -> None:
+    """The recording itself, where TensorFlow is."""
     if dtype not in DTYPES:
         raise BadInput(f"--dtype: {unknown('type', dtype, DTYPES)}")
-    found = original.read(source)
+    found = original.read(source, Choices(**choices))
     sorted_out = found.sorted_out()
     said, default = original.given_configuration(preset, config, params, sorted_out.variables)
     refuse_nonfinite(sorted_out, False, found.prefix)
@@ -128,11 +140,9 @@ def _constellations(path: str, given: Arrays) -> Arrays:
 
 def copy_checkpoint(found: original.Original, folder: Path) -> None:
     """The checkpoint's files beside the recordings, under their names."""
-    from reference.checkpoint import files_of
-
     target = folder / "checkpoint"
     target.mkdir()
-    for file in files_of(found.prefix):
+    for file in found.files:
         shutil.copyfile(file, target / file.name)
     (target / "checkpoint").write_text(f'model_checkpoint_path: "{found.prefix.name}"\n')
 

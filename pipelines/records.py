@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import original
+from pipelines.checkpoints import child
 from pipelines.comparison import Report, Row
 from pipelines.values import BadInput
 
@@ -31,7 +31,11 @@ def run(folder: str, json_file: str | None = None, html_file: str | None = None)
         BadInput: no folder of records, or one that nothing here can compare.
         CheckFailed: naming the first record that differs.
     """
-    original.reference_side()
+    child.ask("records", folder=folder, json_file=json_file, html_file=html_file)
+
+
+def compare_all(folder: str, json_file: str | None, html_file: str | None) -> None:
+    """The comparison itself, where TensorFlow is."""
     found, verify = records_in(Path(folder))
     report = Report(f"Records in {Path(folder).resolve().name}",
                     {"recording": Path(folder).resolve().name, "family": found[0].family})

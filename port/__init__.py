@@ -2,6 +2,7 @@
 
 from port import config, convert, optim, quirks, run_folder
 from port.checkpoint import load, save
+from port.checkpoints import read_checkpoint, write_checkpoint
 from port.config import Config, ConfigError
 from port.constellation import ConstellationAutoencoder
 from port.convert import from_tf, to_tf
@@ -14,4 +15,5 @@ from port.scae import ImageAutoencoder, Result
 __version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
            "Noise", "PartAutoencoder", "Result", "build", "config", "convert", "from_tf", "load",
-           "noise_plan", "optim", "quirks", "run_folder", "save", "to_tf"]
+           "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf",
+           "write_checkpoint"]

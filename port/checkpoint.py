@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from port import run_folder
+from port.checkpoints.errors import CheckpointError
 from port.config import ConfigError, from_arguments
 from port.models import Model, build, family_of
 
@@ -23,10 +24,6 @@ Slots = Mapping[str, Mapping[str, Tensor]]
 OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
 STEP = "global_step"
 FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors")
-
-
-class CheckpointError(ValueError):
-    """A model folder that cannot be read; the message says what, where and what to do."""
 
 
 def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,

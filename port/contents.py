@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from port.checkpoints.errors import printable
 from port.mapping import MAPPING, ConversionError, Row, original_name, port_name
 from port.origins import Origin, origin_of
 
@@ -19,6 +20,19 @@ from port.origins import Origin, origin_of
 _AVERAGE = re.compile(r".+/ExponentialMovingAverage(_\d+)?(/(biased|local_step))?")
 _INDUCED = "set_transformer/induced_self_attention"
 AVERAGE = "average of a reported scalar"
+STEP_TYPES = (np.int64, np.int32)  # a program that keeps its own step has it as int32
+
+
+class Strangers(ConversionError):
+    """Arrays that no model of the original has.
+
+    Attributes:
+        names: of them.
+    """
+
+    def __init__(self, names: list[str], total: int) -> None:
+        super().__init__(f"{len(names)} of {total} variables are none of the original's: {listed(names)}")
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
     """Put every array of a checkpoint in its place.
 
     Args:
-        arrays: name → value, as `reference.read_checkpoint` gives them.
+        arrays: name → value, as `port.read_checkpoint` gives them.
 
     Raises:
         ConversionError: a variable that the original does not have, another dtype, slots that do not
@@ -94,8 +108,7 @@ def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:
     table = origin_of(variables).table
     unknown = [name for name in variables if not is_original(name, table)]
     if unknown:
-        raise ConversionError(f"{len(unknown)} of {len(arrays)} variables are none of the original's: "
-                              f"{listed(unknown)}")
+        raise Strangers(unknown, len(arrays))
     if not variables:
         raise ConversionError("no model variables in it")
     for name, array in (variables | slots).items():
@@ -129,13 +142,14 @@ def _step(arrays: Mapping[str, np.ndarray]) -> int | None:
     if "global_step" not in arrays:
         return None
     step = np.asarray(arrays["global_step"])
-    if step.dtype != np.int64 or step.ndim or step < 0:
+    if step.dtype not in STEP_TYPES or step.ndim or step < 0:
         raise ConversionError(f"global_step is {step.dtype} of shape {list(step.shape)}"
                               + (f", {step}" if not step.ndim else "")
-                              + "; expected one int64 from 0 up")
+                              + "; expected one int64 or int32 from 0 up")
     return int(step)
 
 
 def listed(names: list[str], most: int = 3) -> str:
-    """The first few of many names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    """The first few of many names, fit for a terminal."""
+    rest = len(names) - most
+    return ", ".join(map(printable, names[:most])) + (f" and {rest} more" if rest > 0 else "")

@@ -1,6 +1,6 @@
 """Named NumPy arrays of an original checkpoint to a model and back, by the table in `port.mapping`.
 
-No TensorFlow here: `reference.read_checkpoint` and this module compose, neither imports the other.
+No TensorFlow here: `port.read_checkpoint` reads what this module converts.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def from_tf(arrays: Mapping[str, np.ndarray], config: AnyConfig | Mapping | str 
     """A model with the weights of an original checkpoint.
 
     Args:
-        arrays: name → value, as `reference.read_checkpoint` gives them.
+        arrays: name → value, as `port.read_checkpoint` gives them.
         config: configuration, nested or flat settings, a manifest or its path; needed only for what
             names and shapes do not show (`port.infer`).
 
@@ -154,7 +154,7 @@ def slots_from_tf(model: Model, arrays: Mapping[str, np.ndarray]
 
     Args:
         model: gives dtype and shapes; parameters without slots (`dummy_vote`) are absent from the result.
-        arrays: as `reference.read_checkpoint` gives them.
+        arrays: as `port.read_checkpoint` gives them.
     """
     origin, shapes = origin_of(arrays), {name: tuple(p.shape) for name, p in model.named_parameters()}
     result: dict[str, dict[str, Tensor]] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from port import config as configuration
 from port import config_constellation, infer_routing
 from port import strides as grids
+from port.checkpoints.errors import printable
 from port.config import FLAT, SECTIONS
 from port.config_schema import OURS
 from port.mapping import ConversionError
@@ -295,7 +296,7 @@ def _constellation(look: _Look) -> dict[str, Any]:
 
 
 def _some(names: Collection[str]) -> str:
-    names = sorted(names)
+    names = [printable(name) for name in sorted(names)]
     return f"{len(names)} variables ({', '.join([*names[:3], '…'][:len(names)])})"
 
 

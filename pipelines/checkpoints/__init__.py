@@ -1,0 +1,1 @@
+"""What the commands on original checkpoints need beyond reading them."""
