@@ -1,0 +1,388 @@
+"""The template decoder's pixel likelihood on a GPU: two kernels for Triton, forward and backward.
+
+The same sums as `decoder_kernel` makes on a CPU, read beside `warp.warp_templates`,
+`part_decoder.PartDecoder.forward` and `mixture.mixture_log_prob`, without an array of [B, K, C, H, W].
+
+- Forward: a program is a tile of the canvas of one example, and goes through the parts with the running
+  maximum of the logits and the two sums over the components (mixing weights alone, and times density).
+- Backward: a program is one example and one part, and goes through the tiles of the canvas. So it owns the
+  gradients of its pose, its presence and its template: no atomics, and every sum has a fixed order. The
+  background is the last part, one without a footprint.
+- The transpose of bilinear sampling is a product of matrices: Σ_p Y[i, p] g[p] X[p, j], where row p of X
+  holds the weights of pixel p on the template's columns and Y those on its rows. Tensor cores compute it in
+  float32 as three products of TF32 (`tf32x3`), which keeps float32's precision.
+- Where no pixel of a tile lies in a part's footprint, its colour and alpha are exactly 0 there: no taps.
+
+Nothing is tuned at run time and nothing waits for the device, so the launches can stand in a CUDA graph.
+Contraction into fused multiply-adds is off: coordinates round as `warp.affine_grid` rounds them, and Triton's
+interpreter (TRITON_INTERPRET=1), by which the kernels are checked on a CPU, rounds as the chip does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import NamedTuple, no_type_check
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = tl = None
+
+# Largest template side and number of channels; accumulators stay in registers up to there.
+LARGEST_SIDE, MOST_CHANNELS = 32, 4
+
+
+def _jit(function):
+    """For Triton; without it the name stays and nothing runs."""
+    return function if triton is None else triton.jit(function)
+
+
+@_jit
+@no_type_check
+def _tile(number, ROWS: tl.constexpr, COLUMNS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr):
+    """Row and column of each pixel of a tile, and whether it lies on the canvas."""
+    across: tl.constexpr = (COLUMNS + TILE_X - 1) // TILE_X
+    i = tl.arange(0, TILE_Y * TILE_X)
+    row = (number // across) * TILE_Y + i // TILE_X
+    column = (number % across) * TILE_X + i % TILE_X
+    return row, column, (row < ROWS) & (column < COLUMNS)
+
+
+@_jit
+@no_type_check
+def _axis(i, SIZE: tl.constexpr, EXTENT: tl.constexpr, real: tl.constexpr):
+    """`warp.grid_axis` at pixels i: rounded to float32 after linspace and after the product."""
+    step: tl.constexpr = 2.0 / (SIZE - 1) if SIZE > 1 else 0.0
+    return ((i.to(tl.float64) * step - 1.0).to(tl.float32) * ((EXTENT - 1) / 2.0)).to(real)
+
+
+@_jit
+@no_type_check
+def _coordinate(line, u, v, EXTENT: tl.constexpr):
+    """One template coordinate of each pixel, each operation as in `warp.affine_grid`."""
+    half: tl.constexpr = (EXTENT - 1) / 2.0
+    return ((tl.load(line) * u + tl.load(line + 1) * v) + tl.load(line + 2) * half) + half
+
+
+@_jit
+@no_type_check
+def _cell(x, inside):
+    """Near pixel along an axis, and the weights of it and of the next; both 0 outside the footprint."""
+    at = tl.where(inside, x, 0.0)
+    floor = tl.floor(at)
+    near = (floor + 1.0) - at
+    return floor.to(tl.int32), tl.where(inside, near, 0.0), at - floor
+
+
+@_jit
+@no_type_check
+def _taps(plane, row, column, seen, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """The four template pixels about each place; 0 beyond the template and where not `seen`."""
+    left, right = seen & (column >= 0), seen & (column + 1 < WIDTH)
+    top, bottom = row >= 0, row + 1 < HEIGHT
+    at = plane + (row * WIDTH + column)
+    return (tl.load(at, mask=left & top, other=0.0), tl.load(at + 1, mask=right & top, other=0.0),
+            tl.load(at + WIDTH, mask=left & bottom, other=0.0),
+            tl.load(at + (WIDTH + 1), mask=right & bottom, other=0.0))
+
+
+@_jit
+@no_type_check
+def _between(t00, t01, t10, t11, near_x, far_x, near_y, far_y):
+    """Bilinear sample, summed in the order of `warp.resampler`."""
+    return (((near_x * near_y) * t00 + (far_x * far_y) * t11) + (near_x * far_y) * t10) \
+        + (far_x * near_y) * t01
+
+
+@_jit
+@no_type_check
+def _slopes(t00, t01, t10, t11, near_x, far_x, near_y, far_y):
+    """Derivatives of the sample by x and by y, the right-hand ones at integers."""
+    return (near_y * (t01 - t00) + far_y * (t11 - t10), near_x * (t10 - t00) + far_x * (t11 - t01))
+
+
+@_jit
+@no_type_check
+def forward_kernel(templates, alpha, inverse, log_presence, background, background_logit, target, log_prob,
+                   shift, mixing_sum, joint_sum, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr,
+                   CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+                   COLUMNS: tl.constexpr, COLORS: tl.constexpr, TILE_Y: tl.constexpr,
+                   TILE_X: tl.constexpr):
+    """Pixel log-likelihoods of one tile of one example; arrays as in `forward`, all contiguous.
+
+    PER_EXAMPLE is 1 where each example has templates of its own, else 0; COLORS is CHANNELS rounded up to a
+    power of two.
+    """
+    real: tl.constexpr = target.dtype.element_ty
+    tiles: tl.constexpr = ((ROWS + TILE_Y - 1) // TILE_Y) * ((COLUMNS + TILE_X - 1) // TILE_X)
+    log_peak: tl.constexpr = -0.9189385332046727  # -½ log 2π
+    example = (tl.program_id(0) // tiles).to(tl.int64)
+    row, column, on = _tile(tl.program_id(0) % tiles, ROWS, COLUMNS, TILE_Y, TILE_X)
+    pixel = row * COLUMNS + column
+    ux, vx = _axis(column, COLUMNS, WIDTH, real), _axis(row, ROWS, WIDTH, real)
+    uy, vy = _axis(column, COLUMNS, HEIGHT, real), _axis(row, ROWS, HEIGHT, real)
+    color = tl.arange(0, COLORS)[:, None]
+    colored = on[None, :] & (color < CHANNELS)
+    at = (example * CHANNELS + color) * (ROWS * COLUMNS) + pixel[None, :]
+    value = tl.load(target + at, mask=colored, other=0.0)
+    black = tl.exp(-0.5 * value * value)
+    # The background comes first; exp(0) = 1, but NaN of a logit that is not a number.
+    largest = tl.zeros((TILE_Y * TILE_X,), real) + tl.load(background_logit)
+    mixing = tl.exp(largest - largest)
+    off = value - tl.load(background)
+    joint = mixing[None, :] * tl.exp(-0.5 * off * off)
+    for k in range(PARTS):
+        part = example * PARTS + k
+        x = _coordinate(inverse + part * 6, ux, vx, WIDTH)
+        y = _coordinate(inverse + part * 6 + 3, uy, vy, HEIGHT)
+        inside = on & (x > -1.0) & (y > -1.0) & (x < WIDTH) & (y < HEIGHT)
+        logit = tl.zeros((TILE_Y * TILE_X,), real)
+        density = black
+        if tl.max(inside.to(tl.int32), 0) > 0:
+            left, near_x, far_x = _cell(x, inside)
+            top, near_y, far_y = _cell(y, inside)
+            a00, a01, a10, a11 = _taps(alpha + k * (HEIGHT * WIDTH), top, left, inside, HEIGHT, WIDTH)
+            logit = _between(a00, a01, a10, a11, near_x, far_x, near_y, far_y)
+            plane = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + color) * (HEIGHT * WIDTH)
+            t00, t01, t10, t11 = _taps(plane, top[None, :], left[None, :],
+                                       inside[None, :] & (color < CHANNELS), HEIGHT, WIDTH)
+            off = value - _between(t00, t01, t10, t11, near_x[None, :], far_x[None, :], near_y[None, :],
+                                   far_y[None, :])
+            density = tl.exp(-0.5 * off * off)
+        logit = logit + tl.load(log_presence + part)
+        new = tl.maximum(largest, logit)
+        kept, weight = tl.exp(largest - new), tl.exp(logit - new)
+        mixing = mixing * kept + weight
+        joint = joint * kept[None, :] + weight[None, :] * density
+        largest = new
+    tl.store(log_prob + at, tl.log(joint / mixing[None, :]) + log_peak, mask=colored)
+    tl.store(joint_sum + at, joint, mask=colored)
+    tl.store(shift + example * (ROWS * COLUMNS) + pixel, largest, mask=on)
+    tl.store(mixing_sum + example * (ROWS * COLUMNS) + pixel, mixing, mask=on)
+
+
+@_jit
+@no_type_check
+def _pull(logit, mean, value, shift, unit, prior):
+    """d logit and d mean of one component at each pixel.
+
+    With `unit` = g_c / Σ joint and `prior` = Σ_c g_c / Σ mixing, so that r_c g_c = exp(logit - shift) ·
+    density · unit: d logit = Σ_c g_c (r_c - π) and d mean_c = g_c r_c (x_c - mean_c).
+    """
+    weight = tl.exp(logit - shift)
+    off = value - mean
+    explained = unit * tl.exp(-0.5 * off * off)
+    d_logit = weight * (tl.sum(explained, 0) - prior)
+    return d_logit, weight[None, :] * (explained * off)
+
+
+@_jit
+@no_type_check
+def backward_kernel(templates, alpha, inverse, log_presence, background, background_logit, target, shift,
+                    mixing_sum, joint_sum, gradient, d_templates, d_alpha, d_inverse, d_log_presence,
+                    d_background, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr, CHANNELS: tl.constexpr,
+                    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                    COLORS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr, TALL: tl.constexpr,
+                    WIDE: tl.constexpr):
+    """Gradients of one part of one example; program PARTS of an example is its background.
+
+    Written: d_templates `[B, K, C, h, w]`, d_alpha `[B, K, h, w]`, d_inverse `[B, K, 6]`, d_log_presence
+    `[B, K]`, d_background `[2, B]` (value, logit). TALL and WIDE are the template's sides rounded up to
+    powers of two of 16 and more.
+    """
+    real: tl.constexpr = target.dtype.element_ty
+    tiles: tl.constexpr = ((ROWS + TILE_Y - 1) // TILE_Y) * ((COLUMNS + TILE_X - 1) // TILE_X)
+    size: tl.constexpr = TILE_Y * TILE_X
+    batch = tl.num_programs(0) // (PARTS + 1)
+    example = (tl.program_id(0) // (PARTS + 1)).to(tl.int64)
+    k = tl.program_id(0) % (PARTS + 1)
+    is_part = k < PARTS
+    part = example * PARTS + tl.minimum(k, PARTS - 1)
+    # The background has no template: no pixel samples one, no entry of a gradient is written.
+    reach, span = tl.where(is_part, COLUMNS, 0), tl.where(is_part, WIDTH, 0)
+    color = tl.arange(0, COLORS)[:, None]
+    tall, wide = tl.arange(0, TALL), tl.arange(0, WIDE)
+    # Off the footprint: a logit and a mean that are the same at every pixel.
+    beyond = tl.load(tl.where(is_part, log_presence + part, background_logit))
+    base = tl.where(is_part, 0.0, tl.load(background))
+    zero = tl.zeros((size,), real)
+    in_alpha = tl.zeros((TALL, WIDE), real)
+    in_colors = tl.zeros((COLORS * TALL, WIDE), real)
+    in_logit, in_value = zero, tl.zeros((COLORS, size), real)
+    ax, bx, tx, ay, by, ty = zero, zero, zero, zero, zero, zero
+    for number in range(tiles):
+        row, column, on = _tile(number, ROWS, COLUMNS, TILE_Y, TILE_X)
+        ux, vx = _axis(column, COLUMNS, WIDTH, real), _axis(row, ROWS, WIDTH, real)
+        uy, vy = _axis(column, COLUMNS, HEIGHT, real), _axis(row, ROWS, HEIGHT, real)
+        pixel = example * (ROWS * COLUMNS) + row * COLUMNS + column
+        colored = on[None, :] & (color < CHANNELS)
+        at = (example * CHANNELS + color) * (ROWS * COLUMNS) + (row * COLUMNS + column)[None, :]
+        value = tl.load(target + at, mask=colored, other=0.0)
+        grad = tl.load(gradient + at, mask=colored, other=0.0)
+        unit = grad / tl.load(joint_sum + at, mask=colored, other=1.0)
+        prior = tl.sum(grad, 0) / tl.load(mixing_sum + pixel, mask=on, other=1.0)
+        most = tl.load(shift + pixel, mask=on, other=0.0)
+        x = _coordinate(inverse + part * 6, ux, vx, WIDTH)
+        y = _coordinate(inverse + part * 6 + 3, uy, vy, HEIGHT)
+        inside = on & (column < reach) & (x > -1.0) & (y > -1.0) & (x < WIDTH) & (y < HEIGHT)
+        if tl.max(inside.to(tl.int32), 0) > 0:
+            left, near_x, far_x = _cell(x, inside)
+            top, near_y, far_y = _cell(y, inside)
+            a00, a01, a10, a11 = _taps(alpha + k * (HEIGHT * WIDTH), top, left, inside, HEIGHT, WIDTH)
+            plane = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + color) * (HEIGHT * WIDTH)
+            t00, t01, t10, t11 = _taps(plane, top[None, :], left[None, :],
+                                       inside[None, :] & (color < CHANNELS), HEIGHT, WIDTH)
+            logit = _between(a00, a01, a10, a11, near_x, far_x, near_y, far_y) + beyond
+            mean = _between(t00, t01, t10, t11, near_x[None, :], far_x[None, :], near_y[None, :],
+                            far_y[None, :])
+            d_logit, d_mean = _pull(logit, mean, value, most, unit, prior)
+            by_x, by_y = _slopes(a00, a01, a10, a11, near_x, far_x, near_y, far_y)
+            mean_by_x, mean_by_y = _slopes(t00, t01, t10, t11, near_x[None, :], far_x[None, :],
+                                           near_y[None, :], far_y[None, :])
+            d_x = d_logit * by_x + tl.sum(d_mean * mean_by_x, 0)
+            d_y = d_logit * by_y + tl.sum(d_mean * mean_by_y, 0)
+            ax += d_x * ux
+            bx += d_x * vx
+            tx += d_x
+            ay += d_y * uy
+            by += d_y * vy
+            ty += d_y
+            on_columns = tl.where(wide[None, :] == left[:, None], near_x[:, None],
+                                  tl.where(wide[None, :] == left[:, None] + 1, far_x[:, None], 0.0))
+            on_rows = tl.where(tall[:, None] == top[None, :], near_y[None, :],
+                               tl.where(tall[:, None] == top[None, :] + 1, far_y[None, :], 0.0))
+            in_alpha += tl.dot(on_rows * d_logit[None, :], on_columns, input_precision="tf32x3",
+                               out_dtype=real)
+            spread = tl.reshape(on_rows[None, :, :] * d_mean[:, None, :], (COLORS * TALL, size))
+            in_colors += tl.dot(spread, on_columns, input_precision="tf32x3", out_dtype=real)
+        else:
+            d_logit, d_mean = _pull(zero + beyond, base, value, most, unit, prior)
+        in_logit += d_logit
+        in_value += d_mean
+    d_presence = tl.sum(in_logit, 0)
+    tl.store(d_log_presence + part, d_presence, mask=is_part)
+    tl.store(d_background + example, tl.sum(tl.sum(in_value, 0), 0), mask=k == PARTS)
+    tl.store(d_background + batch + example, d_presence, mask=k == PARTS)
+    half_x: tl.constexpr = (WIDTH - 1) / 2.0
+    half_y: tl.constexpr = (HEIGHT - 1) / 2.0
+    tl.store(d_inverse + part * 6 + 0, tl.sum(ax, 0), mask=is_part)
+    tl.store(d_inverse + part * 6 + 1, tl.sum(bx, 0), mask=is_part)
+    tl.store(d_inverse + part * 6 + 2, tl.sum(tx, 0) * half_x, mask=is_part)
+    tl.store(d_inverse + part * 6 + 3, tl.sum(ay, 0), mask=is_part)
+    tl.store(d_inverse + part * 6 + 4, tl.sum(by, 0), mask=is_part)
+    tl.store(d_inverse + part * 6 + 5, tl.sum(ty, 0) * half_y, mask=is_part)
+    within = (tall[:, None] < HEIGHT) & (wide[None, :] < span)
+    tl.store(d_alpha + part * (HEIGHT * WIDTH) + tall[:, None] * WIDTH + wide[None, :], in_alpha, mask=within)
+    line = tl.arange(0, COLORS * TALL)[:, None]
+    channel, tall_line = line // TALL, line % TALL
+    within = (channel < CHANNELS) & (tall_line < HEIGHT) & (wide[None, :] < span)
+    tl.store(d_templates + (part * CHANNELS + channel) * (HEIGHT * WIDTH) + tall_line * WIDTH + wide[None, :],
+             in_colors, mask=within)
+
+
+class Sizes(NamedTuple):
+    """What a kernel is compiled for, in pixels, parts and channels."""
+
+    parts: int
+    channels: int
+    template: tuple[int, int]
+    canvas: tuple[int, int]
+    per_example: bool = True
+
+    @classmethod
+    def of(cls, templates: Tensor, target: Tensor) -> Sizes:
+        """Of `templates` `[B or 1, K, C, h, w]` and `target` `[B, C, H, W]`."""
+        return cls(*templates.shape[1:3], tuple(templates.shape[3:]), tuple(target.shape[2:]),
+                   templates.shape[0] > 1)
+
+
+def _power(n: int, least: int = 1) -> int:
+    """The next power of two."""
+    return max(least, 1 << (n - 1).bit_length())
+
+
+# Pixels of a tile (rows, columns) and warps of a program, of the forward and of the backward kernel.
+FORWARD, BACKWARD = ((8, 8), 2), ((8, 8), 2)
+
+
+def options(sizes: Sizes, backward: bool) -> dict[str, int | bool]:
+    """Constants and launch options of a kernel."""
+    (tile_y, tile_x), warps = BACKWARD if backward else FORWARD
+    height, width = sizes.template
+    found = {"PER_EXAMPLE": int(sizes.per_example), "PARTS": sizes.parts, "CHANNELS": sizes.channels,
+             "HEIGHT": height, "WIDTH": width, "ROWS": sizes.canvas[0], "COLUMNS": sizes.canvas[1],
+             "COLORS": _power(sizes.channels), "TILE_Y": tile_y, "TILE_X": tile_x}
+    if backward:
+        found |= {"TALL": _power(height, 16), "WIDE": _power(width, 16)}
+    return found | {"num_warps": warps, "enable_fp_fusion": False}
+
+
+def n_tiles(sizes: Sizes) -> int:
+    """Tiles of a canvas in the forward kernel."""
+    return math.prod(-(-size // tile) for size, tile in zip(sizes.canvas, FORWARD[0], strict=True))
+
+
+def _on(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device, which may be another one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+def forward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor, background: Tensor,
+            background_logit: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixel log-likelihoods in one launch.
+
+    Args:
+        templates: `[B or 1, K, C, h, w]`, colours in [0, 1].
+        alpha: `[K, h, w]` logits.
+        inverse: `[B, K, 6]`, canvas to template.
+        log_presence: `[B, K]`.
+        background, background_logit: `[1]`.
+        target: `[B, C, H, W]` in [0, 1].
+
+    Returns:
+        log_prob `[B, C, H, W]`; for the backward the largest logit `[B, H·W]` and the sums over the
+        components of exp(logit - largest) without and with density, `[B, H·W]` and `[B, C, H·W]`.
+    """
+    batch, channels, height, width = target.shape
+    sizes = Sizes.of(templates, target)
+    outputs = (torch.empty_like(target), target.new_empty(batch, height * width),
+               target.new_empty(batch, height * width), target.new_empty(batch, channels, height * width))
+    with _on(target):
+        forward_kernel[(batch * n_tiles(sizes),)](
+            templates, alpha, inverse, log_presence, background, background_logit, target, *outputs,
+            **options(sizes, backward=False))
+    return outputs
+
+
+def backward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor, background: Tensor,
+             background_logit: Tensor, target: Tensor, shift: Tensor, mixing_sum: Tensor, joint_sum: Tensor,
+             gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of Σ gradient · log_prob in one launch, and sums over the examples.
+
+    Args:
+        templates, …, joint_sum: as for and from `forward`.
+        gradient: `[B, C, H, W]`.
+
+    Returns:
+        The gradients of templates, alpha, inverse, log_presence, background and background_logit.
+    """
+    batch, (parts, channels, height, width) = target.shape[0], templates.shape[1:]
+    sizes = Sizes.of(templates, target)
+    by_example = [target.new_empty(batch, *shape) for shape in (
+        (parts, channels, height, width), (parts, height, width), (parts, 6), (parts,))]
+    d_background = target.new_empty(2, batch)
+    with _on(target):
+        backward_kernel[(batch * (parts + 1),)](
+            templates, alpha, inverse, log_presence, background, background_logit, target, shift, mixing_sum,
+            joint_sum, gradient.contiguous(), *by_example, d_background, **options(sizes, backward=True))
+    # The weights serve the whole batch.
+    d_templates, d_alpha = by_example[0], by_example[1].sum(0)
+    if templates.shape[0] == 1:
+        d_templates = d_templates.sum(0, keepdim=True)
+    d_value, d_logit = d_background.sum(1).split(1)
+    return d_templates, d_alpha, by_example[2], by_example[3], d_value.clone(), d_logit.clone()
