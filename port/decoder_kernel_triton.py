@@ -71,20 +71,23 @@ def _coordinate(line, u, v, EXTENT: tl.constexpr):
 
 @_jit
 @no_type_check
-def _cell(x, inside):
-    """Near pixel along an axis, and the weights of it and of the next; both 0 outside the footprint."""
-    at = tl.where(inside, x, 0.0)
+def _cell(x, EXTENT: tl.constexpr):
+    """Near pixel along an axis, and the weights of it and of the next.
+
+    A place outside the footprint gets the pixel behind the last one, where both taps are 0 and so is every
+    derivative.
+    """
+    at = tl.where((x > -1.0) & (x < EXTENT), x, EXTENT)
     floor = tl.floor(at)
-    near = (floor + 1.0) - at
-    return floor.to(tl.int32), tl.where(inside, near, 0.0), at - floor
+    return floor.to(tl.int32), (floor + 1.0) - at, at - floor
 
 
 @_jit
 @no_type_check
-def _taps(plane, row, column, seen, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
-    """The four template pixels about each place; 0 beyond the template and where not `seen`."""
-    left, right = seen & (column >= 0), seen & (column + 1 < WIDTH)
-    top, bottom = row >= 0, row + 1 < HEIGHT
+def _taps(plane, row, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """The four template pixels about each place; 0 beyond the template."""
+    left, right = (column >= 0) & (column < WIDTH), column + 1 < WIDTH
+    top, bottom = (row >= 0) & (row < HEIGHT), row + 1 < HEIGHT
     at = plane + (row * WIDTH + column)
     return (tl.load(at, mask=left & top, other=0.0), tl.load(at + 1, mask=right & top, other=0.0),
             tl.load(at + WIDTH, mask=left & bottom, other=0.0),
@@ -108,34 +111,43 @@ def _slopes(t00, t01, t10, t11, near_x, far_x, near_y, far_y):
 
 @_jit
 @no_type_check
+def _load_each(place, step, mask, other, COUNT: tl.constexpr):
+    """A tuple of COUNT loads, `step` entries apart."""
+    found = ()
+    for c in tl.static_range(COUNT):
+        found = found + (tl.load(place + c * step, mask=mask, other=other),)
+    return found
+
+
+@_jit
+@no_type_check
 def forward_kernel(templates, alpha, inverse, log_presence, background, background_logit, target, log_prob,
                    shift, mixing_sum, joint_sum, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr,
                    CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
-                   COLUMNS: tl.constexpr, COLORS: tl.constexpr, TILE_Y: tl.constexpr,
-                   TILE_X: tl.constexpr):
+                   COLUMNS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr):
     """Pixel log-likelihoods of one tile of one example; arrays as in `forward`, all contiguous.
 
-    PER_EXAMPLE is 1 where each example has templates of its own, else 0; COLORS is CHANNELS rounded up to a
-    power of two.
+    PER_EXAMPLE is 1 where each example has templates of its own, else 0.
     """
     real: tl.constexpr = target.dtype.element_ty
     tiles: tl.constexpr = ((ROWS + TILE_Y - 1) // TILE_Y) * ((COLUMNS + TILE_X - 1) // TILE_X)
+    pixels: tl.constexpr = ROWS * COLUMNS
+    plane: tl.constexpr = HEIGHT * WIDTH
     log_peak: tl.constexpr = -0.9189385332046727  # -½ log 2π
     example = (tl.program_id(0) // tiles).to(tl.int64)
     row, column, on = _tile(tl.program_id(0) % tiles, ROWS, COLUMNS, TILE_Y, TILE_X)
     pixel = row * COLUMNS + column
     ux, vx = _axis(column, COLUMNS, WIDTH, real), _axis(row, ROWS, WIDTH, real)
     uy, vy = _axis(column, COLUMNS, HEIGHT, real), _axis(row, ROWS, HEIGHT, real)
-    color = tl.arange(0, COLORS)[:, None]
-    colored = on[None, :] & (color < CHANNELS)
-    at = (example * CHANNELS + color) * (ROWS * COLUMNS) + pixel[None, :]
-    value = tl.load(target + at, mask=colored, other=0.0)
-    black = tl.exp(-0.5 * value * value)
+    value = _load_each(target + example * (CHANNELS * pixels) + pixel, pixels, on, 0.0, CHANNELS)
     # The background comes first; exp(0) = 1, but NaN of a logit that is not a number.
     largest = tl.zeros((TILE_Y * TILE_X,), real) + tl.load(background_logit)
     mixing = tl.exp(largest - largest)
-    off = value - tl.load(background)
-    joint = mixing[None, :] * tl.exp(-0.5 * off * off)
+    black, joint = (), ()
+    for c in tl.static_range(CHANNELS):
+        black = black + (tl.exp(-0.5 * value[c] * value[c]),)
+        off = value[c] - tl.load(background)
+        joint = joint + (mixing * tl.exp(-0.5 * off * off),)
     for k in range(PARTS):
         part = example * PARTS + k
         x = _coordinate(inverse + part * 6, ux, vx, WIDTH)
@@ -144,41 +156,60 @@ def forward_kernel(templates, alpha, inverse, log_presence, background, backgrou
         logit = tl.zeros((TILE_Y * TILE_X,), real)
         density = black
         if tl.max(inside.to(tl.int32), 0) > 0:
-            left, near_x, far_x = _cell(x, inside)
-            top, near_y, far_y = _cell(y, inside)
-            a00, a01, a10, a11 = _taps(alpha + k * (HEIGHT * WIDTH), top, left, inside, HEIGHT, WIDTH)
+            left, near_x, far_x = _cell(x, WIDTH)
+            top, near_y, far_y = _cell(y, HEIGHT)
+            a00, a01, a10, a11 = _taps(alpha + k * plane, top, left, HEIGHT, WIDTH)
             logit = _between(a00, a01, a10, a11, near_x, far_x, near_y, far_y)
-            plane = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + color) * (HEIGHT * WIDTH)
-            t00, t01, t10, t11 = _taps(plane, top[None, :], left[None, :],
-                                       inside[None, :] & (color < CHANNELS), HEIGHT, WIDTH)
-            off = value - _between(t00, t01, t10, t11, near_x[None, :], far_x[None, :], near_y[None, :],
-                                   far_y[None, :])
-            density = tl.exp(-0.5 * off * off)
+            density = ()
+            for c in tl.static_range(CHANNELS):
+                colors = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + c) * plane
+                t00, t01, t10, t11 = _taps(colors, top, left, HEIGHT, WIDTH)
+                off = value[c] - _between(t00, t01, t10, t11, near_x, far_x, near_y, far_y)
+                density = density + (tl.exp(-0.5 * off * off),)
         logit = logit + tl.load(log_presence + part)
         new = tl.maximum(largest, logit)
         kept, weight = tl.exp(largest - new), tl.exp(logit - new)
         mixing = mixing * kept + weight
-        joint = joint * kept[None, :] + weight[None, :] * density
+        longer = ()
+        for c in tl.static_range(CHANNELS):
+            longer = longer + (joint[c] * kept + weight * density[c],)
+        joint = longer
         largest = new
-    tl.store(log_prob + at, tl.log(joint / mixing[None, :]) + log_peak, mask=colored)
-    tl.store(joint_sum + at, joint, mask=colored)
-    tl.store(shift + example * (ROWS * COLUMNS) + pixel, largest, mask=on)
-    tl.store(mixing_sum + example * (ROWS * COLUMNS) + pixel, mixing, mask=on)
+    tl.store(shift + example * pixels + pixel, largest, mask=on)
+    tl.store(mixing_sum + example * pixels + pixel, mixing, mask=on)
+    for c in tl.static_range(CHANNELS):
+        at = (example * CHANNELS + c) * pixels + pixel
+        tl.store(log_prob + at, tl.log(joint[c] / mixing) + log_peak, mask=on)
+        tl.store(joint_sum + at, joint[c], mask=on)
 
 
 @_jit
 @no_type_check
-def _pull(logit, mean, value, shift, unit, prior):
+def _pull(logit, means, value, shift, unit, prior, CHANNELS: tl.constexpr):
     """d logit and d mean of one component at each pixel.
 
-    With `unit` = g_c / Σ joint and `prior` = Σ_c g_c / Σ mixing, so that r_c g_c = exp(logit - shift) ·
-    density · unit: d logit = Σ_c g_c (r_c - π) and d mean_c = g_c r_c (x_c - mean_c).
+    With unit_c = g_c / Σ joint_c and prior = Σ_c g_c / Σ mixing, so that g_c r_c = exp(logit - shift) ·
+    density_c · unit_c: d logit = Σ_c g_c (r_c - π) and d mean_c = g_c r_c (x_c - mean_c).
     """
     weight = tl.exp(logit - shift)
-    off = value - mean
-    explained = unit * tl.exp(-0.5 * off * off)
-    d_logit = weight * (tl.sum(explained, 0) - prior)
-    return d_logit, weight[None, :] * (explained * off)
+    total = -prior
+    d_means = ()
+    for c in tl.static_range(CHANNELS):
+        off = value[c] - means[c]
+        explained = unit[c] * tl.exp(-0.5 * off * off)
+        total += explained
+        d_means = d_means + (weight * (explained * off),)
+    return weight * total, d_means
+
+
+@_jit
+@no_type_check
+def _add_each(sums, terms, COUNT: tl.constexpr):
+    """Sums of two tuples, entry by entry."""
+    found = ()
+    for c in tl.static_range(COUNT):
+        found = found + (sums[c] + terms[c],)
+    return found
 
 
 @_jit
@@ -187,8 +218,7 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
                     mixing_sum, joint_sum, gradient, d_templates, d_alpha, d_inverse, d_log_presence,
                     d_background, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr, CHANNELS: tl.constexpr,
                     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-                    COLORS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr, TALL: tl.constexpr,
-                    WIDE: tl.constexpr):
+                    TILE_Y: tl.constexpr, TILE_X: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr):
     """Gradients of one part of one example; program PARTS of an example is its background.
 
     Written: d_templates `[B, K, C, h, w]`, d_alpha `[B, K, h, w]`, d_inverse `[B, K, 6]`, d_log_presence
@@ -197,7 +227,8 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     """
     real: tl.constexpr = target.dtype.element_ty
     tiles: tl.constexpr = ((ROWS + TILE_Y - 1) // TILE_Y) * ((COLUMNS + TILE_X - 1) // TILE_X)
-    size: tl.constexpr = TILE_Y * TILE_X
+    pixels: tl.constexpr = ROWS * COLUMNS
+    plane: tl.constexpr = HEIGHT * WIDTH
     batch = tl.num_programs(0) // (PARTS + 1)
     example = (tl.program_id(0) // (PARTS + 1)).to(tl.int64)
     k = tl.program_id(0) % (PARTS + 1)
@@ -205,68 +236,82 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     part = example * PARTS + tl.minimum(k, PARTS - 1)
     # The background has no template: no pixel samples one, no entry of a gradient is written.
     reach, span = tl.where(is_part, COLUMNS, 0), tl.where(is_part, WIDTH, 0)
-    color = tl.arange(0, COLORS)[:, None]
-    tall, wide = tl.arange(0, TALL), tl.arange(0, WIDE)
-    # Off the footprint: a logit and a mean that are the same at every pixel.
+    # Off the footprint: a logit and colours that are the same at every pixel.
     beyond = tl.load(tl.where(is_part, log_presence + part, background_logit))
     base = tl.where(is_part, 0.0, tl.load(background))
-    zero = tl.zeros((size,), real)
-    in_alpha = tl.zeros((TALL, WIDE), real)
-    in_colors = tl.zeros((COLORS * TALL, WIDE), real)
-    in_logit, in_value = zero, tl.zeros((COLORS, size), real)
+    tall, wide = tl.arange(0, TALL)[:, None], tl.arange(0, WIDE)[None, :]
+    zero = tl.zeros((TILE_Y * TILE_X,), real)
+    in_logit, in_value = zero, zero
     ax, bx, tx, ay, by, ty = zero, zero, zero, zero, zero, zero
+    in_alpha = tl.zeros((TALL, WIDE), real)
+    in_colors, bases = (), ()
+    for c in tl.static_range(CHANNELS):
+        in_colors = in_colors + (in_alpha,)
+        bases = bases + (base,)
     for number in range(tiles):
         row, column, on = _tile(number, ROWS, COLUMNS, TILE_Y, TILE_X)
+        pixel = row * COLUMNS + column
         ux, vx = _axis(column, COLUMNS, WIDTH, real), _axis(row, ROWS, WIDTH, real)
         uy, vy = _axis(column, COLUMNS, HEIGHT, real), _axis(row, ROWS, HEIGHT, real)
-        pixel = example * (ROWS * COLUMNS) + row * COLUMNS + column
-        colored = on[None, :] & (color < CHANNELS)
-        at = (example * CHANNELS + color) * (ROWS * COLUMNS) + (row * COLUMNS + column)[None, :]
-        value = tl.load(target + at, mask=colored, other=0.0)
-        grad = tl.load(gradient + at, mask=colored, other=0.0)
-        unit = grad / tl.load(joint_sum + at, mask=colored, other=1.0)
-        prior = tl.sum(grad, 0) / tl.load(mixing_sum + pixel, mask=on, other=1.0)
-        most = tl.load(shift + pixel, mask=on, other=0.0)
+        # Pixels of the tile beyond the canvas: no gradient, and weight exp(-inf) = 0.
+        most = tl.load(shift + example * pixels + pixel, mask=on, other=float("inf"))
+        value = _load_each(target + example * (CHANNELS * pixels) + pixel, pixels, on, 0.0, CHANNELS)
+        grad = _load_each(gradient + example * (CHANNELS * pixels) + pixel, pixels, on, 0.0, CHANNELS)
+        joint = _load_each(joint_sum + example * (CHANNELS * pixels) + pixel, pixels, on, 1.0, CHANNELS)
+        prior = zero
+        unit = ()
+        for c in tl.static_range(CHANNELS):
+            prior += grad[c]
+            unit = unit + (grad[c] / joint[c],)
+        prior = prior / tl.load(mixing_sum + example * pixels + pixel, mask=on, other=1.0)
         x = _coordinate(inverse + part * 6, ux, vx, WIDTH)
         y = _coordinate(inverse + part * 6 + 3, uy, vy, HEIGHT)
         inside = on & (column < reach) & (x > -1.0) & (y > -1.0) & (x < WIDTH) & (y < HEIGHT)
         if tl.max(inside.to(tl.int32), 0) > 0:
-            left, near_x, far_x = _cell(x, inside)
-            top, near_y, far_y = _cell(y, inside)
-            a00, a01, a10, a11 = _taps(alpha + k * (HEIGHT * WIDTH), top, left, inside, HEIGHT, WIDTH)
-            plane = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + color) * (HEIGHT * WIDTH)
-            t00, t01, t10, t11 = _taps(plane, top[None, :], left[None, :],
-                                       inside[None, :] & (color < CHANNELS), HEIGHT, WIDTH)
+            left, near_x, far_x = _cell(x, WIDTH)
+            top, near_y, far_y = _cell(y, HEIGHT)
+            a00, a01, a10, a11 = _taps(alpha + k * plane, top, left, HEIGHT, WIDTH)
             logit = _between(a00, a01, a10, a11, near_x, far_x, near_y, far_y) + beyond
-            mean = _between(t00, t01, t10, t11, near_x[None, :], far_x[None, :], near_y[None, :],
-                            far_y[None, :])
-            d_logit, d_mean = _pull(logit, mean, value, most, unit, prior)
             by_x, by_y = _slopes(a00, a01, a10, a11, near_x, far_x, near_y, far_y)
-            mean_by_x, mean_by_y = _slopes(t00, t01, t10, t11, near_x[None, :], far_x[None, :],
-                                           near_y[None, :], far_y[None, :])
-            d_x = d_logit * by_x + tl.sum(d_mean * mean_by_x, 0)
-            d_y = d_logit * by_y + tl.sum(d_mean * mean_by_y, 0)
+            means, means_by_x, means_by_y = (), (), ()
+            for c in tl.static_range(CHANNELS):
+                colors = templates + ((example * PER_EXAMPLE * PARTS + k) * CHANNELS + c) * plane
+                t00, t01, t10, t11 = _taps(colors, top, left, HEIGHT, WIDTH)
+                means = means + (_between(t00, t01, t10, t11, near_x, far_x, near_y, far_y),)
+                mean_by_x, mean_by_y = _slopes(t00, t01, t10, t11, near_x, far_x, near_y, far_y)
+                means_by_x, means_by_y = means_by_x + (mean_by_x,), means_by_y + (mean_by_y,)
+            d_logit, d_means = _pull(logit, means, value, most, unit, prior, CHANNELS)
+            d_x, d_y = d_logit * by_x, d_logit * by_y
+            for c in tl.static_range(CHANNELS):
+                d_x += d_means[c] * means_by_x[c]
+                d_y += d_means[c] * means_by_y[c]
             ax += d_x * ux
             bx += d_x * vx
             tx += d_x
             ay += d_y * uy
             by += d_y * vy
             ty += d_y
-            on_columns = tl.where(wide[None, :] == left[:, None], near_x[:, None],
-                                  tl.where(wide[None, :] == left[:, None] + 1, far_x[:, None], 0.0))
-            on_rows = tl.where(tall[:, None] == top[None, :], near_y[None, :],
-                               tl.where(tall[:, None] == top[None, :] + 1, far_y[None, :], 0.0))
+            # Row p: the weights of pixel p on the template's columns; column p: those on its rows.
+            on_columns = tl.where(wide == left[:, None], near_x[:, None],
+                                  tl.where(wide == left[:, None] + 1, far_x[:, None], 0.0))
+            on_rows = tl.where(tall == top[None, :], near_y[None, :],
+                               tl.where(tall == top[None, :] + 1, far_y[None, :], 0.0))
             in_alpha += tl.dot(on_rows * d_logit[None, :], on_columns, input_precision="tf32x3",
                                out_dtype=real)
-            spread = tl.reshape(on_rows[None, :, :] * d_mean[:, None, :], (COLORS * TALL, size))
-            in_colors += tl.dot(spread, on_columns, input_precision="tf32x3", out_dtype=real)
+            spread = ()
+            for c in tl.static_range(CHANNELS):
+                spread = spread + (tl.dot(on_rows * d_means[c][None, :], on_columns,
+                                          input_precision="tf32x3", out_dtype=real),)
+            in_colors = _add_each(in_colors, spread, CHANNELS)
         else:
-            d_logit, d_mean = _pull(zero + beyond, base, value, most, unit, prior)
+            d_logit, d_means = _pull(zero + beyond, bases, value, most, unit, prior, CHANNELS)
+            for c in tl.static_range(CHANNELS):
+                in_value += d_means[c]
         in_logit += d_logit
-        in_value += d_mean
     d_presence = tl.sum(in_logit, 0)
     tl.store(d_log_presence + part, d_presence, mask=is_part)
-    tl.store(d_background + example, tl.sum(tl.sum(in_value, 0), 0), mask=k == PARTS)
+    # Only the background has these: of a part they are sums over the tiles without a footprint.
+    tl.store(d_background + example, tl.sum(in_value, 0), mask=k == PARTS)
     tl.store(d_background + batch + example, d_presence, mask=k == PARTS)
     half_x: tl.constexpr = (WIDTH - 1) / 2.0
     half_y: tl.constexpr = (HEIGHT - 1) / 2.0
@@ -276,13 +321,10 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     tl.store(d_inverse + part * 6 + 3, tl.sum(ay, 0), mask=is_part)
     tl.store(d_inverse + part * 6 + 4, tl.sum(by, 0), mask=is_part)
     tl.store(d_inverse + part * 6 + 5, tl.sum(ty, 0) * half_y, mask=is_part)
-    within = (tall[:, None] < HEIGHT) & (wide[None, :] < span)
-    tl.store(d_alpha + part * (HEIGHT * WIDTH) + tall[:, None] * WIDTH + wide[None, :], in_alpha, mask=within)
-    line = tl.arange(0, COLORS * TALL)[:, None]
-    channel, tall_line = line // TALL, line % TALL
-    within = (channel < CHANNELS) & (tall_line < HEIGHT) & (wide[None, :] < span)
-    tl.store(d_templates + (part * CHANNELS + channel) * (HEIGHT * WIDTH) + tall_line * WIDTH + wide[None, :],
-             in_colors, mask=within)
+    within = (tall < HEIGHT) & (wide < span)
+    tl.store(d_alpha + part * plane + tall * WIDTH + wide, in_alpha, mask=within)
+    for c in tl.static_range(CHANNELS):
+        tl.store(d_templates + (part * CHANNELS + c) * plane + tall * WIDTH + wide, in_colors[c], mask=within)
 
 
 class Sizes(NamedTuple):
@@ -316,7 +358,7 @@ def options(sizes: Sizes, backward: bool) -> dict[str, int | bool]:
     height, width = sizes.template
     found = {"PER_EXAMPLE": int(sizes.per_example), "PARTS": sizes.parts, "CHANNELS": sizes.channels,
              "HEIGHT": height, "WIDTH": width, "ROWS": sizes.canvas[0], "COLUMNS": sizes.canvas[1],
-             "COLORS": _power(sizes.channels), "TILE_Y": tile_y, "TILE_X": tile_x}
+             "TILE_Y": tile_y, "TILE_X": tile_x}
     if backward:
         found |= {"TALL": _power(height, 16), "WIDE": _power(width, 16)}
     return found | {"num_warps": warps, "enable_fp_fusion": False}
