@@ -13,28 +13,19 @@ The same sums as `decoder_kernel` makes on a CPU, read beside `warp.warp_templat
   float32 as three products of TF32 (`tf32x3`), which keeps float32's precision.
 - Where no pixel of a tile lies in a part's footprint, its colour and alpha are exactly 0 there: no taps.
 
-Nothing is tuned at run time and nothing waits for the device, so the launches can stand in a CUDA graph.
-Contraction into fused multiply-adds is off: coordinates round as `warp.affine_grid` rounds them, and Triton's
-interpreter (TRITON_INTERPRET=1), by which the kernels are checked on a CPU, rounds as the chip does.
+Colours are tuples of vectors, a plane each: a further axis would cost conversions between layouts.
+`decoder_launch` launches the kernels.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from typing import NamedTuple, no_type_check
-
-import torch
-from torch import Tensor
+from typing import no_type_check
 
 try:
     import triton
     import triton.language as tl
 except ImportError:
     triton = tl = None
-
-# Largest template side and number of channels; accumulators stay in registers up to there.
-LARGEST_SIDE, MOST_CHANNELS = 32, 4
 
 
 def _jit(function):
@@ -125,7 +116,7 @@ def forward_kernel(templates, alpha, inverse, log_presence, background, backgrou
                    shift, mixing_sum, joint_sum, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr,
                    CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
                    COLUMNS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr):
-    """Pixel log-likelihoods of one tile of one example; arrays as in `forward`, all contiguous.
+    """Pixel log-likelihoods of one tile of one example; contiguous arrays, as in `decoder_launch.forward`.
 
     PER_EXAMPLE is 1 where each example has templates of its own, else 0.
     """
@@ -216,20 +207,19 @@ def _add_each(sums, terms, COUNT: tl.constexpr):
 @no_type_check
 def backward_kernel(templates, alpha, inverse, log_presence, background, background_logit, target, shift,
                     mixing_sum, joint_sum, gradient, d_templates, d_alpha, d_inverse, d_log_presence,
-                    d_background, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr, CHANNELS: tl.constexpr,
-                    HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-                    TILE_Y: tl.constexpr, TILE_X: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr):
+                    d_background, d_background_logit, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr,
+                    CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+                    COLUMNS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr, TALL: tl.constexpr,
+                    WIDE: tl.constexpr):
     """Gradients of one part of one example; program PARTS of an example is its background.
 
-    Written: d_templates `[B, K, C, h, w]`, d_alpha `[B, K, h, w]`, d_inverse `[B, K, 6]`, d_log_presence
-    `[B, K]`, d_background `[2, B]` (value, logit). TALL and WIDE are the template's sides rounded up to
-    powers of two of 16 and more.
+    Contiguous arrays, as in `decoder_launch.backward`. TALL and WIDE are the template's sides rounded up to
+    powers of two of 16 and more, which the products need.
     """
     real: tl.constexpr = target.dtype.element_ty
     tiles: tl.constexpr = ((ROWS + TILE_Y - 1) // TILE_Y) * ((COLUMNS + TILE_X - 1) // TILE_X)
     pixels: tl.constexpr = ROWS * COLUMNS
     plane: tl.constexpr = HEIGHT * WIDTH
-    batch = tl.num_programs(0) // (PARTS + 1)
     example = (tl.program_id(0) // (PARTS + 1)).to(tl.int64)
     k = tl.program_id(0) % (PARTS + 1)
     is_part = k < PARTS
@@ -245,7 +235,7 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     ax, bx, tx, ay, by, ty = zero, zero, zero, zero, zero, zero
     in_alpha = tl.zeros((TALL, WIDE), real)
     in_colors, bases = (), ()
-    for c in tl.static_range(CHANNELS):
+    for _ in tl.static_range(CHANNELS):
         in_colors = in_colors + (in_alpha,)
         bases = bases + (base,)
     for number in range(tiles):
@@ -312,7 +302,7 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     tl.store(d_log_presence + part, d_presence, mask=is_part)
     # Only the background has these: of a part they are sums over the tiles without a footprint.
     tl.store(d_background + example, tl.sum(in_value, 0), mask=k == PARTS)
-    tl.store(d_background + batch + example, d_presence, mask=k == PARTS)
+    tl.store(d_background_logit + example, d_presence, mask=k == PARTS)
     half_x: tl.constexpr = (WIDTH - 1) / 2.0
     half_y: tl.constexpr = (HEIGHT - 1) / 2.0
     tl.store(d_inverse + part * 6 + 0, tl.sum(ax, 0), mask=is_part)
@@ -324,107 +314,5 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
     within = (tall < HEIGHT) & (wide < span)
     tl.store(d_alpha + part * plane + tall * WIDTH + wide, in_alpha, mask=within)
     for c in tl.static_range(CHANNELS):
-        tl.store(d_templates + (part * CHANNELS + c) * plane + tall * WIDTH + wide, in_colors[c], mask=within)
-
-
-class Sizes(NamedTuple):
-    """What a kernel is compiled for, in pixels, parts and channels."""
-
-    parts: int
-    channels: int
-    template: tuple[int, int]
-    canvas: tuple[int, int]
-    per_example: bool = True
-
-    @classmethod
-    def of(cls, templates: Tensor, target: Tensor) -> Sizes:
-        """Of `templates` `[B or 1, K, C, h, w]` and `target` `[B, C, H, W]`."""
-        return cls(*templates.shape[1:3], tuple(templates.shape[3:]), tuple(target.shape[2:]),
-                   templates.shape[0] > 1)
-
-
-def _power(n: int, least: int = 1) -> int:
-    """The next power of two."""
-    return max(least, 1 << (n - 1).bit_length())
-
-
-# Pixels of a tile (rows, columns) and warps of a program, of the forward and of the backward kernel.
-FORWARD, BACKWARD = ((8, 8), 2), ((8, 8), 2)
-
-
-def options(sizes: Sizes, backward: bool) -> dict[str, int | bool]:
-    """Constants and launch options of a kernel."""
-    (tile_y, tile_x), warps = BACKWARD if backward else FORWARD
-    height, width = sizes.template
-    found = {"PER_EXAMPLE": int(sizes.per_example), "PARTS": sizes.parts, "CHANNELS": sizes.channels,
-             "HEIGHT": height, "WIDTH": width, "ROWS": sizes.canvas[0], "COLUMNS": sizes.canvas[1],
-             "TILE_Y": tile_y, "TILE_X": tile_x}
-    if backward:
-        found |= {"TALL": _power(height, 16), "WIDE": _power(width, 16)}
-    return found | {"num_warps": warps, "enable_fp_fusion": False}
-
-
-def n_tiles(sizes: Sizes) -> int:
-    """Tiles of a canvas in the forward kernel."""
-    return math.prod(-(-size // tile) for size, tile in zip(sizes.canvas, FORWARD[0], strict=True))
-
-
-def _on(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which may be another one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-
-
-def forward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor, background: Tensor,
-            background_logit: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Pixel log-likelihoods in one launch.
-
-    Args:
-        templates: `[B or 1, K, C, h, w]`, colours in [0, 1].
-        alpha: `[K, h, w]` logits.
-        inverse: `[B, K, 6]`, canvas to template.
-        log_presence: `[B, K]`.
-        background, background_logit: `[1]`.
-        target: `[B, C, H, W]` in [0, 1].
-
-    Returns:
-        log_prob `[B, C, H, W]`; for the backward the largest logit `[B, H·W]` and the sums over the
-        components of exp(logit - largest) without and with density, `[B, H·W]` and `[B, C, H·W]`.
-    """
-    batch, channels, height, width = target.shape
-    sizes = Sizes.of(templates, target)
-    outputs = (torch.empty_like(target), target.new_empty(batch, height * width),
-               target.new_empty(batch, height * width), target.new_empty(batch, channels, height * width))
-    with _on(target):
-        forward_kernel[(batch * n_tiles(sizes),)](
-            templates, alpha, inverse, log_presence, background, background_logit, target, *outputs,
-            **options(sizes, backward=False))
-    return outputs
-
-
-def backward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor, background: Tensor,
-             background_logit: Tensor, target: Tensor, shift: Tensor, mixing_sum: Tensor, joint_sum: Tensor,
-             gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of Σ gradient · log_prob in one launch, and sums over the examples.
-
-    Args:
-        templates, …, joint_sum: as for and from `forward`.
-        gradient: `[B, C, H, W]`.
-
-    Returns:
-        The gradients of templates, alpha, inverse, log_presence, background and background_logit.
-    """
-    batch, (parts, channels, height, width) = target.shape[0], templates.shape[1:]
-    sizes = Sizes.of(templates, target)
-    by_example = [target.new_empty(batch, *shape) for shape in (
-        (parts, channels, height, width), (parts, height, width), (parts, 6), (parts,))]
-    d_background = target.new_empty(2, batch)
-    with _on(target):
-        backward_kernel[(batch * (parts + 1),)](
-            templates, alpha, inverse, log_presence, background, background_logit, target, shift, mixing_sum,
-            joint_sum, gradient.contiguous(), *by_example, d_background, **options(sizes, backward=True))
-    # The weights serve the whole batch.
-    d_templates, d_alpha = by_example[0], by_example[1].sum(0)
-    if templates.shape[0] == 1:
-        d_templates = d_templates.sum(0, keepdim=True)
-    d_value, d_logit = d_background.sum(1).split(1)
-    return d_templates, d_alpha, by_example[2], by_example[3], d_value.clone(), d_logit.clone()
+        at = d_templates + (part * CHANNELS + c) * plane + tall * WIDTH + wide
+        tl.store(at, in_colors[c], mask=within)
