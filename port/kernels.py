@@ -70,15 +70,16 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
                (gpu and not TRITON_INSTALLED, "Triton is not installed"),
                (not gpu and not INSTALLED, "Numba is not installed"))
     reason = next((reason for holds, reason in reasons if holds), "")
-    return reason if reason or not gpu or sizes is None else _not_on_gpu(sizes, device)
+    return reason if reason or not gpu or sizes is None else _not_on_gpu(device, *sizes)
 
 
 @torch.compiler.assume_constant_result
-def _not_on_gpu(sizes: Sizes, device: torch.device) -> str:
-    """`decoder_launch.trial`, which the compiler runs while it traces."""
+@no_type_check
+def _not_on_gpu(device, *sizes) -> str:
+    """`decoder_launch.trial`, which torch.compile runs while it traces; it takes no named tuples there."""
     from port import decoder_launch
 
-    return decoder_launch.trial(sizes, device)
+    return decoder_launch.trial(Sizes(*sizes), device)
 
 
 def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool) -> Sizes:
