@@ -73,13 +73,17 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
     return reason if reason or not gpu or sizes is None else _not_on_gpu(device, *sizes)
 
 
-@torch.compiler.assume_constant_result
 @no_type_check
 def _not_on_gpu(device, *sizes) -> str:
     """`decoder_launch.trial`, which torch.compile runs while it traces; it takes no named tuples there."""
     from port import decoder_launch
 
     return decoder_launch.trial(Sizes(*sizes), device)
+
+
+# All that torch.compiler.assume_constant_result does, which would import the compiler and with it Triton:
+# that does not share a process with TensorFlow.
+_not_on_gpu._dynamo_marked_constant = True
 
 
 def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool) -> Sizes:
