@@ -335,7 +335,7 @@ def _visible(inverse, log_presence, alpha_top, shift, uniform):
 @_compiled
 @no_type_check
 def forward_examples(start, stop, templates, alpha, inverse, log_presence, background,
-                     background_logit, target, axes_x, axes_y, rounding, log_prob, mixing_sum,
+                     background_logit, target, axes_x, axes_y, rounding, log_prob, shifts, mixing_sum,
                      joint_sum):
     """Pixel log-likelihoods of examples [start, stop).
 
@@ -350,6 +350,7 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
         axes_x, axes_y: `[2, S]`, canvas coordinates for the source's x and y.
         rounding: ulp of the dtype.
         log_prob: `[B, C, S·S]`, written.
+        shifts: `[B, S·S]`, what the logits are reduced by; written, for the backward.
         mixing_sum, joint_sum: `[B, S·S]` and `[B, C, S·S]`, the sums over the components of
             exp(logit - shift) without and with their densities; written, for the backward.
     """
@@ -362,8 +363,9 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
     padded = np.empty((channels + 1, (height + 3) * stride), dtype)
     spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
-    shift, beyond, x, y, weight, mean, density, seen_target = np.empty((8, pixels), dtype)
+    beyond, x, y, weight, mean, density, seen_target = np.empty((7, pixels), dtype)
     for b in range(start, stop):
+        shift = shifts[b]
         uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents,
                           axes_x, axes_y, shift, padded[0], spans, pixel, x, y, cells, weights)
         total = mixing_sum[b]
@@ -419,7 +421,7 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
 @_compiled
 @no_type_check
 def backward_examples(start, stop, templates, alpha, inverse, log_presence, background,
-                      background_logit, target, axes_x, axes_y, rounding, mixing_sum, joint_sum,
+                      background_logit, target, axes_x, axes_y, rounding, shifts, mixing_sum, joint_sum,
                       gradient, d_templates, d_alpha, d_inverse, d_log_presence, d_background,
                       d_background_logit):
     """Gradients of Σ gradient · log_prob; with r the posterior and π the prior of a component,
@@ -444,11 +446,12 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
     spread = np.empty((channels + 1, (height + 3) * stride), dtype)
     spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
-    shift, x, y, weight, mean, density, seen_target, d_logit, prior, plain = np.empty((10, pixels), dtype)
+    x, y, weight, mean, density, seen_target, d_logit, prior, plain = np.empty((9, pixels), dtype)
     by_x, by_y, moved_x, moved_y = np.empty((4, pixels), dtype)
     posterior = np.empty((channels, pixels), dtype)
     before, behind = np.empty((2, rows, size + 1))
     for b in range(start, stop):
+        shift = shifts[b]
         uniform = _shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents,
                           axes_x, axes_y, shift, padded, spans, pixel, x, y, cells, weights)
         # Per unit of exp(logit - shift): g_c / Σ joint, Σ_c g_c / Σ mixing, and d logit where a

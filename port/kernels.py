@@ -1,7 +1,9 @@
-"""Which path computes the pixel likelihood, and the kernel of `decoder_kernel` as an operator.
+"""Which path computes the pixel likelihood, and its kernels as one operator.
 
-One switch: the environment variable SCAE_KERNELS, `auto` by default (the kernel wherever it can run)
-or `off` (plain PyTorch everywhere). `reason_against` holds every condition in one place.
+One switch: the environment variable SCAE_KERNELS, `auto` by default (a kernel wherever one can run) or
+`off` (plain PyTorch everywhere). On a CPU the kernel is `decoder_kernel` (Numba), on a GPU
+`decoder_kernel_triton`; with TRITON_INTERPRET=1, Triton's own variable, the latter runs on a CPU too, by
+Triton's interpreter, which is for checking it. `reason_against` holds every condition in one place.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float
@@ -26,15 +28,34 @@ CHOICES = ("auto", "off")
 
 
 INSTALLED = importlib.util.find_spec("numba") is not None
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
-def reason_against(device: torch.device, alpha: bool, unit_scale: bool) -> str:
-    """Why the kernel cannot compute a pixel likelihood; empty where it can.
+class Sizes(NamedTuple):
+    """What a kernel for a GPU is compiled for: counts, pixels (rows, columns), element type."""
+
+    parts: int
+    channels: int
+    template: tuple[int, int]
+    canvas: tuple[int, int]
+    per_example: bool
+    dtype: torch.dtype
+
+
+def by_triton(device: torch.device) -> bool:
+    """Whether a tensor there goes to the Triton kernel: on a GPU, or where its interpreter is asked for."""
+    return device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
+
+
+def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: Sizes | None = None) -> str:
+    """Why no kernel can compute a pixel likelihood; empty where one can.
 
     Args:
         device: where the tensors are.
         alpha: the templates have an alpha channel.
         unit_scale: the components' scale is 1 and not learned.
+        sizes: of the likelihood, for which a GPU's kernel is then compiled and tried once; None leaves that
+            out.
 
     Raises:
         ValueError: the switch has another value.
@@ -42,17 +63,45 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool) -> str:
     choice = os.environ.get(SWITCH, "auto")
     if choice not in CHOICES:
         raise ValueError(f"{SWITCH}={choice}: expected {' or '.join(CHOICES)}")
-    reasons = ((choice == "off", f"{SWITCH}=off"), (device.type != "cpu", f"on {device.type}"),
+    gpu = by_triton(device)
+    reasons = ((choice == "off", f"{SWITCH}=off"),
+               (device.type not in ("cpu", "cuda"), f"on {device.type}"),
                (not alpha, "templates without alpha"), (not unit_scale, "a learned scale"),
-               (not INSTALLED, "Numba is not installed"))
-    return next((reason for holds, reason in reasons if holds), "")
+               (gpu and not TRITON_INSTALLED, "Triton is not installed"),
+               (not gpu and not INSTALLED, "Numba is not installed"))
+    reason = next((reason for holds, reason in reasons if holds), "")
+    return reason if reason or not gpu or sizes is None else _not_on_gpu(device, *sizes)
+
+
+@no_type_check
+def _not_on_gpu(device, *sizes) -> str:
+    """`decoder_launch.trial`, which torch.compile runs while it traces; it takes no named tuples there."""
+    from port import decoder_launch
+
+    return decoder_launch.trial(Sizes(*sizes), device)
+
+
+# All that torch.compiler.assume_constant_result does, which would import the compiler and with it Triton:
+# that does not share a process with TensorFlow.
+_not_on_gpu._dynamo_marked_constant = True
+
+
+def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool) -> Sizes:
+    """Of `templates` `[_, K, C, h, w]` on a canvas (rows, columns), in the templates' dtype."""
+    _, parts, channels, height, width = templates.shape
+    return Sizes(parts, channels, (height, width), tuple(canvas), per_example, templates.dtype)
 
 
 def describe(decoder: torch.nn.Module) -> str:
     """One line for a log: how a `part_decoder.PartDecoder` computes the pixel likelihood."""
-    reason = reason_against(decoder.templates.device, decoder.templates_alpha is not None,
-                            decoder.scale is None)
-    return f"plain PyTorch ({reason})" if reason else "fused CPU kernel (Numba)"
+    device = decoder.templates.device
+    reason = reason_against(device, decoder.templates_alpha is not None, decoder.scale is None,
+                            sizes_of(decoder.templates, decoder.canvas, decoder.mlp is not None))
+    if reason:
+        return f"plain PyTorch ({reason})"
+    if by_triton(device):
+        return "fused GPU kernel (Triton)" + ("" if device.type == "cuda" else ", by its interpreter")
+    return "fused CPU kernel (Numba)"
 
 
 def pixel_log_prob(target: Float[Tensor, "batch channels s1 s2"],
@@ -75,9 +124,9 @@ def pixel_log_prob(target: Float[Tensor, "batch channels s1 s2"],
         `[B, C, S, S]`, as `mixture.mixture_log_prob` of what `part_decoder.PartDecoder` draws.
     """
     inverse = warp.inverse_affine(pose)
-    out, _, _ = torch.ops.scae.pixel_likelihood(
+    out = torch.ops.scae.pixel_likelihood(
         templates.contiguous(), alpha[0, :, 0].contiguous(), inverse.contiguous(),
-        log_presence.contiguous(), background, background_logit, target.detach().contiguous())
+        log_presence.contiguous(), background, background_logit, target.detach().contiguous())[0]
     return out
 
 
@@ -120,47 +169,60 @@ def _arguments(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: 
     return (*arrays, *axes, torch.finfo(dtype).eps)
 
 
-@torch.library.custom_op("scae::pixel_likelihood", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("scae::pixel_likelihood", mutates_args=(), device_types=("cpu", "cuda"))
 @no_type_check
 def _pixel_likelihood(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor,
-                      background: Tensor, background_logit: Tensor,
-                      target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+                      background: Tensor, background_logit: Tensor, target: Tensor
+                      ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log_prob `[B, C, H, W]`; for the backward, at each pixel: what the logits were reduced by `[B, H·W]`,
+    Σ exp(logit - that) `[B, H·W]`, and the same times the densities `[B, C, H·W]`."""
+    given = (templates, alpha, inverse, log_presence, background, background_logit, target)
+    if by_triton(target.device):
+        from port import decoder_launch
+        return decoder_launch.forward(*given)
     from port import decoder_kernel
-
-    batch, channels, height, width = target.shape
-    arguments = _arguments(templates, alpha, inverse, log_presence, background, background_logit, target)
-    outputs = (torch.empty_like(target), target.new_empty(batch, height * width),
-               target.new_empty(batch, channels, height * width))
-    arrays = outputs[0].flatten(2).numpy(), outputs[1].numpy(), outputs[2].numpy()
-    _share(batch, lambda first, last: decoder_kernel.forward_examples(
+    outputs = outputs_like(target)
+    arguments = _arguments(*given)
+    arrays = outputs[0].flatten(2).numpy(), *(output.numpy() for output in outputs[1:])
+    _share(len(target), lambda first, last: decoder_kernel.forward_examples(
         first, last, *arguments, *arrays))
     return outputs
+
+
+@no_type_check
+def outputs_like(target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Memory for what `scae::pixel_likelihood` returns."""
+    batch, channels, height, width = target.shape
+    return (torch.empty_like(target), target.new_empty(batch, height * width),
+            target.new_empty(batch, height * width), target.new_empty(batch, channels, height * width))
 
 
 @_pixel_likelihood.register_fake
 @no_type_check
 def _(templates, alpha, inverse, log_presence, background, background_logit, target):
-    batch, channels, height, width = target.shape
-    return (torch.empty_like(target), target.new_empty(batch, height * width),
-            target.new_empty(batch, channels, height * width))
+    return outputs_like(target)
 
 
-@torch.library.custom_op("scae::pixel_likelihood_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("scae::pixel_likelihood_backward", mutates_args=(), device_types=("cpu", "cuda"))
 @no_type_check
 def _pixel_likelihood_backward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor,
                                background: Tensor, background_logit: Tensor, target: Tensor,
-                               mixing_sum: Tensor, joint_sum: Tensor, gradient: Tensor
+                               shift: Tensor, mixing_sum: Tensor, joint_sum: Tensor, gradient: Tensor
                                ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    from port import decoder_kernel
-
     batch, (n_parts, channels, height, width) = target.shape[0], templates.shape[1:]
-    arguments = _arguments(templates, alpha, inverse, log_presence, background, background_logit, target)
-    gradient = gradient.contiguous().flatten(2)
+    given = (templates, alpha, inverse, log_presence, background, background_logit, target)
+    gradient = gradient.contiguous()
     grads = [target.new_empty(batch, *shape) for shape in (
         (n_parts, channels, height, width), (n_parts, height, width), (n_parts, 6), (n_parts,), (), ())]
-    arrays = [t.detach().numpy() for t in (mixing_sum, joint_sum, gradient, *grads)]
-    _share(batch, lambda first, last: decoder_kernel.backward_examples(
-        first, last, *arguments, *arrays))
+    if by_triton(target.device):
+        from port import decoder_launch
+        decoder_launch.backward(*given, shift, mixing_sum, joint_sum, gradient, *grads)
+    else:
+        from port import decoder_kernel
+        arguments = _arguments(*given)
+        arrays = [t.detach().numpy() for t in (shift, mixing_sum, joint_sum, gradient.flatten(2), *grads)]
+        _share(batch, lambda first, last: decoder_kernel.backward_examples(
+            first, last, *arguments, *arrays))
     # Sums over the examples: the weights serve the whole batch.
     if templates.shape[0] == 1:
         grads[0] = grads[0].sum(0, keepdim=True)
@@ -170,7 +232,7 @@ def _pixel_likelihood_backward(templates: Tensor, alpha: Tensor, inverse: Tensor
 
 @_pixel_likelihood_backward.register_fake
 @no_type_check
-def _(templates, alpha, inverse, log_presence, background, background_logit, target, mixing_sum,
+def _(templates, alpha, inverse, log_presence, background, background_logit, target, shift, mixing_sum,
       joint_sum, gradient):
     return tuple(torch.empty_like(t) for t in (templates, alpha, inverse, log_presence, background,
                                                background_logit))
@@ -178,7 +240,7 @@ def _(templates, alpha, inverse, log_presence, background, background_logit, tar
 
 @no_type_check
 def _keep(ctx, inputs, output):
-    ctx.save_for_backward(*inputs, output[1], output[2])
+    ctx.save_for_backward(*inputs, *output[1:])
     ctx.set_materialize_grads(False)
 
 

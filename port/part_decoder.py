@@ -153,8 +153,9 @@ class PartDecoder(nn.Module):
         Returns:
             `[B, C, S, S]`: `mixture.mixture_log_prob` of `forward`'s components.
         """
-        against = kernels.reason_against(pose.device, self.templates_alpha is not None,
-                                         self.scale is None)
+        against = kernels.reason_against(
+            pose.device, self.templates_alpha is not None, self.scale is None,
+            kernels.sizes_of(templates, self.canvas, templates.shape[0] > 1))
         if against or target.requires_grad or not self.settings.inverse_space_transform:
             decoded = self(pose, presence, templates)
             return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
