@@ -20,9 +20,9 @@ from parity_tests.mutation import Mutant
 from parity_tests.registry import OpCase
 from parity_tests.strategies import Case, cases
 from parity_tests.test_fast_paths import RUNS
-from parity_tests.verify_models import variables_of
 from parity_tests.triton_side import TritonSide
 from parity_tests.verify import verify
+from parity_tests.verify_models import variables_of
 
 
 def _installed() -> bool:
