@@ -88,14 +88,14 @@ def _run(task: str, request: dict[str, Any], reply: Path) -> str:
         raise KeyboardInterrupt
     if child.returncode < 0:
         return f"signal {signal.Signals(-child.returncode).name}"
-    last = error.strip().splitlines()
-    return f"exit code {child.returncode}" + f": {last[-1]}" * bool(last)
+    last = (error.strip().splitlines() or ["it said nothing"])[-1]
+    return f"exit code {child.returncode}: {last}"
 
 
 def answer(task: str, request: dict[str, Any]) -> Any:
     """Do a task in this process."""
-    reference_side()
     module, _, function = TASKS[task].partition(":")
+    reference_side()
     return getattr(importlib.import_module(module), function)(**request)
 
 
