@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from parity_tests import goldens
 from parity_tests.converted import FIXTURE, ckpt, refused
 from pipelines import cli
 from pipelines.checkpoints import child
+from pipelines.values import BadInput, CheckFailed
 from port import checkpoint, contents
 from port.checkpoints.strangers import Choices, choose
 from port.convert import ConversionError
@@ -146,35 +148,55 @@ torch.compile(lambda x: x * 2, backend="eager")(torch.ones(2))
 def test_with_tensorflow_in_a_child(tmp_path: Path, tier: str) -> None:
     """A user's process proves a conversion and never loads TensorFlow."""
     if tier != "deep":
-        pytest.skip("deep tier: TensorFlow is loaded twice; test_the_child asks one for little")
+        pytest.skip("deep tier: TensorFlow is loaded twice")
     done = fresh(f"CKPT, CONFIG = {ckpt(FIXTURE)!r}, {str(FIXTURE.folder)!r}\n{WITH}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "done and proven" in done.stdout and "by TensorFlow too" in done.stdout
     assert "verified: 292 arrays" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_child(tmp_path: Path, tier: str) -> None:
-    """Its answer, its refusal, and its end without either, as the parent gives them on."""
-    if tier == "smoke":
-        pytest.skip("smoke tier: no processes")
-    good, bad = ckpt(FIXTURE), str(tmp_path / "none")
-    code = f"""
+    """TensorFlow's reading of a checkpoint, asked for by a process without TensorFlow."""
+    if tier != "deep":
+        pytest.skip("deep tier: TensorFlow is loaded once more")
+    done = fresh(f"""
+import sys
 from pipelines.checkpoints import child
-from pipelines.values import BadInput, CheckFailed
-found = child.ask("read back", source={good!r})
+found = child.ask("read back", source={ckpt(FIXTURE)!r})
 assert len(found["sections"][0]["rows"]) == 292 and not found["notes"]
 assert {{row["verdict"] for row in found["sections"][0]["rows"]}} == {{"exact"}}
-try:
-    child.ask("nothing")
-except CheckFailed as error:
-    assert "ended without a result (exit code 1: KeyError" in str(error), error
-import sys
 assert "tensorflow" not in sys.modules
-"""
-    done = fresh(code, tmp_path)
+""", tmp_path)
     assert done.returncode == 0, done.stderr
-    with pytest.raises(Exception, match="no checkpoint there"):
-        child.ask("read back", source=bad)
+
+
+@pytest.mark.parametrize(("does", "kind", "says"), [
+    ("""cat > "$5.part"; echo '{"answer": 7}' > "$5" """, None, "7"),
+    ("""echo '{"BadInput": "no such file"}' > "$5" """, BadInput, "no such file"),
+    ("""echo '{"CheckFailed": "w differs"}' > "$5" """, CheckFailed, "w differs"),
+    ("echo one >&2; echo ImportError: two >&2; exit 3", CheckFailed, "exit code 3: ImportError: two"),
+    ("kill -ABRT $$", CheckFailed, "SIGABRT"), ("kill -INT $$", KeyboardInterrupt, ""),
+    ("exit 1", CheckFailed, "it said nothing")])
+def test_what_a_child_says(does: str, kind: type[BaseException] | None, says: str, tmp_path: Path,
+                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer, its refusals and its ends, as the parent gives them on."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    if kind is None:
+        assert child.in_child("verify", {"source": "x"}) == int(says)
+        return
+    with pytest.raises(kind, match=says):
+        child.in_child("verify", {"source": "x"})
+
+
+def test_every_task_is_there() -> None:
+    """Each names a function that takes what it is asked with."""
+    for task in child.TASKS.values():
+        module, _, function = task.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 # ------------------------------------------------------------------------------------------- strangers

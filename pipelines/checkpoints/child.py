@@ -57,6 +57,11 @@ def ask(task: str, **request: Any) -> Any:
                        "converting do not")
     if "tensorflow" in sys.modules:
         return answer(task, request)
+    return in_child(task, request)
+
+
+def in_child(task: str, request: dict[str, Any]) -> Any:
+    """The answer of another process, or what it refused with."""
     with tempfile.TemporaryDirectory(prefix="scae-") as folder:
         reply = Path(folder) / "reply.json"
         error = _run(task, request, reply)
