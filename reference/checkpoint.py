@@ -1,14 +1,15 @@
-"""TensorFlow checkpoints as named NumPy arrays, in and out.
+"""TensorFlow checkpoints as named NumPy arrays, in and out, by TensorFlow itself.
 
-Only in `reference`: the port reads what this module hands over, without TensorFlow.
+The port has a reader and a writer of its own, `port.checkpoints`; this one is what they are compared with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -127,23 +128,35 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: missing, incomplete or damaged files.
     """
-    prefix = find_checkpoint(path)
-    pattern = prefix
+    prefix, shards = find_checkpoint(path), ""
     if not (Path(prefix + ".index").is_file() or Path(prefix).is_file()):
-        shards = v1_shards(Path(prefix))
-        expected = int(shards[0].name[-5:])
-        if len(shards) != expected:
-            raise CheckpointError(f"{prefix}: cannot be read ({len(shards)} of {expected} shards); copy "
+        found = v1_shards(Path(prefix))
+        expected = int(found[0].name[-5:])
+        if len(found) != expected:
+            raise CheckpointError(f"{prefix}: cannot be read ({len(found)} of {expected} shards); copy "
                                   "the checkpoint again")
-        pattern = prefix + "-?????-of-?????"
+        shards = "-?????-of-?????"
     try:
-        reader = tf.compat.v1.train.NewCheckpointReader(pattern)
-        names = sorted(reader.get_variable_to_shape_map())
-        return {name: np.asarray(reader.get_tensor(name)) for name in names}
+        with _no_pattern(prefix) as plain:
+            reader = tf.compat.v1.train.NewCheckpointReader(plain + shards)
+            names = sorted(reader.get_variable_to_shape_map())
+            return {name: np.asarray(reader.get_tensor(name)) for name in names}
     except Exception as error:  # TensorFlow maps what is wrong with a file to a dozen types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{prefix}: cannot be read ({reason}); the file is damaged or a shard "
                               "is missing, copy the checkpoint again") from error
+
+
+@contextlib.contextmanager
+def _no_pattern(prefix: str) -> Iterator[str]:
+    """The prefix, or another one for the same files: TensorFlow takes a path for a pattern."""
+    if not set(prefix) & set("*?[]\\"):
+        yield prefix
+        return
+    with tempfile.TemporaryDirectory() as made:
+        for file in files_of(prefix):
+            os.symlink(file.resolve(), Path(made) / f"ckpt{file.name.removeprefix(Path(prefix).name)}")
+        yield f"{made}/ckpt"
 
 
 def write_checkpoint(prefix: str | Path, arrays: Mapping[str, np.ndarray]) -> None:

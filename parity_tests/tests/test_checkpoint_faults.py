@@ -353,6 +353,12 @@ def test_older_shards(tmp_path: Path) -> None:
         assert "1 of 2 shards" in refused(path)
 
 
+def test_tensorflow_takes_no_pattern(run: Path) -> None:
+    """The reader that this one is compared with reads the same run."""
+    reference = pytest.importorskip("reference")
+    assert reference.read_checkpoint(run) == {"w": 1.0} == reference.read_checkpoint(run / "model.ckpt-20")
+
+
 def zipped(path: Path, name: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, b"x")

@@ -174,13 +174,13 @@ def test_drawn_written(found: dict) -> None:
 
 def test_many_blocks(tmp_path: Path) -> None:
     """An index of several blocks; blocks of format V1 compressed, as older versions did."""
-    arrays = {f"{i * 7919 % 9000:x}{'scope/' * 10}{i}": np.float32(i) for i in range(9000)}
+    arrays = {f"{i * 7919 % 4000:x}{'scope/' * 10}{i}": np.float32(i) for i in range(4000)}
     port.write_checkpoint(tmp_path / "ours", arrays)
     reference.write_checkpoint(tmp_path / "theirs", dict(sorted(arrays.items())))
     assert (tmp_path / "ours.index").read_bytes() == (tmp_path / "theirs.index").read_bytes()
-    assert (tmp_path / "ours.index").stat().st_size > 2 * 256 * 1024
+    assert (tmp_path / "ours.index").stat().st_size > 256 * 1024
     ours = port.read_checkpoint(tmp_path / "ours")
-    assert all(ours[name] == arrays[name] for name in list(arrays)[::500]) and len(ours) == 9000
+    assert all(ours[name] == arrays[name] for name in list(arrays)[::500]) and len(ours) == 4000
     value = np.zeros((500, 900), np.float32)
     value[::7, 0] = 3.5
     numbers = np.arange(-9000, 9000, dtype=np.int64) ** 3

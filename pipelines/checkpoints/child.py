@@ -57,6 +57,11 @@ def ask(task: str, **request: Any) -> Any:
                        "converting do not")
     if "tensorflow" in sys.modules:
         return answer(task, request)
+    return in_child(task, request)
+
+
+def in_child(task: str, request: dict[str, Any]) -> Any:
+    """The answer of another process, or what it refused with."""
     with tempfile.TemporaryDirectory(prefix="scae-") as folder:
         reply = Path(folder) / "reply.json"
         error = _run(task, request, reply)
@@ -88,14 +93,14 @@ def _run(task: str, request: dict[str, Any], reply: Path) -> str:
         raise KeyboardInterrupt
     if child.returncode < 0:
         return f"signal {signal.Signals(-child.returncode).name}"
-    last = error.strip().splitlines()
-    return f"exit code {child.returncode}" + f": {last[-1]}" * bool(last)
+    last = (error.strip().splitlines() or ["it said nothing"])[-1]
+    return f"exit code {child.returncode}: {last}"
 
 
 def answer(task: str, request: dict[str, Any]) -> Any:
     """Do a task in this process."""
-    reference_side()
     module, _, function = TASKS[task].partition(":")
+    reference_side()
     return getattr(importlib.import_module(module), function)(**request)
 
 

@@ -2,13 +2,14 @@
 
 Unknown fields are passed over, as the format wants. Anything else that TensorFlow does not write is
 refused: a known field of another type or given twice, a number longer than 64 bits, a length past the end.
+What is called for every number has no types checked in test runs, which would take most of their time.
 Source: protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, no_type_check
 
 import numpy as np
 
@@ -39,6 +40,7 @@ _PACKED = {"varints": VARINT, "fixed32s": FIXED32, "fixed64s": FIXED64}
 Spec = Mapping[int, Field]
 
 
+@no_type_check
 def varint(data: bytes, at: int, end: int | None = None) -> tuple[int, int]:
     """A number of base 128, lowest first, and the position after it.
 
@@ -58,11 +60,13 @@ def varint(data: bytes, at: int, end: int | None = None) -> tuple[int, int]:
     raise Malformed("a number does not end, or has more than 64 bits")
 
 
+@no_type_check
 def signed(value: int) -> int:
     """64 bits as a signed number."""
     return value - (1 << 64) if value >> 63 else value
 
 
+@no_type_check
 def fields(data: bytes) -> Iterator[tuple[int, int, Any, bytes]]:
     """Number, wire type, value and raw value of each field of a message.
 
@@ -89,6 +93,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Any, bytes]]:
         yield number, wire, (value if wire == VARINT else raw), raw
 
 
+@no_type_check
 def parse(data: bytes, spec: Spec) -> dict[str, Any]:
     """The known fields of a message by name; absent numbers are 0, absent strings None, absent lists empty.
 
@@ -159,6 +164,7 @@ def varints(data: bytes, count: int) -> np.ndarray:
     return values
 
 
+@no_type_check
 def put_varint(value: int) -> bytes:
     """A number from 0 to 2^64 - 1 in base 128."""
     result = bytearray()

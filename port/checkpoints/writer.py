@@ -89,7 +89,7 @@ def _entry(array: np.ndarray, offset: int, crc: int) -> bytes:
 
 
 def table(entries: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """A table file in parts: sorted entries (one at least) in blocks, metaindex, index, footer."""
+    """A table file, in parts: blocks of sorted entries (one at least), no metaindex, index, footer."""
     parts: list[bytes] = []
     index, offset = Block(1), 0
 
