@@ -2,11 +2,11 @@
 
     python -m pipelines.bench_seeds --preset digits --seeds 3
 
-`alone` and `in_turns` are training steps per seed, as `scae train` runs them: on the preset's rung and
-in its precision. `torch.func` batches no optimizer, so `batched` is a forward and backward pass, on the
-plain path, since the fused kernel of a CPU cannot be batched either; it goes with `passes_alone`, the
-same one after the other. Interleaved, the least of the repeats; the ratios are of this run. On a CPU
-processes side by side need no measurement: each computes what a seed alone computes, on its own core.
+`alone` and `in_turns` are training steps per seed, as `scae train` runs them: on the preset's rung and in
+its precision. `torch.func` batches no optimizer, so `batched` is a forward and backward pass, on the plain
+path, since the fused kernel of a CPU cannot be batched either; `passes_alone` is the same, one after the
+other. Interleaved, the least of the repeats; the ratios are of this run. On a CPU processes side by side
+need no measurement: each computes what a seed alone computes, on its own core.
 """
 
 from __future__ import annotations

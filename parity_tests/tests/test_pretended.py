@@ -157,14 +157,17 @@ def test_the_backward_pass_is_looked_at_too() -> None:
 
 
 def test_bytes_are_those_of_memory() -> None:
-    """float32: 4·(12 + 3 + 12) for a broadcast sum, 8·2 + 4·2·10 for two rows of a hundred."""
+    """float32: a broadcast sum, two rows of a hundred, a view, a list in place that is read and written."""
     with pretended.gpu() as graphs:
         x, y, rows = (torch.rand(*shape, device="cuda") for shape in ((4, 3), (3,), (100, 10)))
         index = torch.zeros(2, dtype=torch.int64, device="cuda")
-        for run in (lambda: x + y.expand(4, 3), lambda: rows[index], lambda: x.view(12)[None].mT):
+        for run in (lambda: x + y.expand(4, 3), lambda: rows[index], lambda: x.view(12)[None].mT,
+                    lambda: torch._foreach_mul_([x, y], 2.0)):
             with torch.cuda.graph(torch.cuda.CUDAGraph()):
                 run()
-    assert [graph.watch.bytes for graph in graphs] == [4 * 27, 16 + 2 * 4 * 20, 0]
+    assert [graph.watch.bytes for graph in graphs] == [4 * (12 + 3 + 12), 2 * 8 + 2 * 4 * 20, 0,
+                                                            2 * 4 * (12 + 3)]
+    assert [graph.watch.operations for graph in graphs] == [1, 1, 0, 1]
 
 
 def test_the_table(capsys: pytest.CaptureFixture, tmp_path) -> None:

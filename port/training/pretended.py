@@ -112,7 +112,10 @@ class Watch(TorchDispatchMode):
         if copies or (there and here):
             self.note(COPY if name in ("copy_", "_to_copy") else MIXED, name)
         result = function(*arguments, **keywords)
-        made_there, made_here = _parted([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
+        made = result
+        if result is None and arguments and isinstance(arguments[0], list):  # changed in place
+            made = arguments[0]
+        made_there, made_here = _parted([leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)])
         if made_here and not (there or copies or name in VIEWS):
             self.note(HOST, name)
         if made_there and name not in VIEWS:
