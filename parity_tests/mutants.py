@@ -262,15 +262,14 @@ MUTANTS: tuple[Mutant, ...] = (
            "left-hand gradient at integer coordinates"),
     Mutant("kernel-border", _KERNEL, "inside = (x[i] > border)", "inside = (x[i] >= border)",
            "a gradient at the outermost coordinate"),
-    Mutant("kernel-one-shift", _KERNEL, "if top - float(background_logit) <= SPREAD:", "if True:",
+    Mutant("kernel-one-shift", _KERNEL, "top - float(background_logit) <= SPREAD", "True",
            "one maximum for logits hundreds apart"),
     Mutant("kernel-no-density-outside", _KERNEL, "joint[p] += beyond[p] * density[p]",
            "joint[p] += beyond[p]", "parts beyond their footprint explain every pixel"),
     Mutant("kernel-prior-gradient", _KERNEL, "plain[p] -= prior[p]", "plain[p] -= 0.0",
            "no gradient through the mixing probabilities outside the footprint"),
-    Mutant("kernel-singular-absent", _KERNEL, """        if not math.isfinite(inverse[i]):
-            return 1""", """        if not math.isfinite(inverse[i]):
-            return 0""", "a part with a singular pose leaves the mixture"),
+    Mutant("kernel-singular-absent", _KERNEL, "return UNDRAWN", "return ABSENT",
+           "a part with a singular pose leaves the mixture"),
     Mutant("kernel-scatter-swap", _KERNEL, "padded[at + right] += near * far_x[i]",
            "padded[at + right] += far * near_x[i]", "weights of two neighbours exchanged on the way back"),
     # the routing ancestors

@@ -8,11 +8,18 @@ kernels compile for one is checked by `python -m pipelines.triton_offline`.
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import hypothesis
 import pytest
+import torch
 
 from parity_tests import goldens, recorder, registry
 from parity_tests.mutants_triton import MUTANTS
@@ -23,6 +30,8 @@ from parity_tests.test_fast_paths import RUNS
 from parity_tests.triton_side import TritonSide
 from parity_tests.verify import verify
 from parity_tests.verify_models import variables_of
+from pipelines import triton_offline
+from port import decoder_launch, kernels
 
 
 def _installed() -> bool:
@@ -80,6 +89,68 @@ def test_recording(side: TritonSide, tier: str) -> None:
 def test_whole_model(name: str, side: TritonSide) -> None:
     """The path that is printed; torch.compile takes the model with the kernel as one graph."""
     side.ask("checks", name)
+
+
+GPU = torch.device("cuda")
+SIZES = kernels.Sizes(3, 1, (5, 5), (9, 9), True, torch.float32)
+
+
+@pytest.mark.parametrize(("installed", "changed", "reason"), [
+    (False, {}, "Triton is not installed"),
+    (True, {"template": (17, 5)}, "templates of more than 16 pixels a side"),
+    (True, {"channels": 4}, "more than 3 channels"),
+    (True, {"dtype": torch.bfloat16}, "in bfloat16"),
+    (True, {}, "Triton fails: "),
+])
+def test_reasons_for_the_plain_path(installed: bool, changed: dict, reason: str,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said, and found once; on a GPU that is not there the launch fails."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(kernels, "TRITON_INSTALLED", installed)
+    monkeypatch.setattr(decoder_launch, "_tried", {})
+    sizes = SIZES._replace(**changed)
+    assert kernels.reason_against(GPU, True, True, sizes).startswith(reason)
+    assert len(decoder_launch._tried) == installed
+    monkeypatch.setenv("SCAE_KERNELS", "off")
+    assert kernels.reason_against(GPU, True, True, sizes) == "SCAE_KERNELS=off"
+
+
+def test_compiles_for_a_gpu(tier: str, tmp_path: Path) -> None:
+    """The compiler takes both kernels at a preset's real size; nothing of float32 is spilled to memory."""
+    if tier == "smoke":
+        pytest.skip("smoke tier: by the interpreter alone")
+    few = ["--presets", "mnist", "--dtypes", "float32"] if tier == "default" else []
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-m", "pipelines.triton_offline", *few, "--json",
+                           str(tmp_path / "found.json")], cwd=goldens.REPOSITORY, capture_output=True,
+                          text=True, env=environment | {"TRITON_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert len(rows) == (2 if few else 12)
+    assert all(row["spilled"] == 0 for row in rows if row["dtype"] == "float32"), rows
+
+
+def test_offline_refuses(capsys: pytest.CaptureFixture) -> None:
+    """A preset without such a decoder: one line."""
+    with mock.patch.object(triton_offline.programs, "triton", object()):
+        assert triton_offline.main(["--presets", "mnist_coupled"]) == 2
+    error = capsys.readouterr().err
+    assert "mnist_coupled: no template decoder with an alpha channel" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_bytes_are_those_of_the_arrays() -> None:
+    """What the operator takes and returns, and the gradients, each once; sums read what they add."""
+    sizes = kernels.Sizes(3, 2, (4, 5), (6, 7), True, torch.float64)
+    target, templates, alpha = torch.empty(2, 2, 6, 7), torch.empty(2, 3, 2, 4, 5), torch.empty(3, 4, 5)
+    per_part = torch.empty(2, 3, 7)
+    sums = kernels.outputs_like(target)
+    given = [target, templates, alpha, per_part]
+    grads = [templates, alpha.expand(2, -1, -1, -1), per_part]
+    moved = triton_offline.moved_bytes(sizes, 2)
+    assert moved["forward"] == 8 * sum(t.numel() for t in (*given, *sums))
+    assert moved["backward"] == 8 * sum(t.numel() for t in (*given, *sums[1:], target, *grads, grads[1]))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.id for mutant in MUTANTS])
