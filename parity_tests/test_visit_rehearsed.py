@@ -38,7 +38,7 @@ class Away:
         self.out = out
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.visit", "--out", str(out), "--queue", str(queue), "--work",
-             str(work), "--device", "cpu", "--results", str(work / "none"), *words],
+             str(work), "--device", "cpu", "--results", str(work / "none"), "--patience", "10", *words],
             cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"})
 
