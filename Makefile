@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env test repro lock mutants lint clean distclean
+.PHONY: help env env-device test test-device repro lock lock-device mutants lint clean distclean
 
 # Test processes, each with torch and TensorFlow loaded and one thread.
 WORKERS ?= 2
@@ -23,11 +23,28 @@ help:
 	@echo 'make mutants  set up, then plant random bugs and see them caught   [N=20 SEED=0]'
 	@echo 'make lint     set up, then ruff'
 	@echo 'make lock     refresh requirements.lock and tools/build.lock'
-	@echo 'make clean    remove caches; `make distclean` removes .venv too'
+	@echo 'make env-device, test-device, lock-device'
+	@echo '              the same for .venv-device, which has what a lent GPU machine has (Python 3.12)'
+	@echo 'make clean    remove caches; `make distclean` removes .venv and .venv-device too'
 	@echo 'PYTHON=/path/to/python3.12 chooses the interpreter of .venv'
 
 env:
 	@tools/setup.sh env
+
+env-device:
+	@tools/setup.sh env-device
+
+# The training stages, then the device tier, as on a lent GPU machine: its versions, a plain tree.
+# `rungs` compile, which takes a minute each.
+DEVICE := .venv-device/bin/python -m
+STAGES := --preset digits --results runs/device/results
+test-device: env-device
+	@rm -rf runs/device
+	@$(DEVICE) pipelines.prepare $(STAGES)
+	@$(DEVICE) pipelines.train $(STAGES) --set train.steps=40 --device cpu
+	@$(DEVICE) pipelines.evaluate $(STAGES) --set evaluate.require_learning=false --device cpu
+	@$(DEVICE) pipelines.aggregate $(STAGES)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS-1} $(DEVICE) pytest --tier=device -k 'not rungs' $(PYTEST_ARGS)
 
 # Ends with the closing line of pytest, so nothing may be printed after it.
 test: env
@@ -57,12 +74,15 @@ lint: env
 lock:
 	@tools/setup.sh lock
 
+lock-device:
+	@tools/setup.sh lock-device
+
 clean:
 	@echo 'Removing caches (results, data and .venv stay)'
 	@rm -rf .pytest_cache .hypothesis .ruff_cache .benchmarks build dist *.egg-info
-	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.uv/*' -prune \
+	@find . -name __pycache__ -type d -not -path './.venv*' -not -path './.uv/*' -prune \
 	  -exec rm -rf {} +
 
 distclean: clean
-	@echo 'Removing .venv'
-	@rm -rf .venv .uv
+	@echo 'Removing .venv and .venv-device'
+	@rm -rf .venv .venv-device .uv

@@ -143,6 +143,11 @@ def _run_coordinates(lib: Any, x: X, a: dict[str, Any], _: Any) -> Any:
     return lib.em_layers.coordinate_addition(votes, _constant(lib, centres, votes), "column")[:, 0, 0]
 
 
+def _host(value: Any) -> np.ndarray:
+    """A tensor of either side, wherever it lies."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
 def _constant(lib: Any, value: np.ndarray, like: Any) -> Any:
     if lib.side == "port":
         import torch
@@ -289,7 +294,7 @@ def _official_conv(record: RoutingRecord) -> Adapted:
 def _run_official_class_layer(lib: Any, x: X, a: dict[str, Any], m: Any) -> X:
     batch, types, _, height, width = x["pose"].shape
     act = permute(lib, reshape(lib, x["act"], batch, types, height, width), 0, 2, 3, 1)
-    found = m(permute(lib, x["pose"], 0, 3, 4, 1, 2), act, np.asarray(x["grid"]))
+    found = m(permute(lib, x["pose"], 0, 3, 4, 1, 2), act, _host(x["grid"]))
     return {"pose": found.pose[:, 0, 0], "act": found.activation[:, 0, 0]}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity_tests.golden_ops import function
 from parity_tests.registry import OpCase
-from parity_tests.sides import Lib, Recipe
+from parity_tests.sides import Lib, Recipe, place
 from parity_tests.strategies import Case, Maker
 
 TABLE = "convert_capsnet"
@@ -43,7 +43,7 @@ def _network(lib: Lib, a: dict[str, Any]) -> Any:
         import tensorflow as tf
         return lib.capsnet.CapsNet(settings(lib, a), 0, getattr(tf, lib.dtype))
     network = lib.capsnet.CapsNet(settings(lib, a), 0)
-    return network.double() if lib.dtype == "float64" else network
+    return (network.double() if lib.dtype == "float64" else network).to(place())
 
 
 def _run_primary(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -58,6 +59,15 @@ def test_without_pytest_and_tensorflow(beside: None, tier: str, tmp_path: Path) 
             "models/options/enc_linear-noise-gradients in float32"} <= set(verdicts)
     assert set(verdicts.values()) == {"pass"} or tier == "deep"
     assert f"{len(verdicts)} of {len(verdicts)} checks" in done.stdout
+
+
+def test_on_a_device_that_is_not_the_cpu(beside: None, tier: str) -> None:
+    """What a check forgets to move would end it on a GPU; here on a pretended one (deep tier: in all)."""
+    if importlib.util.find_spec("torch.utils.backend_registration") is None:
+        pytest.skip("this torch knows no device in Python")
+    done = device_tier("--short", "--device", "pretended", *(() if tier == "deep" else ("--only", "em/")))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "device tier on pretended: pass" in done.stdout
 
 
 def test_time_is_kept_and_said(beside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,

@@ -260,15 +260,15 @@ def read_tensors(folder: Path, stem: str, device: torch.device | str) -> dict[st
     tensors: dict[str, Tensor] = {}
     cut: dict[str, tuple[dict[int, Tensor], list[int]]] = {}
     for path in paths:
-        with safe_open(path, "pt", device=str(device)) as file:
+        with safe_open(path, "pt") as file:
             shapes = file.metadata() or {}
             for key in file.keys():  # noqa: SIM118, it is no mapping
                 if key not in shapes:
-                    tensors[key] = file.get_tensor(key)
+                    tensors[key] = file.get_tensor(key).to(device)
                     continue
                 name, number = key.rsplit("#", 1)
                 pieces = cut.setdefault(name, ({}, json.loads(shapes[key])))[0]
-                pieces[int(number)] = file.get_tensor(key)
+                pieces[int(number)] = file.get_tensor(key).to(device)
     for name, (pieces, shape) in cut.items():
         tensors[name] = torch.cat([pieces[i] for i in range(len(pieces))]).reshape(shape)
     return tensors

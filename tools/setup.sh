@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
 # Set-up behind the Makefile.
-#   tools/setup.sh env    .venv with the exact versions of requirements.lock, and the project in it
-#   tools/setup.sh lock   refresh requirements.lock and tools/build.lock
-# Needs Python 3.11-3.13 (PYTHON=... chooses one) and git. Exit 2: the machine lacks something.
+#   tools/setup.sh env          .venv with the exact versions of requirements.lock, and the project in it
+#   tools/setup.sh env-device   .venv-device with what a lent GPU machine has (tools/device.lock), and no more
+#   tools/setup.sh lock         refresh requirements.lock and tools/build.lock
+#   tools/setup.sh lock-device  refresh tools/device.lock
+# Needs Python 3.11-3.13, for env-device 3.12 (PYTHON=... chooses one), and git. Exit 2: the machine lacks
+# something.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 UV_OLDEST=0.9.0
-KEYED=(requirements.lock tools/build.lock pyproject.toml tools/setup.sh)
-STAMP=.venv/scae-setup.stamp
+# What is made: .venv, or with env-device another folder from another lock.
+VENV=.venv
+LOCK=requirements.lock
+VERSIONS="3.11, 3.12 or 3.13"
+OLDEST=11 NEWEST=13
 
 # What the shell around us must not decide. A mirror named by the user's own configuration still
 # counts; the hashes of the locks hold there too.
@@ -27,20 +33,23 @@ fail() { printf 'setup: %s\n' "$*" >&2; exit 2; }
 
 # Prints major.minor.micro when the interpreter runs and is one of those supported.
 supported_version() {
-    "$1" -c 'import sys; v = sys.version_info
-sys.exit(1) if not (3, 11) <= v[:2] <= (3, 13) else print("%d.%d.%d" % v[:3])' 2>/dev/null
+    "$1" -c 'import sys; v = sys.version_info; oldest, newest = map(int, sys.argv[1:])
+sys.exit(1) if not (3, oldest) <= v[:2] <= (3, newest) else print("%d.%d.%d" % v[:3])' \
+        "$OLDEST" "$NEWEST" 2>/dev/null
 }
 
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
+    # Last, those of pyenv, whose shims on PATH refuse a version that no file of its own chose.
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python \
+            ${HOME:-}/.pyenv/versions/3.1[1-3].*/bin/python}; do
         if supported_version "$candidate" >/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    [[ -z "${PYTHON:-}" ]] || fail "PYTHON=$PYTHON is not a working Python 3.11, 3.12 or 3.13"
-    fail "no Python 3.11, 3.12 or 3.13 on PATH; install one or name it: make env PYTHON=..."
+    [[ -z "${PYTHON:-}" ]] || fail "PYTHON=$PYTHON is not a working Python $VERSIONS"
+    fail "no Python $VERSIONS on PATH; install one or name it: make env PYTHON=..."
 }
 
 # The uv on PATH when it is recent enough, else the locked one in a virtual environment of its own,
@@ -64,48 +73,50 @@ find_uv() {
     cp tools/build.lock .uv/build.lock
 }
 
-# The stamp in .venv: first for which Python and folder it was made, then, once complete, from what.
+# The stamp in $VENV: first for which Python and folder it was made, then, once complete, from what.
 make_environment() {
-    local python version place key made_for made_from
-    { read -r made_for; read -r made_from; } 2>/dev/null <"$STAMP" || true
-    if [[ -z "${PYTHON:-}" && "${made_for:-}" == "$(supported_version .venv/bin/python) $PWD" ]]; then
-        python=.venv/bin/python  # kept, so that a change of PATH does not rebuild it
+    local python version place key made_for made_from stamp=$VENV/scae-setup.stamp
+    { read -r made_for; read -r made_from; } 2>/dev/null <"$stamp" || true
+    if [[ -z "${PYTHON:-}" && "${made_for:-}" == "$(supported_version "$VENV/bin/python") $PWD" ]]; then
+        python=$VENV/bin/python  # kept, so that a change of PATH does not rebuild it
     else
         python=$(find_python)
     fi
     version=$(supported_version "$python")
     place="$version $PWD"
-    key=$(cat "${KEYED[@]}" | git hash-object --stdin)
+    key=$(cat "$LOCK" tools/build.lock pyproject.toml tools/setup.sh | git hash-object --stdin)
     if [[ "${made_for:-}" == "$place" && "${made_from:-}" == "$key" ]]; then
-        say "Set-up: .venv is up to date (Python $version)"
+        say "Set-up: $VENV is up to date (Python $version)"
         return
     fi
     find_uv "$python"
-    say "Set-up: .venv with Python $version from requirements.lock (about 8 GB of disk)"
+    say "Set-up: $VENV with Python $version from $LOCK (about 8 GB of disk)"
     if [[ "${made_for:-}" != "$place" ]]; then
-        rm -rf .venv
-        "$UV" venv --quiet --no-project --python "$python" .venv
+        rm -rf "$VENV"
+        "$UV" venv --quiet --no-project --python "$python" "$VENV"
     fi
-    say "$place" >"$STAMP"
+    say "$place" >"$stamp"
     # antlr4-python3-runtime and this project are built; the constraints pin what builds them.
     # Bytecode is made once, here: where Python may not write it (PYTHONDONTWRITEBYTECODE, as in many
     # images) every process would compile torch and TensorFlow again, ten seconds of it.
-    "$UV" pip sync --python .venv/bin/python --require-hashes --compile-bytecode \
-        --build-constraints tools/build.lock requirements.lock
-    "$UV" pip install --python .venv/bin/python --no-deps \
-        --build-constraints tools/build.lock -e .
-    "$UV" pip check --python .venv/bin/python
-    say "$key" >>"$STAMP"
-    say "Set-up: done. To work in it: source .venv/bin/activate"
+    "$UV" pip sync --python "$VENV/bin/python" --require-hashes --compile-bytecode \
+        --build-constraints tools/build.lock "$LOCK"
+    if [[ $VENV == .venv ]]; then  # a lent machine has a copy of the tree and nothing installed from it
+        "$UV" pip install --python "$VENV/bin/python" --no-deps \
+            --build-constraints tools/build.lock -e .
+    fi
+    "$UV" pip check --python "$VENV/bin/python"
+    say "$key" >>"$stamp"
+    say "Set-up: done. To work in it: source $VENV/bin/activate"
 }
 
-# Both locks hold names, versions and hashes only: no index, no download address. One version of
+# The locks hold names, versions and hashes only: no index, no download address. One version of
 # each package for all Pythons ("fewest"), so that numbers do not depend on the interpreter.
 compile() {
     local target=$1
     shift
     say "Lock: $target"
-    "$UV" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+    "$UV" pip compile --quiet --universal --generate-hashes --python-version "3.$OLDEST" \
         --fork-strategy fewest --upgrade --no-emit-index-url --no-emit-find-links --no-header \
         --no-annotate "$@" --output-file "$target.new" >/dev/null
     if grep -nE '://|^--|^-e| @ |==[^ ]*\+' "$target.new" >&2; then
@@ -126,8 +137,19 @@ refresh_locks() {
     compile requirements.lock --extra fast --extra reference --extra pipelines --extra test pyproject.toml
 }
 
+for_device() { VENV=.venv-device LOCK=tools/device.lock VERSIONS=3.12 OLDEST=12 NEWEST=12; }
+
+refresh_device_lock() {
+    local python
+    python=$(find_python)
+    find_uv "$python"
+    compile tools/device.lock --group device
+}
+
 case "${1:-}" in
     env) make_environment ;;
+    env-device) for_device; make_environment ;;
     lock) refresh_locks ;;
-    *) fail "usage: tools/setup.sh env|lock" ;;
+    lock-device) for_device; refresh_device_lock ;;
+    *) fail "usage: tools/setup.sh env|env-device|lock|lock-device" ;;
 esac

@@ -30,7 +30,7 @@ from pipelines.visit.processes import Visit  # noqa: E402
 PHASES = ("probe", "device", "times", "train")
 TRAIN_SHARE = 0.5      # of the time: what comes before training ends by then
 RESERVED = 45.0        # seconds left when training is stopped: its state to the disk, the parcel
-PROBE_LIMIT, TIER_LIMIT = 40.0, 60.0
+PROBE_LIMIT, TIER_LIMIT, PREPARE_LIMIT = 40.0, 60.0, 60.0
 PARCEL_EVERY = 60.0    # seconds between two parcels while a run lasts
 # What holds on a lent machine alone; the rest of a run's settings are its preset's.
 HERE = ("prepare.download=false", "train.wandb=none")
@@ -92,13 +92,13 @@ class Stay:
         path = self.measured / "probe.json"
         path.unlink(missing_ok=True)  # an earlier visit's
         self.visit.phase("probe", ["-m", "pipelines.visit.probe", "--device", self.place, "--json",
-                                   str(path)], min(PROBE_LIMIT, self.before_training))
+                                   str(path)], self.at_most(PROBE_LIMIT))
         if path.exists():
             self.visit.write(probe=json.loads(path.read_text()))
 
     def tier(self) -> None:
         path = self.measured / "device.json"
-        limit = min(TIER_LIMIT, self.before_training)
+        limit = self.at_most(TIER_LIMIT)
         path.unlink(missing_ok=True)
         self.visit.phase("device", ["-m", "parity_tests.device", "--short", "--device", self.place,
                                     "--seconds", f"{max(1.0, limit - 15):.0f}", "--json", str(path)],
@@ -120,7 +120,7 @@ class Stay:
                 self.visit.phase(f"time {way.name}", [
                     "-m", "pipelines.visit.step_time", *self.stage(waiting[0]), "--set",
                     f"train.rung={way.rung}", "--json", str(path)],
-                    min(way.limit, self.before_training), least=5.0,
+                    self.at_most(way.limit), least=5.0,
                     environment=way.environment | self.caches)
                 self.visit.write(times=ways.read(self.measured))
 
@@ -164,7 +164,7 @@ class Stay:
         folder = settings.folder_of("prepare", entry.preset, results=self.work / "results")
         return (folder / "data.npz").exists() or self.visit.phase(
             f"prepare {entry.preset}", ["-m", "pipelines.prepare", *self.preset(entry)],
-            min(60.0, self.visit.left - self.reserved)) == 0
+            min(PREPARE_LIMIT * self.given.patience, self.visit.left - self.reserved)) == 0
 
     def stage(self, entry: queue.Entry) -> list[str]:
         """Arguments of a stage for a run."""
@@ -183,12 +183,11 @@ class Stay:
         return json.loads(probe.read_text())["environment"] if probe.exists() else \
             environment.describe("cpu") | {"device": self.place}
 
-    @property
-    def before_training(self) -> float:
-        """Seconds that are left for what comes before training."""
+    def at_most(self, limit: float) -> float:
+        """A limit, or what is left for all that comes before training."""
         end = self.visit.seconds * TRAIN_SHARE if "train" in self.given.phases \
             else self.visit.seconds - self.reserved
-        return end - self.visit.spent
+        return min(limit * self.given.patience, end - self.visit.spent)
 
     # --------------------------------------------------------------------------------- bring home
 
@@ -249,6 +248,8 @@ def main(arguments: list[str] | None = None) -> int:
                         "default: the folder `brought` where there is one")
     parser.add_argument("--work", type=Path, default=Path("runs") / "visit", help="kept between two calls")
     parser.add_argument("--results", type=Path, default=Path("results"), help="runs that are done")
+    parser.add_argument("--patience", type=float, default=1.0, metavar="FACTOR",
+                        help="on the limits of the phases, for a slow or busy machine")
     parser.add_argument("--revision", help="of the tree, which a copy without git does not know")
     parser.add_argument("--params", default="params.yaml")
     given = parser.parse_args(arguments)
