@@ -6,7 +6,8 @@ tensors, and the capture finds them here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -32,15 +33,41 @@ def constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> Ten
     return _KEPT[key]
 
 
-@torch.compiler.assume_constant_result
-def computed(function: Callable[..., np.ndarray], *arguments, dtype: torch.dtype, device: torch.device
-             ) -> Tensor:
-    """`constant(function(*arguments))`, which a compiler takes as it is instead of tracing NumPy.
+PlainFunction = Callable[..., np.ndarray]
+_FUNCTIONS: dict[str, PlainFunction] = {}
+
+
+def of_plain_values(function: PlainFunction) -> PlainFunction:
+    """Make known to `computed` a function of a word and numbers that gives an array."""
+    _FUNCTIONS[function.__name__] = function
+    return function
+
+
+def computed(function: PlainFunction, numbers: Sequence[float], word: str = "", *, dtype: torch.dtype,
+             device: torch.device) -> Tensor:
+    """`constant(function(word, *numbers))`; in a compiled graph an operator, as compilers trace no NumPy.
 
     Args:
-        function: of the arguments alone.
-        arguments: plain values.
+        function: one that is known (`of_plain_values`); its numbers come as they are, or as floats.
+        numbers: its arguments after the word.
+        word: its first argument.
         dtype: of the tensor.
         device: where it is wanted.
     """
-    return constant(function(*arguments), dtype, device)
+    if torch.compiler.is_compiling():
+        return torch.ops.scae.computed(function.__name__, [float(n) for n in numbers], word, dtype, device)
+    return constant(function(word, *numbers), dtype, device)
+
+
+@torch.library.custom_op("scae::computed", mutates_args=())
+@no_type_check
+def _computed(name: str, numbers: Sequence[float], word: str, dtype: torch.dtype, device: torch.device
+              ) -> Tensor:
+    # An operator may not hand out a tensor that it keeps.
+    return constant(_FUNCTIONS[name](word, *numbers), dtype, device).clone()
+
+
+@_computed.register_fake
+@no_type_check
+def _(name, numbers, word, dtype, device):
+    return torch.empty(_FUNCTIONS[name](word, *numbers).shape, dtype=dtype, device=device)

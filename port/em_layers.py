@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import em_fused, em_routing, initializers
-from port.constants import computed, constant
+from port.constants import computed, constant, of_plain_values
 from port.em_routing import POSE, Routed
 from port.em_settings import Routing
 from port.layers import _parameter
@@ -120,13 +120,27 @@ def coordinate_addition(votes: Array, centres: Array, coordinates: str) -> Array
 
     Source: paper section 4 (Coordinate Addition); official and IBM class layers.
     """
-    added = computed(_entries, coordinates, dtype=votes.dtype, device=votes.device)
+    added = computed(_entries, (), coordinates, dtype=votes.dtype, device=votes.device)
     return votes + (centres @ added)[:, :, None, None]
 
 
+@of_plain_values
 def _entries(coordinates: str) -> np.ndarray:
     """Which entry of a vote gets which coordinate: float64 `[2, 16]`."""
     return np.eye(POSE)[list(SLOTS[coordinates])]
+
+
+@of_plain_values
+def _grid_centres(_: str, height: float, width: float) -> np.ndarray:
+    """`grid_centres`."""
+    return grid_centres(int(height), int(width))
+
+
+@of_plain_values
+def _carried_centres(_: str, height: float, width: float, *layers: float) -> np.ndarray:
+    """`carried_centres` of H, W and each layer's kernel and stride."""
+    sizes = [int(number) for number in layers]
+    return carried_centres(int(height), int(width), list(zip(sizes[::2], sizes[1::2])))
 
 
 class Convolution(nn.Module):
@@ -277,7 +291,7 @@ class ClassCapsules(nn.Module):
         """
         height, width = pose.shape[1:3]
         if centres is None:
-            centres = computed(grid_centres, height, width, dtype=pose.dtype, device=pose.device)
+            centres = computed(_grid_centres, (height, width), dtype=pose.dtype, device=pose.device)
         elif not isinstance(centres, Tensor):
             centres = constant(centres, pose.dtype, pose.device)
         weight = self.weight.expand(height, width, *self.weight.shape)

@@ -62,9 +62,11 @@ class MatrixCapsules(nn.Module):
             pose, activation = layers[-1].pose, layers[-1].activation
         centres = None
         if s.coordinates == "row":
-            steps = ((s.conv_kernel, s.conv_stride), *zip(s.kernels, s.strides))
-            centres = computed(em_layers.carried_centres, image.shape[2], image.shape[3], steps,
-                               dtype=pose.dtype, device=pose.device)
+            steps = [s.conv_kernel, s.conv_stride]
+            for kernel, stride in zip(s.kernels, s.strides):
+                steps += [kernel, stride]
+            centres = computed(em_layers._carried_centres, (*image.shape[2:], *steps), dtype=pose.dtype,
+                               device=pose.device)
         layers.append(self.class_capsules(pose, activation, centres))
         found = layers[-1]
         return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],

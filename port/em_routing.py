@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from port.constants import computed
+from port.constants import computed, of_plain_values
 from port.em_settings import Routing
 
 Array = Float[Tensor, "..."]
@@ -175,11 +175,6 @@ def parent_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int
     return np.outer(*counts)
 
 
-def other_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> np.ndarray:
-    """How many parent positions do not see each child: float64 `[H, W]` over the covered grid."""
-    return parents[0] * parents[1] - parent_counts(parents, kernel, stride)
-
-
 def initial_assignment(parents: tuple[int, int], kernel: tuple[int, int], parent_types: int,
                        stride: int, routing: Routing) -> np.ndarray:
     """The first assignment, 1 / (spatial parents of the child · types), as `routing.initial` says.
@@ -304,7 +299,7 @@ def compete(joint: Array, stride: int, competition: str = "parents") -> Array:
     share = torch.exp(joint - windows(largest, kernel, stride)[..., None])
     total = fold(share.sum(-1), stride)
     if filler is not None:
-        others = joint.shape[-1] * computed(other_counts, parents, kernel, stride, dtype=joint.dtype,
+        others = joint.shape[-1] * computed(_other_counts, (*parents, *kernel, stride), dtype=joint.dtype,
                                             device=joint.device)
         total = total + others[None, ..., None] * torch.exp(filler - largest)
     return share / windows(total, kernel, stride)[..., None]
@@ -325,8 +320,9 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
     cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
-    assignment = computed(initial_assignment, tuple(votes.shape[1:3]), tuple(votes.shape[3:5]),
-                          votes.shape[6], stride, routing, dtype=votes.dtype, device=votes.device)
+    assignment = computed(
+        _initial_assignment, (*votes.shape[1:5], votes.shape[6], stride, routing.initial_epsilon),
+        routing.initial, dtype=votes.dtype, device=votes.device)
     # Not `nbytes`, which a compiler that does not know the batch size yet cannot compute.
     n_bytes = votes.numel() * votes.element_size()
     saving = torch.is_grad_enabled() and votes.requires_grad and n_bytes >= LARGE
@@ -346,6 +342,21 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
                                          preserve_rng_state=False) if saving else iterate(
             iteration, assignment, moments)
     return Routed(moments.mean, torch.sigmoid(moments.logit), moments.logit, assignment)
+
+
+@of_plain_values
+def _initial_assignment(initial: str, *numbers: float) -> np.ndarray:
+    """`initial_assignment` of P, Q, K, L, J, s and the epsilon."""
+    *sizes, types, stride = map(int, numbers[:6])
+    return initial_assignment(tuple(sizes[:2]), tuple(sizes[2:]), types, stride,
+                              Routing(initial=initial, initial_epsilon=numbers[6]))
+
+
+@of_plain_values
+def _other_counts(_: str, *numbers: float) -> np.ndarray:
+    """How many of the P·Q parent positions do not see each child: of P, Q, K, L and s."""
+    *sizes, stride = map(int, numbers)
+    return sizes[0] * sizes[1] - parent_counts(tuple(sizes[:2]), tuple(sizes[2:]), stride)
 
 
 def _fold_max(entries: Array, stride: int) -> Array:
