@@ -47,27 +47,26 @@ def device_tier(*words: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.golden
-def test_without_pytest_and_tensorflow(beside: None, tier: str, tmp_path: Path) -> None:
-    """A part of the short form (deep tier: all of it) in a process of its own; every kind is listed."""
+@pytest.mark.parametrize("device", ["pretended", "cpu"])
+def test_without_pytest_and_tensorflow(beside: None, device: str, tier: str, tmp_path: Path) -> None:
+    """A part of the short form in a process of its own (deep tier: all of it, on both devices).
+
+    On the pretended device, that is not the CPU, what a check forgets to move ends it, as on a GPU.
+    """
+    if tier != "deep" and device == "cpu":
+        pytest.skip("deep tier: the same process again on the CPU")
+    if device == "pretended" and importlib.util.find_spec("torch.utils.backend_registration") is None:
+        pytest.skip("this torch knows no device in Python")
     words = ["--short"] if tier == "deep" else ["--short", "--only", "models/options/enc"]
-    done = device_tier(*words, "--device", "cpu", "--json", str(tmp_path / "device.json"))
+    done = device_tier(*words, "--device", device, "--json", str(tmp_path / "device.json"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     found = json.loads((tmp_path / "device.json").read_text())
-    assert found["verdict"] == "pass" and found["device"] == "cpu"
+    assert found["verdict"] == "pass" and found["device"] == device
     verdicts = {check["check"]: check["verdict"] for check in found["checks"]}
     assert {"models/options/enc_linear-noise-float64", "models/options/enc_linear-noise-float32",
             "models/options/enc_linear-noise-gradients in float32"} <= set(verdicts)
     assert set(verdicts.values()) == {"pass"} or tier == "deep"
     assert f"{len(verdicts)} of {len(verdicts)} checks" in done.stdout
-
-
-def test_on_a_device_that_is_not_the_cpu(beside: None, tier: str) -> None:
-    """What a check forgets to move would end it on a GPU; here on a pretended one (deep tier: in all)."""
-    if importlib.util.find_spec("torch.utils.backend_registration") is None:
-        pytest.skip("this torch knows no device in Python")
-    done = device_tier("--short", "--device", "pretended", *(() if tier == "deep" else ("--only", "em/")))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert "device tier on pretended: pass" in done.stdout
 
 
 def test_time_is_kept_and_said(beside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,

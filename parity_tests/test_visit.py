@@ -18,7 +18,7 @@ import torch
 
 from parity_tests import runs
 from parity_tests.goldens import REPOSITORY
-from pipelines import settings
+from pipelines import prepare, settings
 from pipelines import train as stage
 from pipelines.prepare import write_json
 from pipelines.values import BadInput
@@ -326,9 +326,11 @@ def parcel_of_a_visit(tmp_path: Path, tier: str, monkeypatch: pytest.MonkeyPatch
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
     monkeypatch.setenv("SCAE_REVISION", "")  # restored afterwards
+    waiting = one_run(tmp_path)
+    prepare.run(queue.read(waiting)[0].chosen(), tmp_path / "work" / "results")  # saves a process
     with signals_kept():
         code = visit.main(["--out", str(tmp_path / "out"), "--seconds", "400", "--device", "cpu", "--queue",
-                           str(one_run(tmp_path)), "--phases", "train", "--work", str(tmp_path / "work"),
+                           str(waiting), "--phases", "train", "--work", str(tmp_path / "work"),
                            "--results", str(tmp_path / "none"), "--revision", "abc123"])
     assert code == 0, (tmp_path / "out" / "log.txt").read_text()
     return tmp_path / "out"

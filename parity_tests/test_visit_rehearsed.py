@@ -79,10 +79,11 @@ def phases(summary: dict) -> dict[str, dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_digits_from_probe_to_table(tmp_path: Path) -> None:
     """Every phase; stopped, brought, gone on elsewhere, imported twice, evaluated, aggregated, a row."""
     queue = queue_of(tmp_path, "digits", 40)
-    first = Away(tmp_path / "one", queue, tmp_path / "machine", "--seconds", "2000", "--way", "eager")
+    first = Away(tmp_path / "one", queue, tmp_path / "machine", "--seconds", "2000", "--ways", "eager")
     first.stop_after("train 5/40")
     summary = first.ends_with(128 + signal.SIGTERM)
     found = phases(summary)
@@ -102,7 +103,7 @@ def test_digits_from_probe_to_table(tmp_path: Path) -> None:
 
     # Another machine, on which nothing is but what was carried there.
     second = Away(tmp_path / "two", queue, tmp_path / "other", "--seconds", "2000", "--phases", "train",
-                  "--resume", str(tmp_path / "one"), "--way", "eager")
+                  "--resume", str(tmp_path / "one"), "--ways", "eager")
     summary = second.ends_with(0)
     assert f"train: continuing from step {step}" in second.log
     assert results_after(tmp_path / "two", home) == 40
@@ -115,7 +116,7 @@ def test_digits_from_probe_to_table(tmp_path: Path) -> None:
 
     # What went on is what would have been without the stop, bit for bit.
     whole = Away(tmp_path / "three", queue, tmp_path / "third", "--seconds", "2000", "--phases", "train",
-                 "--way", "eager")
+                 "--ways", "eager")
     whole.ends_with(0)
     one, other = (resume.read_tensors(parcel.newest_checkpoints(tmp_path / place)[0], "model", "cpu")
                   for place in ("other", "third"))
@@ -132,6 +133,7 @@ def results_after(brought: Path, home: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.shared
 def test_mnist_at_its_size(tmp_path: Path) -> None:
     """The run that comes first: 42 MB of state in files below 16 MiB, and on from them."""
@@ -139,7 +141,7 @@ def test_mnist_at_its_size(tmp_path: Path) -> None:
         pytest.skip("MNIST is not here: it belongs into the data root (SCAE_DATA)")
     queue = queue_of(tmp_path, "mnist", 6)
     first = Away(tmp_path / "one", queue, tmp_path / "machine", "--seconds", "3000", "--phases", "train",
-                 "--way", "eager")
+                 "--ways", "eager")
     first.stop_after("train 2/6")
     summary = first.ends_with(128 + signal.SIGTERM)
     assert not summary["left_out"]
@@ -147,7 +149,7 @@ def test_mnist_at_its_size(tmp_path: Path) -> None:
     assert len(sizes) <= parcel.FILES and max(sizes.values()) < parcel.EACH
     assert 40 * 2**20 < sum(sizes.values()) < 45 * 2**20
     second = Away(tmp_path / "two", queue, tmp_path / "other", "--seconds", "3000", "--phases", "train",
-                  "--way", "eager", "--resume", str(tmp_path / "one"))
+                  "--ways", "eager", "--resume", str(tmp_path / "one"))
     second.ends_with(0)
     assert "train: continuing from step " in second.log
     made = bring_home.run(tmp_path / "two", tmp_path / "home", measure=False)

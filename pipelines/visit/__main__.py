@@ -115,6 +115,8 @@ class Stay:
         for old in self.measured.glob("step *.json"):
             old.unlink()
         for way in ways.possible(self.place):
+            if self.given.ways and way.name not in self.given.ways:
+                continue
             path = self.measured / f"step {way.name}.json"
             if ways.worth_timing(way, ways.read(self.measured)):
                 self.visit.phase(f"time {way.name}", [
@@ -127,8 +129,11 @@ class Stay:
     def train(self, waiting: list[queue.Entry]) -> None:
         """Run after run while there is time, each a way lower where one fails."""
         tier = self.measured / "device.json"
-        order = [ways.NAMES[self.given.way]] if self.given.way else ways.in_order(
-            ways.read(self.measured), json.loads(tier.read_text()) if tier.exists() else None)
+        order = ways.in_order(ways.read(self.measured),
+                              json.loads(tier.read_text()) if tier.exists() else None)
+        if self.given.ways:  # untimed, too
+            order = [way for way in order if way.name in self.given.ways] or [
+                ways.NAMES[name] for name in self.given.ways]
         self.visit.write(order=[way.name for way in order])
         for entry in waiting:
             if not self.prepared(entry):
@@ -240,8 +245,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, metavar="PHASE",
                         help=f"only these of {', '.join(PHASES)}")
-    parser.add_argument("--way", choices=list(ways.NAMES), metavar="WAY",
-                        help=f"train this way and no other: {', '.join(ways.NAMES)}")
+    parser.add_argument("--ways", nargs="+", choices=list(ways.NAMES), metavar="WAY", default=[],
+                        help=f"time and train these ways and no other: {', '.join(ways.NAMES)}")
     parser.add_argument("--run", metavar="PRESET-SEED", help="train this run of the queue alone")
     parser.add_argument("--queue", type=Path, default=queue.QUEUE, help="the runs that wait")
     parser.add_argument("--resume", type=Path, metavar="DIR", help="what an earlier visit brought; "
