@@ -78,8 +78,9 @@ def upper(old: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     return {
         "upper_encoder": old["obj_encoder"] | {"n_outputs": n_upper, "n_inducing_points": 0,
                                                "n_output_dims": 5},
-        "upper_decoder": old["obj_decoder"] | {"n_caps": n_upper, "n_votes": old["obj_decoder"]["n_caps"],
-                                               "n_caps_params": 3},
+        "upper_decoder": old["obj_decoder"] | {
+            "n_caps": n_upper, "n_votes": old["obj_decoder"]["n_caps"], "n_caps_params": 3,
+            "caps_dropout_rate": float(rng.choice([0.0, 0.3]))},  # of this level alone
         "upper": weights | {"caps_ll_weight": 0.8, "parent_ll_weight": 0.6, "dynamic_l2_weight": 2.0,
                             "prior_sparsity_loss_type": kinds[rng.integers(3)],
                             "posterior_sparsity_loss_type": kinds[rng.integers(3)]}}
@@ -104,7 +105,8 @@ def draw_model(m: Maker) -> ModeCase:
 
 
 FIXED = {f"{kind}-{index}": (kind, index) for kind, indices in (
-    ("pcae", (0, 1, 2)), ("ocae", (3, 4)), ("hierarchy", (1, 2)), ("scae", (7, 8)))
+    ("pcae", (0, 1, 2)), ("ocae", (3, 4)), ("hierarchy", (1, 2, 10)), ("scae", (7, 8)))
     for index in indices}
 # What planted bugs meet first: models of each mode, with and without noise.
-SPECIAL = (fixed("pcae", 0), fixed("pcae", 1), fixed("ocae", 3), fixed("hierarchy", 1))
+SPECIAL = (fixed("pcae", 0), fixed("pcae", 1), fixed("ocae", 3), fixed("hierarchy", 1),
+           fixed("hierarchy", 10))  # the last with noise and dropout in the third level too

@@ -175,7 +175,7 @@ class Tree:
             copy = Path(folder) / "tree"
             for name in tracked():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(REPOSITORY / name, copy / name)
+                shutil.copy(REPOSITORY / name, copy / name)  # .ci/run has to stay executable
             if mutant is not None:
                 (copy / mutant.file).write_text(mutant.text)
             words = ["parity_tests", "--ignore=parity_tests/test_mutants.py", "--tier=smoke", "-q",

@@ -105,6 +105,15 @@ def test_noise_of_another_configuration() -> None:
         port.Noise(raw_1=torch.zeros(2, 3))
 
 
+def test_more_than_ten_draws() -> None:
+    """As dropout in three layers of attention and of capsules asks for; each keeps its place."""
+    given = {f"raw_{j}": torch.full((1,), float(j)) for j in reversed(range(12))}
+    assert [value.item() for value in port.Noise(**given).raw] == list(range(12))
+    del given["raw_10"]
+    with pytest.raises(TypeError, match="without gaps"):
+        port.Noise(**given)
+
+
 def test_missing_golden(tmp_path) -> None:
     """A recording that is not there is named with its place."""
     golden = goldens.Golden("somewhere", tmp_path)

@@ -24,7 +24,8 @@ UNSEEN = {
     "primary_caps_sparsity_weight", "prior_between_example_sparsity_weight",
     "prior_sparsity_loss_type", "prior_within_example_constant",
     "prior_within_example_sparsity_weight", "stop_grad_caps_inpt", "stop_grad_caps_target", "strides",
-    "target", "template_nonlin", "vote_type", "weight_decay", "canvas_size", "repairs"}
+    "target", "template_nonlin", "vote_type", "weight_decay", "canvas_size", "repairs",
+    "rec_ll_weight", "template_l1_weight", "mse_weight"}
 
 
 def draw_configuration(m: Maker) -> port.Config:

@@ -75,7 +75,7 @@ class Noise:
 
     def __init__(self, **raw: Tensor) -> None:
         expected = [f"raw_{j}" for j in range(len(raw))]
-        if sorted(raw) != expected:
+        if raw.keys() != set(expected):  # in any order: raw_10 is sorted before raw_2
             raise TypeError(f"Noise takes raw_0, raw_1, … without gaps; {', '.join(sorted(raw))} given")
         self.raw = tuple(torch.as_tensor(raw[name]) for name in expected)
 
