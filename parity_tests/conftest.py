@@ -138,8 +138,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what the tier does not hold; mark expected failures, of which none may be out of date."""
-    left_out = [item for item in items if not in_tier(item.path.stem, config.getoption("--tier"))]
-    if left_out:
+    tier = config.getoption("--tier")
+    left_out = [item for item in items if not in_tier(item.path.stem, tier)]
+    if left_out and not config.getoption("--registry"):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
     for item in items:

@@ -31,7 +31,8 @@ from port import train as loop
 PARAMS = goldens.REPOSITORY / "params.yaml"
 DIGITS = ["prepare.source=digits", "prepare.options={enlarge: 16, test_share: 0.25, split_seed: 0}",
           "train.batch_size=8", "train.steps=6", "train.log_every=3", "train.held_out_every=3",
-          "train.held_out_images=40", "train.checkpoint_every=2", "evaluate.require_learning=false",
+          "train.held_out_images=40", "train.checkpoint_every=2", "train.checkpoint_seconds=0",
+          "evaluate.require_learning=false",
           "evaluate.bootstrap_draws=50", "evaluate.n_pictures=4", "train.device=cpu", "train.threads=1",
           "evaluate.device=cpu", "evaluate.threads=1"]
 TINY = {

@@ -25,7 +25,7 @@ from pipelines.values import BadInput, CheckFailed
 STEPS = 6
 CHANGED = ["prepare.options={enlarge: 12, test_share: 0.25, split_seed: 0}", f"train.steps={STEPS}",
            "train.log_every=2", "train.held_out_every=6", "train.held_out_images=32",
-           "train.batch_size=8", "train.checkpoint_every=2",
+           "train.batch_size=8", "train.checkpoint_every=2", "train.checkpoint_seconds=0",
            *(f"model.{key}={str(value).lower() if value is True else value}"
              for key, value in runs.TINY.items())]
 

@@ -271,10 +271,13 @@ def difference(ours: dict, theirs: dict) -> dict:
 
 
 def same_loop(stored: dict, wanted: train.Settings) -> bool:
-    """Whether a run was trained with these settings; one that it did not know had its default."""
+    """Whether a run was trained with these settings; one that it did not know had its default.
+
+    What decides no number (how often it reports and saves, threads) may differ; the length is asked apart.
+    """
     default = asdict(train.Settings())
     return all(stored.get(key, as_json(default[key])) == as_json(value)
-               for key, value in asdict(wanted).items())
+               for key, value in asdict(wanted).items() if key not in train.NOT_IDENTITY)
 
 
 def as_json(value):
