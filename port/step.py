@@ -53,7 +53,7 @@ class Forward:
                 if self.rung is not None:
                     raise rungs.RungFailed(self.rung, "torch.compile does not work here", error) from error
                 self.compiled = None
-                reason = str(error).strip().splitlines()[0][:200]
+                reason = rungs.first_line(error)
                 self.notes.append(f"torch.compile does not work here ({reason}); training eagerly")
                 print(self.notes[-1], flush=True)
         return self.eager(image, label, noise)
@@ -166,7 +166,7 @@ class Step:
         try:
             with torch.cuda.graph(graph):
                 self.update()
-        except RuntimeError as error:
+        except Exception as error:  # whatever it was, the generators may be stuck
             raise rungs.RungFailed(self.rung.name, "the step cannot be captured as a CUDA graph",
                                    error) from error
         self.graph = graph

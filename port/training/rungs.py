@@ -45,9 +45,13 @@ class RungFailed(RuntimeError):
     """
 
     def __init__(self, rung: str, what: str, error: Exception) -> None:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        super().__init__(f"rung {rung}: {what} ({reason})")
+        super().__init__(f"rung {rung}: {what} ({first_line(error)})")
         self.rung = rung
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough for a note."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def ladder(settings: Settings, device: str) -> list[Rung]:
