@@ -131,3 +131,26 @@ def test_both_forms_of_adam_are_the_update(dtype):
     bound = 200 * torch.finfo(dtype).eps
     for form, var in forms.items():
         assert (var - forms[None]).abs().max() <= bound, form
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_sgd_of_a_gpu_is_torchs(momentum):
+    """With the rate left on the device: `torch.optim.SGD`, to rounding.
+
+    Twelve changes of at most lr·10·4 = 0.4 each, three roundings apart: 12·3·ε·(|w| + 0.4) < 2e2·ε.
+    """
+    named, other = weights(), list(weights().values())
+    theirs = torch.optim.SGD(other, 1e-2, momentum=momentum, weight_decay=0.1)
+    group = {"lr": torch.tensor(1e-2), "momentum": momentum, "weight_decay": 0.1}
+    buffers = [torch.zeros_like(p) for p in named.values()] if momentum else []
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        grads = [torch.randn(p.shape, generator=generator) for p in other]
+        for parameter, grad in zip(other, grads):
+            parameter.grad = grad.clone()
+        theirs.step()
+        with torch.no_grad():
+            optimizers._sgd_foreach(list(named.values()), grads, buffers, group)
+    for ours, parameter in zip(named.values(), other):
+        assert (ours - parameter).abs().max() <= 200 * torch.finfo(torch.float32).eps
+    assert not torch.equal(other[0], weights()["encoder.w"])
