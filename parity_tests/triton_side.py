@@ -113,9 +113,9 @@ def plant(source: str) -> None:
 
 def recording(variables: dict, *arguments: Any) -> None:
     """`test_fast_paths.test_recording` of a model with these variables."""
-    from parity_tests import test_fast_paths
+    from parity_tests import test_fast_paths, verify_models
     from port import decoder_launch
-    with (mock.patch.object(test_fast_paths, "variables_of", lambda golden: variables),
+    with (mock.patch.object(verify_models, "variables_of", lambda golden: variables),
           mock.patch.object(decoder_launch, "TILE", WHOLE)):
         test_fast_paths.test_recording(*arguments)
 

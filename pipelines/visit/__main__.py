@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-BEGAN = time.monotonic()  # before the imports, which take seconds
+# Of a program before its imports, which take seconds; a call from another one begins when it is made.
+BEGAN = time.monotonic() if __name__ == "__main__" else None
 if __name__ == "__main__":  # a dozen processes import the same modules: none may compile them again
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

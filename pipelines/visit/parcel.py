@@ -56,8 +56,9 @@ def padded(path: Path) -> int:
 
 def newest_checkpoints(work: Path) -> list[Path]:
     """The last checkpoint of every run in a work folder, the one written last first."""
-    found = [resume.checkpoints(folder)[-1] for folder in (work / "checkpoints").glob("*")
-             if folder.is_dir() and resume.checkpoints(folder)]
+    # Asked once a run: a training that goes on meanwhile may replace the only one.
+    found = [there[-1] for folder in (work / "checkpoints").glob("*")
+             if folder.is_dir() and (there := resume.checkpoints(folder))]
     return sorted(found, key=lambda path: -path.stat().st_mtime)
 
 

@@ -307,7 +307,8 @@ def _place() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(f"{PROJECT}{os.sep}") and file != __file__:
+        # An environment in the project's folder is not the project.
+        if file.startswith(f"{PROJECT}{os.sep}") and file != __file__ and "site-packages" not in file:
             return f"{os.path.relpath(file, PROJECT)}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
