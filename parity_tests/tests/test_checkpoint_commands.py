@@ -1,13 +1,10 @@
-"""The commands on original checkpoints with and without TensorFlow, what the pages show, and strangers."""
+"""The commands on original checkpoints with and without TensorFlow, and strangers."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,87 +13,14 @@ import pytest
 
 import port
 import reference
-from parity_tests import goldens
 from parity_tests.converted import FIXTURE, ckpt, refused
+from parity_tests.harness.fresh import fresh
 from pipelines import cli
 from pipelines.checkpoints import child
 from pipelines.values import BadInput, CheckFailed
 from port import checkpoint, contents
 from port.checkpoints.strangers import Choices, choose
 from port.convert import ConversionError
-
-PAGES = ("README.md", "docs/converting.md")
-PREFIX = "model.ckpt-300001"
-SAID = {"template_nonlin": "sigmoid", "color_nonlin": "sigmoid", "canvas_size": 40}
-
-
-def fresh(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """A process of its own, with nothing that the suite switches off."""
-    kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, text=True, capture_output=True,
-                          env=kept | {"PYTHONPATH": str(goldens.REPOSITORY)} | environment)
-
-
-# ------------------------------------------------------------------------------------------ what is shown
-
-def snippets() -> dict[str, str]:
-    """Every paragraph of Python on checkpoints: an indented stretch between empty lines, with its place."""
-    found = {}
-    for page in PAGES:
-        text = (goldens.REPOSITORY / page).read_text()
-        for paragraph in re.findall(r"(?:(?<=\n\n)|\A)((?: {4}.*\n)+)", text):
-            code = "\n".join(line[4:] for line in paragraph.splitlines())
-            command = re.search(r"python -c ('.*')", code)
-            if command:
-                found[f"{page}: {command[1]}"] = shlex.split(command[1])[0]
-            elif re.search(r"read_checkpoint|write_checkpoint|continue_from\(", code):
-                found[f"{page}: {code.strip().splitlines()[0]}"] = code
-    return found
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that has what the pages speak of: a checkpoint where they have one, and it converted."""
-    folder = tmp_path_factory.mktemp("shown")
-    config = port.config.from_flat(SAID | {
-        "n_part_caps": 3, "n_obj_caps": 2, "n_hiddens": 5, "n_output_dims": 6, "n_dims": 4, "n_heads": 1,
-        "template_size": 5, "n_part_special_features": 4, "n_obj_caps_params": 4,
-        "colorize_templates": True, "output_channels": [4, 4, 4, 4]})
-    found = port.to_tf(port.ImageAutoencoder(config))
-    found |= {f"{name}/{slot}": np.zeros_like(value) for name, value in found.items()
-              for slot in ("RMSProp", "RMSProp_1")}
-    for place in ("", "run/"):
-        port.write_checkpoint(folder / f"{place}{PREFIX}", found | {"global_step": np.int64(300001)})
-    (folder / "said.yaml").write_text("".join(f"{key}: {value}\n" for key, value in SAID.items()))
-    assert cli.main(["convert", str(folder / PREFIX), str(folder / "OUT"), "--no-verify", "--config",
-                     str(folder / "said.yaml")]) == 0
-    return folder
-
-
-def test_the_pages_have_snippets() -> None:
-    """Or the test below would be empty."""
-    assert {name.partition(":")[0] for name in snippets()} == set(PAGES) and len(snippets()) >= 4
-
-
-@pytest.mark.parametrize("name", snippets())
-def test_snippets(name: str, shown: Path, tier: str) -> None:
-    """Each runs as it stands in a fresh process, with an image and a label at hand."""
-    code = snippets()[name]
-    if tier == "smoke":
-        pytest.skip("smoke tier: no processes")
-    given = ("import torch, numpy, port\nimage = torch.rand(2, 1, 40, 40)\nlabel = torch.tensor([1, 2])\n"
-             "uint8_images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)\n")
-    done = fresh(given + code, shown)
-    assert done.returncode == 0, done.stderr
-    if "read_checkpoint" in code:
-        assert "TensorFlow" not in done.stderr and "LLVM" not in done.stderr
-
-
-def test_the_first_lines_that_people_come_for() -> None:
-    """The README reads a checkpoint with the port and runs the model."""
-    code = next(code for name, code in snippets().items() if name.startswith("README.md"))
-    assert "port.from_tf(port.read_checkpoint(" in code and "model(image, label)" in code
-
 
 # -------------------------------------------------------------------------- with and without TensorFlow
 
