@@ -66,7 +66,7 @@ repro: env
 
 mutants: env
 	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} \
-	  python -m parity_tests.random_mutants --n $(N) --seed $(SEED)
+	  python -m parity_tests.mutants.random_bugs --n $(N) --seed $(SEED)
 
 lint: env
 	@$(IN_VENV) ruff check .

@@ -22,12 +22,12 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
-from parity_tests import recorder  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
-from parity_tests.report import environment, parity_json, summary_lines  # noqa: E402
-from parity_tests.shared_recordings import pytest_itemcollected  # noqa: E402, F401
-from parity_tests.tiers import EXAMPLES, MUTANTS, in_tier  # noqa: E402
-from parity_tests.timing import Timing  # noqa: E402
+from parity_tests.goldens.shared import pytest_itemcollected  # noqa: E402, F401
+from parity_tests.harness import recorder  # noqa: E402
+from parity_tests.harness.report import environment, parity_json, summary_lines  # noqa: E402
+from parity_tests.harness.tiers import EXAMPLES, MUTANTS, in_tier, test_file  # noqa: E402
+from parity_tests.harness.timing import Timing  # noqa: E402
 
 DEVICE_TEST = "test_device.py"
 XFAILS = Path(__file__).with_name("xfails.txt")
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if tier == "device":
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # nothing may need it
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
-            config.args = [str(Path(__file__).with_name(DEVICE_TEST))]
+            config.args = [str(test_file(DEVICE_TEST))]
         return
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     # TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
@@ -87,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if registry and not Path(registry).is_file():
         raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")
     if registry and config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args = [str(Path(__file__).with_name("test_given.py"))]
+        config.args = [str(test_file("test_given.py"))]
 
 
 def enforce_shapes() -> None:
@@ -117,11 +117,6 @@ def read_xfails() -> dict[str, str]:
         if test.strip():
             found[test.strip()] = reason.strip()
     return found
-
-
-def n_examples(config: pytest.Config) -> int:
-    """Examples an op in this tier."""
-    return EXAMPLES[config.getoption("--tier")][0]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests import tolerances
-from parity_tests.compare import ParityError, Where, check
-from parity_tests.mutation import Mutant
+from parity_tests.harness import tolerances
+from parity_tests.harness.compare import ParityError, Where, check
+from parity_tests.harness.sides import Arrays, Lib, draw_cotangents, draw_variables, run
+from parity_tests.mutants.planting import Mutant
 from parity_tests.registry import OpCase
-from parity_tests.sides import Arrays, Lib, draw_cotangents, draw_variables, run
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def example(row: OpCase, attributes: Mapping[str, Any]) -> Arrays:
     """Inputs of the first drawn example with these attributes."""
     import hypothesis
 
-    from parity_tests.strategies import cases
+    from parity_tests.harness.strategies import cases
     found: list[Arrays] = []
 
     @hypothesis.settings(max_examples=500, database=None, derandomize=True,

@@ -21,11 +21,13 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, environment, sections, settings
 from pipelines import train as training
 from pipelines.prepare import dataset_for, write_json
-from pipelines.values import BadInput, build, load_params, unknown
-from port import evaluate, evaluate_constellation, train
+from pipelines.support import console, environment, sections, settings
+from pipelines.support.values import BadInput, build, load_params, unknown
+from port.evaluation import clustering as evaluate
+from port.evaluation import constellation as evaluate_constellation
+from port.training import loop as train
 
 TABLE = "ablation_table"
 IMAGES = ("posterior_kmeans", "prior_kmeans", "posterior_probe", "prior_probe", "rec_ll")

@@ -11,8 +11,8 @@ results/aggregate/<preset>/ with metrics.json, curves.csv and plots/.
 
 Per measure: the values of the seeds, mean, standard deviation over seeds (ddof 1; null with one
 seed), an interval and a verdict. The interval is a bootstrap over seeds and examples
-(`port.evaluate.seeds_interval` says exactly how); with one seed it is over its examples alone, and
-`interval_over` says so. The verdict's rule stands in `pipelines.paper`.
+(`port.evaluation.clustering.seeds_interval` says exactly how); with one seed it is over its examples alone, and
+`interval_over` says so. The verdict's rule stands in `pipelines.results.paper`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from pathlib import Path
 import numpy as np
 
 import port
-from pipelines import console, paper, plots, sections, settings
 from pipelines.prepare import write_json
-from pipelines.values import BadInput
-from port import evaluate, train
+from pipelines.results import paper, plots
+from pipelines.support import console, sections, settings
+from pipelines.support.values import BadInput
+from port.evaluation import clustering as evaluate
+from port.training import loop as train
 
 # What decides nothing that is measured here. Everything else has to be the same for all seeds.
 IGNORED = {f"train.{name}" for name in (*train.NOT_IDENTITY, "seed", "device", "held_out_every",

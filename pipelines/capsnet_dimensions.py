@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines import classify, console, environment, pictures, sections, settings
+from pipelines.evaluation import classes as classify
 from pipelines.prepare import dataset_for, write_json
-from pipelines.values import BadInput
-from port import data, evaluate_classes
+from pipelines.support import console, environment, pictures, sections, settings
+from pipelines.support.values import BadInput
+from port.data import dataset
+from port.evaluation import classes as evaluate_classes
 
 
 def run(preset: settings.Preset, seed: int, wanted: sections.CapsnetDimensions,
@@ -46,7 +48,7 @@ def run(preset: settings.Preset, seed: int, wanted: sections.CapsnetDimensions,
         if not len(right):
             missing.append(label)
             continue
-        image = data.arrange(test.images[right[:1]], model.config.canvas, shift, None)
+        image = dataset.arrange(test.images[right[:1]], model.config.canvas, shift, None)
         drawn = perturbed(model, image, label, wanted.delta, wanted.steps)
         pictures.save_png(folder / "pictures" / f"class_{label}.png", pictures.grid(
             [classify.shown(row) for row in drawn.cpu().numpy()]))

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import torch
 
-from pipelines import classify, console, pictures, sections, settings
 from pipelines.capsnet_dimensions import decoding_model
+from pipelines.evaluation import classes as classify
 from pipelines.prepare import dataset_for, write_json
-from pipelines.values import BadInput
-from port import data, evaluate_classes
+from pipelines.support import console, pictures, sections, settings
+from pipelines.support.values import BadInput
+from port.data import dataset as data
+from port.evaluation import classes as evaluate_classes
 
 
 @torch.no_grad()

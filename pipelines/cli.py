@@ -1,4 +1,4 @@
-"""The command line `scae`. Exit codes and one-line errors: see `pipelines.console`.
+"""The command line `scae`. Exit codes and one-line errors: see `pipelines.support.console`.
 
 Commands import what they need when they run, so that `scae --help` is quick and TensorFlow is
 loaded only by commands that use the reference.
@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from pipelines import sections, train_command
-from pipelines.values import BadInput
+from pipelines.commands import train as train_command
+from pipelines.support import sections
+from pipelines.support.values import BadInput
 
 app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", no_args_is_help=True,
                   pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -44,7 +45,8 @@ def evaluate(preset: Preset = "digits", model: FamilyName = None, dataset: Datas
              results: Results = "results") -> None:
     """Accuracy of a trained preset at step 0 and at the end, beside raw pixels."""
     from pipelines import evaluate as stage
-    from pipelines import families, settings
+    from pipelines import families
+    from pipelines.support import settings
 
     preset = families.preset_of(preset, model, dataset)
     stage.run(settings.load_preset(preset, overrides, params), seed, results, device, on)
@@ -66,8 +68,8 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
                 device: Device = None, params: Params = "params.yaml",
                 results: Results = "results") -> None:
     """Pictures: reconstructions, templates, parts in place, which capsule explains which part."""
-    from pipelines import reconstruct as command
-    from pipelines import settings
+    from pipelines.commands import reconstruct as command
+    from pipelines.support import settings
 
     if run is not None:
         if model or overrides:
@@ -105,8 +107,8 @@ def report(runs: Annotated[list[str] | None, typer.Argument(
                metavar="A B", help="Print what differs between two parity JSONs, or two runs; ends with 1 "
                "if a parity of B got worse past its bound.")] = None) -> None:
     """One self-contained page of everything that was measured, or of some runs."""
-    from pipelines import differences, paper_report, run_report
     from pipelines import report as stage
+    from pipelines.results import differences, paper_report, run_report
 
     if bool(runs) + bool(presets) + (diff is not None) > 1:
         raise BadInput("give one of RUN…, --presets and --diff")
@@ -129,7 +131,7 @@ def aggregate(preset: Preset = "digits", on: Annotated[str | None, typer.Option(
               results: Results = "results") -> None:
     """Mean, interval and verdict over the seeds of a preset."""
     from pipelines import aggregate as stage
-    from pipelines import settings
+    from pipelines.support import settings
 
     stage.run(settings.load_preset(preset, overrides, params), results, on)
 
@@ -158,7 +160,7 @@ Averages = Annotated[bool, typer.Option(
 def inspect(checkpoint: Checkpoint, json_file: JsonFile = None, skip: Skip = None, rename: Rename = None,
             averages: Averages = False) -> None:
     """What is in an original checkpoint: variables, architecture, what will be skipped."""
-    from pipelines import inspect as command
+    from pipelines.commands import inspect as command
     from port.checkpoints.strangers import Choices
 
     command.run(checkpoint, json_file, Choices(skip or (), rename or (), averages))
@@ -199,13 +201,13 @@ def verify(checkpoint: Annotated[str | None, typer.Argument(
                "--html", metavar="FILE", help="Write the table as one page.")] = None) -> None:
     """A converted folder against its checkpoint, or both against a recording, tap by tap."""
     if checkpoint is None and golden is not None:
-        from pipelines import records
+        from pipelines.commands import records
 
         records.run(golden, json_file, html_file)
         return
     if checkpoint is None or out is None:
         raise BadInput("verify takes CKPT and OUT, or --golden DIR alone for a folder of records")
-    from pipelines import verify as command
+    from pipelines.commands import verify as command
 
     command.run(checkpoint, out, golden, json_file, html_file)
 
@@ -220,7 +222,7 @@ def record(checkpoint: Checkpoint,
            preset: SomePreset = None, config: ModelFile = None, seed: Seed = 0, skip: Skip = None,
            rename: Rename = None, averages: Averages = False, params: Params = "params.yaml") -> None:
     """Recordings of a checkpoint, made by the reference: what verify and pytest hold a port to."""
-    from pipelines import record as command
+    from pipelines.commands import record as command
     from port.checkpoints.strangers import Choices
 
     command.run(checkpoint, out, batch, dtype, preset, config, seed, params,
@@ -246,8 +248,8 @@ def bench(preset: Annotated[str | None, typer.Option(
               "--json", metavar="FILE", help="Where the numbers go.")] = None,
           params: Params = "params.yaml") -> None:
     """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
-    from pipelines import bench as command
     from pipelines import families
+    from pipelines.bench import training_step as command
 
     if model is not None:
         if (preset, device, floors) != (None, "cpu", False):
@@ -256,7 +258,7 @@ def bench(preset: Annotated[str | None, typer.Option(
         families.bench(model, 64 if batch_size is None else batch_size, repeats, threads, json_file)
         return
     if device == "pretended":
-        from pipelines import bench_pretended
+        from pipelines.bench import pretended as bench_pretended
         if batch_size is not None or floors:
             raise BadInput("bench --device pretended takes --preset, --params and --json alone: it counts "
                            "a step at the preset's own batch size")
@@ -268,7 +270,7 @@ def bench(preset: Annotated[str | None, typer.Option(
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    from pipelines import console
+    from pipelines.support import console
 
     arguments = sys.argv[1:] if arguments is None else arguments
     command = typer.main.get_command(app)

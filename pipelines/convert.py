@@ -22,15 +22,17 @@ from pathlib import Path
 import numpy as np
 
 import port
-from pipelines import console, original, sections, settings
-from pipelines.checkpoints import child
-from pipelines.comparison import Report
+from pipelines.checkpoints import child, original
+from pipelines.checkpoints.comparison import Report
 from pipelines.prepare import write_json
-from pipelines.values import BadInput, CheckFailed, unknown
-from port import checkpoint, checkpoints, contents, convert, mapping
-from port.checkpoints.errors import printable
+from pipelines.support import console, sections, settings
+from pipelines.support.values import BadInput, CheckFailed, unknown
+from port import checkpoints
+from port.checkpoints import contents, convert, model_folder
 from port.checkpoints.strangers import Choices
-from port.models import Model, family_of
+from port.checkpoints.tensor_bundle.errors import printable
+from port.families import Model, family_of
+from port.scae import tf_names as mapping
 
 TARGETS = ("torch", "tf")
 CHOICES = "choices"  # key of what was renamed, left out or replaced, in the folder's metadata
@@ -68,7 +70,7 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
     if dry_run:
         print(f"{found.prefix}: every variable has its place; nothing written (--dry-run)")
         return
-    with original.staged(Path(out), checkpoint.FILES) as folder:
+    with original.staged(Path(out), model_folder.FILES) as folder:
         write(folder, model, found, sorted_out, UNVERIFIED)
         verdict = "done, unverified"
         if verify:
@@ -122,7 +124,7 @@ def write(folder: Path, model: Model, found: original.Original, source: contents
         metadata[CHOICES] = json.dumps(found.choices.as_json())
     with original.in_words(str(folder)):
         tensors = convert.slots_from_tf(model, source.variables | source.slots)
-        checkpoint.write_files(folder, model, note, tensors, source.step, metadata)
+        model_folder.write_files(folder, model, note, tensors, source.step, metadata)
 
 
 def step_of(source: contents.Contents) -> str:
@@ -138,11 +140,11 @@ def prove(report: Report, found: original.Original, source: contents.Contents, f
     Raises:
         CheckFailed: something differs.
     """
-    from pipelines import proof
+    from pipelines.checkpoints import proof
 
     model = original.load_folder(folder)
     with original.in_words(str(folder)):
-        slots, step = checkpoint.load_slots(folder, model)
+        slots, step = model_folder.load_slots(folder, model)
     proof.tensors(report, source, model, slots, step)
     report.conclude()
     if child.installed():
@@ -165,7 +167,7 @@ def prove_forward(source: str, digest: str, folder: str, choices: dict) -> dict:
     Raises:
         BadInput: the checkpoint is another one by now.
     """
-    from pipelines import proof
+    from pipelines.checkpoints import proof
 
     found = original.read(source, Choices(**choices))
     if found.digest != digest:
@@ -246,7 +248,7 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
     """
     model = original.load_folder(folder)
     with original.in_words(folder):
-        slots, step = checkpoint.load_slots(folder, model)
+        slots, step = model_folder.load_slots(folder, model)
     if model.dtype.itemsize != 4:
         raise BadInput(f"{folder}: weights are {model.dtype}, the original's are float32")
     arrays: dict[str, np.ndarray] = convert.to_tf(model) | convert.slots_to_tf(model, slots)
@@ -284,7 +286,7 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
 
 def read_back(source: str) -> dict:
     """Where TensorFlow is: its own reading of a checkpoint, beside this project's."""
-    from pipelines import proof
+    from pipelines.checkpoints import proof
 
     report = Report("")
     proof.reading(report, original.read(source))
@@ -298,7 +300,7 @@ def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULT
         BadInput: the section names no checkpoint or recording.
         CheckFailed: the conversion is not proven.
     """
-    from pipelines import verify
+    from pipelines.commands import verify
 
     folder = Path(results) / "convert"
     model, table = folder / "model", folder / "verification.json"

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, environment, sections, settings
 from pipelines.prepare import dataset_for, write_json
-from pipelines.values import BadInput
-from port import data
-from port import evaluate_equivariance as equivariance
+from pipelines.support import console, environment, sections, settings
+from pipelines.support.values import BadInput
+from port.data import dataset
+from port.evaluation import equivariance
 
 
 def run(folder: str | os.PathLike, wanted: sections.Equivariance,
@@ -50,7 +50,7 @@ def run(folder: str | os.PathLike, wanted: sections.Equivariance,
     models = {"initial": port.build(final.config, seed).eval().to(place), "final": final.to(place)}
     split = dataset_for(preset, results).test
     canvas = final.config.canvas
-    image = data.place(split.images[:wanted.images].to(place), canvas, None)
+    image = dataset.place(split.images[:wanted.images].to(place), canvas, None)
     measured = {"preset": preset.name, "seed": seed, "images": len(image), "canvas": canvas, "motions": [
         {"motion": name, "size": size, "maps": len(maps),
          **{moment: mean([equivariance.follow(model, image, matrix, wanted.batch_size) for matrix in maps])

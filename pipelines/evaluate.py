@@ -3,7 +3,7 @@
     python -m pipelines.evaluate --preset digits --seed 0
     python -m pipelines.evaluate --preset mnist --seed 0 --on affnist
 
-Both protocols of `port.evaluate`, at step 0 (the same weights the run started from) and at the end,
+Both protocols of `port.evaluation.clustering`, at step 0 (the same weights the run started from) and at the end,
 beside k-means and a logistic probe on the raw pixels of the same shifted images. Leaves
 results/evaluate/<preset>/<seed>/ with metrics.json, config.json, environment.json, confusion.csv and
 pictures/ (with tsne.csv). Exits with 1 where the preset requires learning and the run shows none.
@@ -26,21 +26,15 @@ import threadpoolctl
 import torch
 
 import port
-from pipelines import (
-    baselines,
-    console,
-    environment,
-    families,
-    given_weights,
-    parts,
-    pictures,
-    sections,
-    settings,
-)
-from pipelines.baselines import interval
+from pipelines import families
+from pipelines.evaluation import baselines, parts
+from pipelines.evaluation.baselines import interval
 from pipelines.prepare import dataset_for, fits, load, write_json
-from pipelines.values import BadInput, CheckFailed
-from port import data, evaluate
+from pipelines.support import console, environment, pictures, sections, settings
+from pipelines.support.values import BadInput, CheckFailed
+from pipelines.training import given_weights
+from port.data import dataset as data
+from port.evaluation import clustering as evaluate
 
 KINDS = ("posterior", "prior")
 # (protocol, measure, words, required). The probe fitted afterwards is required under noise only:

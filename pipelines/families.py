@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from pipelines import settings
-from pipelines.values import BadInput, unknown
+from pipelines.support import settings
+from pipelines.support.values import BadInput, unknown
 
 # Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
 # place, steps, on)`, which returns what goes into metrics.json.
-EVALUATIONS = {"constellation": "constellation", "pcae": "parts", "capsnet": "classify", "em": "classify"}
+EVALUATIONS = {"constellation": "constellation", "pcae": "parts", "capsnet": "classes", "em": "classes"}
 
 
 # Model and data source → preset: `--model` and `--dataset` on the command line.
@@ -51,7 +51,7 @@ def preset_of(preset: str, model: str | None, dataset: str | None, default: str 
 
 
 # Model → module whose `main` times its training step.
-BENCHES = {"capsnet": "bench_capsnet", "em": "bench_em"}
+BENCHES = {"capsnet": "capsnet", "em": "em"}
 
 
 def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: str | None) -> None:
@@ -73,11 +73,11 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
         except OSError as error:
             raise BadInput(f"--json {json_file} cannot be written: {error.strerror}") from None
     words = ["--batch", batch_size, "--repeats", repeats, "--threads", threads or os.cpu_count() or 1]
-    module = importlib.import_module(f"pipelines.{BENCHES[model]}")
+    module = importlib.import_module(f"pipelines.bench.{BENCHES[model]}")
     module.main([str(word) for word in words] + ([] if json_file is None else ["--json", json_file]))
 
 
 def evaluation(preset: settings.Preset) -> ModuleType | None:
     """The module that evaluates a preset's family; None for the image autoencoder."""
     name = EVALUATIONS.get(preset.config().kind)
-    return None if name is None else importlib.import_module(f"pipelines.{name}")
+    return None if name is None else importlib.import_module(f"pipelines.evaluation.{name}")

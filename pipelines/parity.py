@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines import console, environment, sections, settings
 from pipelines.prepare import write_json
-from pipelines.values import BadInput, CheckFailed, unknown
+from pipelines.support import console, environment, sections, settings
+from pipelines.support.values import BadInput, CheckFailed, unknown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIERS = ("smoke", "default", "deep")

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import torch
 
-from pipelines import console, constellation, sections, settings
-from pipelines.values import BadInput, unknown
-from port import constellation_batches, data, sources
+from pipelines.evaluation import constellation
+from pipelines.support import console, sections, settings
+from pipelines.support.values import BadInput, unknown
+from port.constellation import batches as constellation_batches
+from port.data import dataset as data
+from port.data import sources
 
 
 def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) -> Path:

@@ -2,7 +2,7 @@
 
     python -m pipelines.report
     python -m pipelines.report --unfinished      after a `dvc repro` that failed: says which stages did
-    python -m pipelines.report --presets all     results/paper.html, see `pipelines.paper_report`
+    python -m pipelines.report --presets all     results/paper.html, see `pipelines.results.paper_report`
 
 Reads the results of the other stages and writes results/report.html with every picture inside. It
 shows nothing that no file holds: a part whose file is missing says so and names the command.
@@ -15,9 +15,10 @@ import json
 import os
 from pathlib import Path
 
-from pipelines import console, plots, sections, settings
-from pipelines.unfinished import Unfinished, find
-from pipelines.values import BadInput, CheckFailed
+from pipelines.results import plots
+from pipelines.results.unfinished import Unfinished, find
+from pipelines.support import console, sections, settings
+from pipelines.support.values import BadInput, CheckFailed
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
@@ -161,7 +162,7 @@ def parity_rows(parity: dict) -> dict:
         found = row.get(key)
         return found if isinstance(found, dict) else {}
 
-    ops = [{"op": row.get("op", "?"), "room": row.get("room") or str(row.get("op")).split(".")[0],
+    ops = [{"op": row.get("op", "?"), "room": row.get("room") or str(row.get("op")).rpartition(".")[0],
             "examples": row.get("examples"), "discarded": row.get("discarded_share"),
             "forward": margins(row, "worst_forward_margin"),
             "gradient": margins(row, "worst_gradient_margin"),
@@ -280,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def work():
-        from pipelines import paper_report  # which imports this module
+        from pipelines.results import paper_report  # which imports this module
 
         if given.presets:
             path = paper_report.run(given.presets, given.results)

@@ -27,13 +27,16 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, continued, environment, given_weights, parts, settings, tracking
+from pipelines.evaluation import parts
 from pipelines.prepare import dataset_for, write_json
-from pipelines.support import descent
-from pipelines.values import BadInput
-from port import data, distributed, kernels, resume, train
-from port.models import family_of
-from port.training import rungs
+from pipelines.support import console, descent, environment, settings, tracking
+from pipelines.support.values import BadInput
+from pipelines.training import continued, given_weights
+from port.core import kernels
+from port.data import dataset as data
+from port.families import family_of
+from port.training import distributed, resume, rungs
+from port.training import loop as train
 
 RUNS = Path("runs")
 CONSTELLATIONS_AN_EPOCH = 60_000  # as many as MNIST has training images
@@ -258,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
         preset = settings.load_preset(given.preset, given.overrides, given.params)
         try:
             if given.seeds:
-                from pipelines import seeds
+                from pipelines.training import seeds
                 seeds.run(preset, given.seeds, given.results, given.device, given.wandb,
                           descent.notes(given.notes))
             else:

@@ -1,16 +1,18 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
-from port import config, convert, optim, quirks, run_folder
-from port.checkpoint import load, save
-from port.checkpoints import read_checkpoint, write_checkpoint
+from port import config
+from port.checkpoints import convert, read_checkpoint, run_folder, write_checkpoint
+from port.checkpoints.convert import from_tf, to_tf
+from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
-from port.constellation import ConstellationAutoencoder
-from port.convert import from_tf, to_tf
-from port.hierarchy import HierarchyAutoencoder
-from port.models import build
-from port.noise import Noise, noise_plan
-from port.pcae import PartAutoencoder
-from port.scae import ImageAutoencoder, Result
+from port.constellation.model import ConstellationAutoencoder
+from port.core import quirks
+from port.core import rmsprop as optim
+from port.families import build
+from port.scae.hierarchy import HierarchyAutoencoder
+from port.scae.model import ImageAutoencoder, Result
+from port.scae.noise import Noise, noise_plan
+from port.scae.pcae import PartAutoencoder
 
 __version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",

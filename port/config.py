@@ -14,19 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from port import config_constellation, config_routing
-from port.config_constellation import ConstellationConfig
-from port.config_modes import (
-    CONFIGS,
-    FLATS,
-    SECTIONS_OF,
-    HierarchyConfig,
-    ObjectConfig,
-    PartConfig,
-    kind_of,
-)
-from port.config_routing import CapsNetConfig, EMConfig
-from port.config_schema import (
+from port.configuration import routing as config_routing
+from port.configuration.routing import CapsNetConfig, EMConfig
+from port.constellation import config as config_constellation
+from port.constellation.config import ConstellationConfig
+from port.scae.config import (
     CHOICES,
     CNN,
     SECTIONS,
@@ -41,6 +33,15 @@ from port.config_schema import (
     convert_value,
     to_json,
     unknown,
+)
+from port.scae.config_modes import (
+    CONFIGS,
+    FLATS,
+    SECTIONS_OF,
+    HierarchyConfig,
+    ObjectConfig,
+    PartConfig,
+    kind_of,
 )
 
 __all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "AnyConfig", "Autoencoder",
@@ -68,7 +69,7 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
 
     Args:
         arguments: `canvas`, `channels`, `repairs` and the sections, or those of a constellation
-            model (`port.config_constellation`); a value "unset" is the default and is remembered as
+            model (`port.constellation.config`); a value "unset" is the default and is remembered as
             unset.
 
     Raises:

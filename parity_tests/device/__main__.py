@@ -65,7 +65,7 @@ def report(device: str, chosen: list[Any], found: list[Any], began: float) -> di
     """What is known so far, as plain values."""
     import torch
 
-    from parity_tests.report import environment
+    from parity_tests.harness.report import environment
     kinds: dict[str, dict[str, Any]] = {}
     for check in chosen:
         kinds.setdefault(check.kind, dict.fromkeys(COUNTS, 0) | {"worst_margin": 0.0, "worst": ""})

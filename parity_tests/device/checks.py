@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from parity_tests import recorder, sides, verify_models
-from parity_tests.compare import ParityError
+from parity_tests.goldens import verify_models
+from parity_tests.harness import recorder, sides
+from parity_tests.harness.compare import ParityError
 
 KINDS = ("repeat", "models", "fast", "ops", "steps", "capsnet", "em", "rungs")
 

@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity_tests import tolerances
-from parity_tests.compare import Where, check
 from parity_tests.device.checks import Check, Skipped
 from parity_tests.goldens import REPOSITORY
-from port import config_schema, kernels, part_decoder, warp, warp_hat
+from parity_tests.harness import tolerances
+from parity_tests.harness.compare import Where, check
+from port.core import kernels, warp, warp_hat
+from port.scae import config as config_schema
+from port.scae import part_decoder
 from port.training import rungs
 
 IDENTITY = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -168,7 +170,7 @@ from port import train
 rung, device, path = sys.argv[1:]
 torch.set_num_threads(1)
 model = runs.model().to(device)
-done = train.train(model, runs.dataset().to(device), runs.settings(steps=6, log_every=1, rung=rung))
+done = training.loop.train(model, runs.dataset().to(device), runs.settings(steps=6, log_every=1, rung=rung))
 with open(path, "w") as file:
     json.dump({"rung": done.rung, "rows": runs.rows(done)}, file)
 """

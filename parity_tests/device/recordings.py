@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from parity_tests import goldens, goldens_routing, recorder, sides, verify_models, verify_ops, verify_steps
+from parity_tests import goldens
 from parity_tests.device.checks import Check, Skipped
-from parity_tests.golden_ops import ELSEWHERE, GOLDEN_RECIPES
-from parity_tests.goldens import Golden, Record
-from parity_tests.goldens_routing import RoutingRecord
+from parity_tests.goldens import Golden, Record, verify_models, verify_ops, verify_steps
+from parity_tests.goldens import routing as goldens_routing
+from parity_tests.goldens.ops import ELSEWHERE, GOLDEN_RECIPES
+from parity_tests.goldens.routing import RoutingRecord
+from parity_tests.harness import recorder, sides
 
 
 def checks() -> list[Check]:
@@ -106,7 +108,7 @@ def _routing(family: str) -> list[Check]:
 
 def _routing_record(record: RoutingRecord, device: str) -> float:
     try:
-        from parity_tests import verify_capsnet, verify_em
+        from parity_tests.goldens import verify_capsnet, verify_em
     except ImportError as error:  # the rows of CapsNet are drawn by Hypothesis
         raise Skipped(str(error)) from None
     recorder.reset()

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import port
-from parity_tests import runs
-from parity_tests.compare import ParityError
 from parity_tests.device.checks import Check, Skipped
-from port import resume, train
+from parity_tests.harness import runs
+from parity_tests.harness.compare import ParityError
+from port.training import loop as train
+from port.training import resume
 
 # Small models of each family whose layers or kernels are its own, as flat configuration keys.
 CAPSNET = {"model": "capsnet", "canvas": 16, "kernel": 5, "conv1_channels": 4, "primary_types": 2,

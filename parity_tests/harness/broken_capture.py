@@ -65,9 +65,8 @@ def broken_capture():
 @contextlib.contextmanager
 def pretended_gpu():
     """`cuda` may be asked for; what is computed is computed on the CPU, and captures fail."""
-    from pipelines import environment
-    from port import distributed
-    from port.training import rungs
+    from pipelines.support import environment
+    from port.training import distributed, rungs
 
     ladder, cpu = rungs.ladder, torch.device("cpu")
     with broken_capture(), \

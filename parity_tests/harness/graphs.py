@@ -20,11 +20,11 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 import port
-from pipelines import settings
 from pipelines import train as stage
-from port.models import family_of
-from port.resume import State
-from port.step import Step
+from pipelines.support import settings
+from port.families import family_of
+from port.training.resume import State
+from port.training.step import Step
 
 BATCH = 4
 

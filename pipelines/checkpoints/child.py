@@ -24,12 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.values import BadInput, CheckFailed
+from pipelines.support.values import BadInput, CheckFailed
 
 # Task → the function that does it: JSON values in, JSON values out.
 TASKS = {"prove": "pipelines.convert:prove_forward", "read back": "pipelines.convert:read_back",
-         "verify": "pipelines.verify:verify", "record": "pipelines.record:record",
-         "records": "pipelines.records:compare_all"}
+         "verify": "pipelines.commands.verify:verify", "record": "pipelines.commands.record:record",
+         "records": "pipelines.commands.records:compare_all"}
 HOW = "pip install 'scae-port[reference]'"
 
 

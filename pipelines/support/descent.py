@@ -16,10 +16,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import console, settings
-from port import distributed
-from port.schedule import Settings
-from port.training import rungs
+from pipelines.support import console, settings
+from port.training import distributed, rungs
+from port.training.schedule import Settings
 
 STAGE = (sys.executable, "-m", "pipelines.train")
 

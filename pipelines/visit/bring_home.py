@@ -4,7 +4,7 @@
 
 Each run of the parcel becomes results/train/<preset>/<seed>/ as the train stage leaves it, made from its
 checkpoint, with the environment of the machine it was trained on; an unfinished one too, at the step it
-reached. Then the evaluate and aggregate stages run here, and `python -m pipelines.results_table --write`
+reached. Then the evaluate and aggregate stages run here, and `python -m pipelines.results.table --write`
 puts the aggregate into the README's table. A run that is here already is replaced only by more steps of the
 same run, or with --replace.
 """
@@ -21,13 +21,14 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import aggregate, console, evaluate, prepare, settings
+from pipelines import aggregate, evaluate, prepare
 from pipelines import train as stage
 from pipelines.prepare import write_json
-from pipelines.values import BadInput, CheckFailed
+from pipelines.support import console, settings
+from pipelines.support.values import BadInput, CheckFailed
 from pipelines.visit import parcel, queue
-from port import optimizers, resume, train
-from port.training import rungs
+from port.training import loop as train
+from port.training import optimizers, resume, rungs
 
 FOREIGN = torch.device("cpu")  # where it is put together; where it was trained stands in its environment
 

@@ -6,7 +6,7 @@
     tensors-1.tar, …    weights and optimizer slots, several files of the checkpoints in each
 
 Paths in the tars are those below the work folder. A checkpoint's files are below 15 MiB already
-(`port.resume.write_tensors`), so none has to be cut. What does not fit is left out in the order of need:
+(`port.training.resume.write_tensors`), so none has to be cut. What does not fit is left out in the order of need:
 first slots (the run then cannot go on, but its weights can be evaluated), and the summary says so.
 """
 
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.values import BadInput, load_params
-from port import resume
+from pipelines.support.values import BadInput, load_params
+from port.training import resume
 
 FILES, EACH, TOGETHER = 8, 16 * 2**20, 64 * 2**20
 SMALL, PREFIX = "small.tar.gz", "tensors-"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines import console, environment
 from pipelines.prepare import write_json
+from pipelines.support import console, environment
 
 REPEATS = 5
 

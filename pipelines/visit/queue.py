@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import settings
-from pipelines.values import BadInput, build, load_params, refuse_unknown
-from port import resume
+from pipelines.support import settings
+from pipelines.support.values import BadInput, build, load_params, refuse_unknown
+from port.training import resume
 
 QUEUE = Path(__file__).with_name("queue.yaml")
 

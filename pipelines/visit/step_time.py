@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines import console, settings
 from pipelines import train as stage
 from pipelines.prepare import dataset_for, write_json
-from port import precision, train
+from pipelines.support import console, settings
+from port.training import loop as train
+from port.training import precision
 
 BLOCK = 50   # steps between two looks at the clock, fewer where they take longer than a second
 BLOCKS = 5

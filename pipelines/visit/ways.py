@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from port import kernels
+from port.core import kernels
 from port.training import rungs
 
 

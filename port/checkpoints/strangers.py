@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from port.checkpoints.errors import printable
-from port.mapping import ConversionError
-from port.origins import candidates, origin_of
+from port.checkpoints.programs import candidates, origin_of
+from port.checkpoints.tensor_bundle.errors import printable
+from port.scae.tf_names import ConversionError
 
 AVERAGE = "/ExponentialMovingAverage"
 

@@ -257,7 +257,7 @@ def gpu() -> Iterator[list[Graph]]:
                              synchronize=lambda *place: None), \
             mock.patch.multiple(torch, Generator=Generator, autocast=autocast), \
             mock.patch.object(torch.autograd, "_engine_run_backward", backward), \
-            mock.patch("port.step.WARM_UP", 1), \
+            mock.patch("port.training.step.WARM_UP", 1), \
             mock.patch.dict(checkpoint._allowed_determinism_checks_to_fns, default=lambda tensor: None), \
             pretend:
         yield graphs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # it looks here for the names
-    from port.schedule import Settings
+    from port.training.schedule import Settings
 
 AUTO = "auto"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from reference.module import NamedModule
+from reference.core.module import NamedModule
 
 
 def gated_attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, gate: tf.Tensor,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from parity_tests.given import Pair, Recording
-from parity_tests.mutation import Mutant
+from parity_tests.harness.sides import Recipe
+from parity_tests.harness.strategies import Case, Maker
+from parity_tests.mutants.planting import Mutant
 from parity_tests.registry import OpCase
-from parity_tests.sides import Recipe
-from parity_tests.strategies import Case, Maker
 
 PAIR = Pair(reference="gated_tf", port="gated_torch")
 

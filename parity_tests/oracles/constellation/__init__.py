@@ -1,0 +1,5 @@
+"""Oracles of `constellation/`."""
+
+from parity_tests.oracles.constellation import data, model
+
+__all__ = ["data", "model"]

@@ -1,0 +1,250 @@
+"""Oracle of matrix capsules: every child, every parent, one Python loop an index.
+
+A child is (row, column, type), a parent (row, column, type). `seen` lists, for each child, the parents
+whose window holds it; everything else is a loop over that list. Settings come as a plain mapping with
+the fields of `em.settings.Routing`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from parity_tests.oracles import scalars
+from parity_tests.oracles.scalars import as64
+
+POSE = 16
+Settings = Mapping[str, object]
+DEFAULTS = {"iterations": 3, "final_lambda": 0.01, "schedule": "geometric", "competition": "parents",
+            "initial": "parents", "initial_epsilon": 0.0, "mass_epsilon": 0.0,
+            "mass_epsilon_in_cost": False, "variance_floor": 1e-9, "momentum": 0.0, "log_epsilon": 0.0,
+            "cost_scale": "none", "betas": "paper"}
+
+
+def seen_by(shape: tuple[int, ...], stride: int) -> dict[tuple[int, int], list[tuple[int, ...]]]:
+    """Child position → every (parent row, parent column, window row, window column) that holds it."""
+    rows, columns, high, wide = shape
+    found: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    for p in range(rows):
+        for q in range(columns):
+            for u in range(high):
+                for v in range(wide):
+                    found.setdefault((p * stride + u, q * stride + v), []).append((p, q, u, v))
+    return found
+
+
+def fold(entries, stride, grid=None) -> np.ndarray:
+    """out[b, y, x] = sum of the entries of every parent that sees child (y, x)."""
+    entries = as64(entries)
+    rows, columns, high, wide = entries.shape[1:5]
+    grid = grid or ((rows - 1) * stride + high, (columns - 1) * stride + wide)
+    out = np.zeros((entries.shape[0], *grid, *entries.shape[5:]))
+    for (y, x), parents in seen_by(entries.shape[1:5], stride).items():
+        for p, q, u, v in parents:
+            out[:, y, x] += entries[:, p, q, u, v]
+    return out
+
+
+def parent_counts(parents, kernel, stride) -> np.ndarray:
+    """Number of parent positions that see each child of the covered grid."""
+    out = np.zeros([(n - 1) * stride + k for n, k in zip(parents, kernel)])
+    for (y, x), found in seen_by((*parents, *kernel), stride).items():
+        out[y, x] = len(found)
+    return out
+
+
+def initial_assignment(parents, kernel, parent_types, stride, routing: Settings) -> np.ndarray:
+    """1 / (spatial parents of the child times parent types), or 1 / types."""
+    routing = DEFAULTS | dict(routing)
+    out = np.zeros((1, *parents, *kernel, 1, parent_types))
+    for found in seen_by((*parents, *kernel), stride).values():
+        spatial = 1 if routing["initial"] == "types" else len(found)
+        for p, q, u, v in found:
+            out[0, p, q, u, v] = 1.0 / (spatial * parent_types + routing["initial_epsilon"])
+    return out
+
+
+def _window(votes: np.ndarray, b: int, p: int, q: int, j: int
+            ) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Each child of one parent: its index (u, v, i) and its vote."""
+    for u in range(votes.shape[3]):
+        for v in range(votes.shape[4]):
+            for i in range(votes.shape[5]):
+                yield (u, v, i), votes[b, p, q, u, v, i, j]
+
+
+def m_step(votes, weights, beta_u, beta_a, temperature, previous_mean=None, routing: Settings = DEFAULTS
+           ) -> dict[str, np.ndarray]:
+    """Mass, weighted mean and variance, cost and logit of each parent."""
+    routing, votes, weights = DEFAULTS | dict(routing), as64(votes), as64(weights)
+    batch, rows, columns, high, wide, types_in, types = votes.shape[:7]
+    mean, variance = (np.zeros((batch, rows, columns, types, POSE)) for _ in range(2))
+    logit = np.zeros((batch, rows, columns, types))
+    kept = 1.0 - routing["momentum"]
+    scale = 100.0 * types / (high * wide * types_in) if routing["cost_scale"] == "children" else 1.0
+    for b, p, q, j in np.ndindex(batch, rows, columns, types):
+        mass = 0.0
+        for (u, v, i), _ in _window(votes, b, p, q, j):
+            mass += weights[b, p, q, u, v, i, j]
+        divisor = mass + routing["mass_epsilon"]
+        cost = 0.0
+        for h in range(POSE):
+            total = 0.0
+            for (u, v, i), vote in _window(votes, b, p, q, j):
+                total += weights[b, p, q, u, v, i, j] * vote[h]
+            mu = kept * (total / divisor if divisor else 0.0)
+            if previous_mean is not None:
+                mu += routing["momentum"] * previous_mean[b, p, q, j, h]
+            spread = 0.0
+            for (u, v, i), vote in _window(votes, b, p, q, j):
+                spread += weights[b, p, q, u, v, i, j] * (vote[h] - mu) ** 2
+            mean[b, p, q, j, h] = mu
+            variance[b, p, q, j, h] = (spread / divisor if divisor else 0.0) + routing["variance_floor"]
+            charged = divisor if routing["mass_epsilon_in_cost"] else mass
+            cost += (beta_u[j] + 0.5 * math.log(variance[b, p, q, j, h])) * charged * scale
+        logit[b, p, q, j] = temperature * (beta_a[j] - cost)
+    return {"mean": mean, "variance": variance, "logit": logit}
+
+
+def e_step(votes, mean, variance, log_active) -> np.ndarray:
+    """ln a plus the log density of each vote under its parent's Gaussian."""
+    votes = as64(votes)
+    out = np.zeros(votes.shape[:-1])
+    for index in np.ndindex(out.shape):
+        b, p, q, u, v, i, j = index
+        total = float(log_active[b, p, q, j])
+        for h in range(POSE):
+            total += scalars.normal_log_prob(votes[index][h], mean[b, p, q, j, h],
+                                             math.sqrt(variance[b, p, q, j, h]))
+        out[index] = total
+    return out
+
+
+def compete(joint, stride, competition="parents") -> np.ndarray:
+    """Each child's share of each parent; see `port.em.routing.compete` for the three rules."""
+    joint = as64(joint)
+    out = np.zeros(joint.shape)
+    batch, rows, columns, high, wide, types_in, types = joint.shape
+    if competition == "stride_1_per_type":
+        for b, i, j in np.ndindex(batch, types_in, types):
+            pair = joint[b, :, :, :, :, i, j]
+            for found in seen_by(pair.shape, 1).values():
+                total = 1e-7
+                for place in found:
+                    total += math.exp(pair[place] - pair.max())
+                for p, q, u, v in found:
+                    out[b, p, q, u, v, i, j] = math.exp(pair[p, q, u, v] - pair.max()) / total
+        return out
+    filler = min(float(joint.min()), -100.0)
+    for b, i in np.ndindex(batch, types_in):
+        for found in seen_by(joint.shape[1:5], stride).values():
+            logs = [joint[(b, *place, i, j)] for place in found for j in range(types)]
+            if competition == "filled":
+                logs = logs + [filler] * ((rows * columns - len(found)) * types)
+            shares = scalars.softmax(logs)
+            for n, place in enumerate(found):
+                for j in range(types):
+                    out[(b, *place, i, j)] = shares[n * types + j]
+    return out
+
+
+def route(votes, activation, beta_u, beta_a, stride, routing: Settings) -> dict[str, np.ndarray]:
+    """T M steps with T - 1 E steps between them."""
+    routing, votes = DEFAULTS | dict(routing), as64(votes)
+    beta_u, beta_a = as64(beta_u), as64(beta_a)
+    if routing["betas"] == "official":
+        beta_u, beta_a = 0.5 * (1.0 + scalars.LOG_2PI) * beta_u, -2500.0 * beta_a
+    shares = initial_assignment(votes.shape[1:3], votes.shape[3:5], votes.shape[6], stride, routing)
+    found: dict[str, np.ndarray] | None = None
+    for t in range(routing["iterations"]):
+        if found is not None:
+            active = np.vectorize(scalars.sigmoid)(found["logit"])
+            log_active = (np.log(active + routing["log_epsilon"]) if routing["log_epsilon"] else
+                          -np.vectorize(scalars.softplus)(-found["logit"]))
+            joint = e_step(votes, found["mean"], found["variance"], log_active)
+            shares = compete(joint, stride, routing["competition"])
+        share = {"geometric": 1.0 - 0.95 ** (t + 1), "linear": (t + 1) / routing["iterations"],
+                 "constant": 1.0}[routing["schedule"]]
+        found = m_step(votes, shares * as64(activation)[..., None], beta_u, beta_a,
+                       routing["final_lambda"] * share, None if found is None else found["mean"], routing)
+    return {"pose": found["mean"], "activation": np.vectorize(scalars.sigmoid)(found["logit"]),
+            "logit": found["logit"], "assignment": shares}
+
+
+def pose_product(pose, weight) -> np.ndarray:
+    """V[r, a] = sum over m of P[r, m] W[m, a], both 4 x 4."""
+    pose, weight = as64(pose), as64(weight)
+    out = np.zeros((*pose.shape[:-1], weight.shape[3], POSE))
+    for index in np.ndindex(out.shape):
+        *child, j, h = index
+        r, a = divmod(h, 4)
+        for m in range(4):
+            out[index] += pose[(*child, 4 * r + m)] * weight[(*child[3:], j, m, a)]
+    return out
+
+
+def coordinate_addition(votes, centres, coordinates) -> np.ndarray:
+    """First coordinate to entry 3 (`row`: 0), second to entry 7 (`row`: 1)."""
+    out = as64(votes).copy()
+    for slot, coordinate in zip((3, 7) if coordinates == "column" else (0, 1), (0, 1)):
+        for y, x in np.ndindex(out.shape[3:5]):
+            out[:, :, :, y, x, :, :, slot] += centres[y, x, coordinate]
+    return out
+
+
+def primary_capsules(features, pose_kernel, activation_kernel, pose_bias=None, activation_bias=None,
+                     joint=False) -> dict[str, np.ndarray]:
+    """Pose and activation of each type at each position; kernels [A, 16 types] and [A, types]."""
+    features, types = as64(features), activation_kernel.shape[1]
+    channels = np.concatenate([pose_kernel, activation_kernel], 1)
+    pose = np.zeros((*features.shape[:3], types, POSE))
+    activation = np.zeros((*features.shape[:3], types))
+    for place in np.ndindex(features.shape[:3]):
+        values = [float(sum(f * w for f, w in zip(features[place], column))) for column in channels.T]
+        for t in range(types):
+            first = 17 * t if joint else 16 * t
+            for h in range(POSE):
+                pose[(*place, t, h)] = values[first + h] + (0.0 if joint else pose_bias[first + h])
+            logit = values[17 * t + 16] - 1.0 if joint else values[16 * types + t] + activation_bias[t]
+            activation[(*place, t)] = scalars.sigmoid(logit)
+    return {"pose": pose, "activation": activation}
+
+
+def convolutional(pose, activation, weight, beta_u, beta_a, stride, padding, routing: Settings
+                  ) -> dict[str, np.ndarray]:
+    """Convolutional capsules; weight [K, L, I, J, 4, 4]. Outside a padded grid all is 0."""
+    pose, activation = as64(pose), as64(activation)
+    kernel, counts, befores = weight.shape[:2], [], []
+    for size, k in zip(pose.shape[1:3], kernel):
+        n = -(-size // stride) if padding == "SAME" else (size - k) // stride + 1
+        counts.append(n)
+        befores.append(max((n - 1) * stride + k - size, 0) // 2 if padding == "SAME" else 0)
+    shape = (pose.shape[0], *counts, *kernel, pose.shape[3])
+    poses, active = np.zeros((*shape, POSE)), np.zeros(shape)
+    for p, q, u, v in np.ndindex(*counts, *kernel):
+        y, x = p * stride + u - befores[0], q * stride + v - befores[1]
+        if 0 <= y < pose.shape[1] and 0 <= x < pose.shape[2]:
+            poses[:, p, q, u, v], active[:, p, q, u, v] = pose[:, y, x], activation[:, y, x]
+    return route(pose_product(poses, weight), active, beta_u, beta_a, stride, routing)
+
+
+def classes(pose, activation, weight, beta_u, beta_a, coordinates, routing: Settings, centres=None
+            ) -> dict[str, np.ndarray]:
+    """Class capsules; weight [I, J, 4, 4], the same at every position."""
+    height, width = np.shape(pose)[1:3]
+    if centres is None:
+        centres = np.array([[[(x + 0.5) / width, (y + 0.5) / height] for x in range(width)]
+                            for y in range(height)])
+    shared = np.broadcast_to(weight, (height, width, *weight.shape))
+    votes = coordinate_addition(pose_product(as64(pose)[:, None, None], shared), centres, coordinates)
+    return route(votes, as64(activation)[:, None, None], beta_u, beta_a, 1, routing)
+
+
+def spread_loss(activation, label, margin, reduction="sum") -> np.ndarray:
+    """Sum (or mean) over the wrong classes of max(0, m - (a_t - a_i))^2, mean over the batch."""
+    activation, total = as64(activation), 0.0
+    for row, target in zip(activation, label):
+        for i, value in enumerate(row):
+            if i != target:
+                total += max(0.0, margin - (row[target] - value)) ** 2
+    return np.asarray(total / len(label) / (activation.shape[1] if reduction == "mean" else 1))

@@ -1,0 +1,137 @@
+"""The evaluate stage on a tiny untrained model: passes, caps, other data, t-SNE, capsules alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import port
+from parity_tests import goldens
+from pipelines import evaluate as stage
+from pipelines.support import pictures, settings
+from pipelines.support.values import BadInput
+from port.data import dataset as data
+from port.evaluation import clustering as evaluate
+
+MODEL = ["canvas_size=20", "n_part_caps=3", "n_part_special_features=2", "n_obj_caps=4",
+         "n_obj_caps_params=4", "template_size=5", "output_channels=[4,4,4]", "strides=[2,2,1]",
+         "n_output_dims=8", "n_hiddens=8", "n_dims=8"]
+TINY = [*(f"model.{key}" for key in MODEL),
+        "evaluate.require_learning=false", "evaluate.n_pictures=3", "evaluate.tsne_images=40",
+        "evaluate.fit_images=200", "evaluate.baseline_images=100", "evaluate.bootstrap_draws=50"]
+
+
+@pytest.fixture
+def preset(monkeypatch):
+    monkeypatch.chdir(goldens.REPOSITORY)
+    chosen = settings.load_preset("digits", TINY)
+    sections = chosen.sections | {"prepare": chosen.sections["prepare"] | {
+        "options": {"enlarge": 14, "test_share": 0.25, "split_seed": 0}}}
+    return replace(chosen, sections=sections)
+
+
+@pytest.fixture
+def trained(preset, tmp_path):
+    """A results folder as the train stage leaves it, after no step at all."""
+    folder = settings.folder_of("train", "digits", 0, tmp_path)
+    port.save(port.ImageAutoencoder(preset.config(), seed=5), folder / "model", "untrained")
+    (folder / "metrics.json").write_text('{"steps": 0}')
+    return tmp_path
+
+
+def images(n: int, channels: int = 1, size: int = 14) -> data.Split:
+    generator = torch.Generator().manual_seed(0)
+    return data.Split(torch.randint(0, 256, (n, channels, size, size), generator=generator,
+                                    dtype=torch.uint8), torch.arange(n) % 10)
+
+
+def test_the_stage_evaluates_both_protocols_and_another_data_set(preset, trained):
+    folder = stage.run(preset, 0, trained)
+    own = json.loads((folder / "metrics.json").read_text())
+    assert (own["preset"], own["seed"], own["steps"]) == ("digits", 0, 0)
+    for protocol, n in (("clean", 450), ("faithful", 384)):
+        final = own["protocols"][protocol]["final"]
+        assert final["test_images"] == n
+        assert final["fit_images"] == (200 if protocol == "clean" else 128)  # whole batches
+    assert json.loads((folder / "config.json").read_text())["evaluate"]["fit_images"] == 200
+    rows = list(csv.DictReader((folder / "pictures" / "tsne.csv").read_text().splitlines()))
+    assert len(rows) == 2 * 40 and {row["presence"] for row in rows} == {"posterior", "prior"}
+    assert {path.name for path in (folder / "pictures").glob("*.png")} == {
+        "reconstructions.png", "templates.png", "parts.png", "transformed.png", "capsules.png",
+        "explained.png"}
+
+    beside = stage.run(preset, 0, trained, on="digits")  # the same digits, enlarged to the canvas
+    other = json.loads((beside / "metrics.json").read_text())
+    assert beside.parent.name == "digits_on_digits" and other["trained_on"] == "digits"
+    assert json.loads((beside / "config.json").read_text())["on"] == "digits"
+    assert other["protocols"]["clean"]["final"]["rec_ll"] != own["protocols"]["clean"]["final"]["rec_ll"]
+
+
+@pytest.mark.parametrize(("dataset", "says"), [
+    (data.Dataset("colour", images(0, 3), images(5, 3)), "images of 3x14x14"),
+    (data.Dataset("large", images(0, 1, 28), images(5, 1, 28)), "canvas of 20"),
+    (data.Dataset("many", images(0), images(5), n_classes=12), "12 classes"),
+])
+def test_a_data_set_that_does_not_fit_is_refused(preset, monkeypatch, dataset, says):
+    monkeypatch.setattr(stage, "load", lambda wanted: dataset)
+    with pytest.raises(BadInput, match=says):
+        stage.elsewhere(preset, dataset.name, 10)
+
+
+def test_an_unknown_source_is_refused_and_leaves_nothing(preset, trained, capsys):
+    with pytest.raises(BadInput, match="did you mean 'affnist"):
+        stage.run(preset, 0, trained, on="afnist")
+    assert not (trained / "evaluate").exists()
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_each_protocol_draws_noise_or_not(preset, noise, monkeypatch):
+    seen = []
+    original = evaluate.collect
+
+    def collect(*arguments, **options):
+        seen.append(options)
+        return original(*arguments, **options)
+    monkeypatch.setattr(evaluate, "collect", collect)
+    model = port.ImageAutoencoder(preset.config()).eval()
+    dataset = data.Dataset("drawn", images(150), images(140))
+    train, test = stage.collect(model, dataset, "faithful" if noise else "clean",
+                                preset.evaluate())
+    assert [options["noise"] for options in seen] == [noise] * 2
+    assert (len(train.labels), len(test.labels)) == ((128, 128) if noise else (150, 140))
+
+
+def test_a_capsule_alone_draws_what_its_tap_says_with_q25_repaired(preset):
+    config = replace(preset.config(), repairs=("Q25",))
+    model = port.ImageAutoencoder(config, seed=3).eval()
+    image = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    drawn = model(image, pictures=True).pictures["per_capsule"]
+    assert drawn.shape == (3, 4, 1, 20, 20)
+    tap = model(image, taps=True).taps["per_caps_rec/mean_per_image"]
+    np.testing.assert_allclose(drawn.mean((2, 3, 4)).flatten().detach().numpy(),
+                               np.asarray(tap.detach()), rtol=1e-5, atol=1e-6)
+    assert (drawn[:, 0] - drawn[:, 1]).abs().max() > 1e-4  # capsules differ
+
+
+def test_capsules_stand_in_order_of_presence():
+    image, together = np.zeros((1, 1, 2, 2)), np.full((1, 1, 2, 2), 0.5)
+    alone = np.arange(3).reshape(1, 3, 1, 1, 1) / 10 * np.ones((1, 3, 1, 2, 2))
+    picture = pictures.capsule_rows(image, together, alone, np.array([[0.1, 0.9, 0.5]]),
+                                    n_capsules=2)
+    centres = picture[pictures.GAP, [pictures.GAP + i * (2 + pictures.GAP) for i in range(4)], 0]
+    np.testing.assert_allclose(centres, [0.0, 0.5, 0.1, 0.2])
+
+
+def test_tsne_is_seeded_and_keeps_groups_together():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = (10 * np.eye(3)[labels] + rng.normal(size=(60, 3))).astype(np.float32)
+    places = evaluate.tsne(features, seed=1)
+    np.testing.assert_array_equal(places, evaluate.tsne(features, seed=1))
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.diag(np.full(60, np.inf))
+    assert np.mean(labels[distance.argmin(1)] == labels) > 0.95

@@ -1,0 +1,160 @@
+"""The ablation: every row of the paper and every repairable quirk is there and changes what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+import port
+from parity_tests.goldens import REPOSITORY
+from parity_tests.harness import runs
+from pipelines import ablation
+from pipelines import train as training
+from pipelines.results import paper_report
+from pipelines.support.values import BadInput
+
+PARAMS = REPOSITORY / "params.yaml"
+PAPER = {"no_posterior_sparsity", "no_prior_sparsity", "no_noise_in_objects", "no_noise_in_parts",
+         "no_noise", "similarity_transforms", "no_deformations", "linear_part_encoder", "conv_part_encoder",
+         "mlp_object_encoder", "no_special_features"}
+WANTED = ablation.section(PARAMS)
+SMALL = {
+    "prepare": {"download": False},
+    "presets": {"small": {
+        "prepare": {"source": "digits", "options": {"enlarge": 12, "test_share": 0.25, "split_seed": 0}},
+        "model": {key: list(v) if isinstance(v, list) else v for key, v in runs.TINY.items()},
+        "train": {"device": "cpu", "batch_size": 8, "steps": 50, "held_out_every": 0},
+        "evaluate": {"batch_size": 150}}},
+    "ablation": {"preset": "small", "steps": 2, "seeds": [0, 1], "rows": ["whole", "plain", "quiet"],
+                 "changes": {
+        "whole": {"words": "as it is"},
+        "plain": {"words": "no features", "set": ["model.n_part_special_features=0",
+                                                  "model.colorize_templates=false"]},
+        "quiet": {"words": "no noise in evaluation", "quirk": "Q06", "protocol": "noise"}}}}
+
+
+def test_the_rows_of_the_paper_and_of_the_quirks() -> None:
+    """All of them, each once; the stages of DVC are these rows."""
+    assert set(WANTED.rows) == set(WANTED.changes) and len(set(WANTED.rows)) == len(WANTED.rows)
+    assert set(WANTED.rows) >= PAPER
+    repairable = {quirk.id for quirk in port.quirks.QUIRKS.values() if quirk.where not in (None, "always")}
+    assert {WANTED.row(name).quirk for name in WANTED.rows} - {None} == repairable
+
+
+@pytest.mark.parametrize("name", WANTED.rows)
+def test_a_row_changes_what_it_says(name: str) -> None:
+    """Model or training settings differ from those of the row beside, the quirk's id is right."""
+    row, other = WANTED.row(name), ablation.beside(WANTED, name)
+    presets = [ablation.preset_of(WANTED, WANTED.row(one), PARAMS) for one in (name, other)]
+    configs, loops = [one.config() for one in presets], [one.train(0)[0] for one in presets]
+    assert presets[0].name == presets[1].name and loops[0].steps == WANTED.steps
+    if name == other:
+        assert not row.set and not row.protocol
+    elif row.protocol:
+        assert configs[0] == configs[1] and loops[0] == loops[1] and row.quirk
+    else:
+        assert (configs[0], loops[0]) != (configs[1], loops[1])
+    repairs = configs[0].repairs
+    assert repairs == ((row.quirk,) if repairs else ())
+
+
+def test_the_committed_table_is_that_of_the_committed_rows() -> None:
+    """Every row was run, at the length that the table names; its figures are the rows' own."""
+    found = json.loads((REPOSITORY / "results/ablation_table/metrics.json").read_text())
+    assert found == json.loads(json.dumps(ablation.table(WANTED, REPOSITORY / "results", PARAMS)))
+    assert found["left_out"] == [] and [row["row"] for row in found["rows"]] == WANTED.rows
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Every row of a small section."""
+    folder = tmp_path_factory.mktemp("ablation")
+    (folder / "params.yaml").write_text(yaml.safe_dump(SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(training, "RUNS", folder / "runs")
+        assert ablation.main(["--all"]) == 0
+    return folder
+
+
+def table(folder: Path, **changed) -> dict:
+    wanted = ablation.Ablation(**SMALL["ablation"] | changed)
+    return ablation.table(wanted, folder / "results", folder / "params.yaml")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_rows_side_by_side(results: Path) -> None:
+    """Means over seeds, differences to the row beside; a repaired protocol against the faithful one."""
+    found = read(results / "results/ablation_table/metrics.json")
+    assert found == json.loads(json.dumps(table(results)))
+    assert (found["steps"], found["full_steps"], found["left_out"]) == (2, 50, [])
+    rows = {row["row"]: row for row in found["rows"]}
+    assert list(rows) == ["whole", "plain", "quiet"] and rows["whole"]["difference"] == {}
+    each = [read(results / f"results/ablation/plain/{seed}/metrics.json") for seed in (0, 1)]
+    mean = sum(one["protocols"]["clean"]["rec_ll"] for one in each) / 2
+    assert rows["plain"]["protocols"]["clean"]["rec_ll"] == pytest.approx(mean, rel=1e-12)
+    assert rows["plain"]["difference"]["clean"]["rec_ll"] == pytest.approx(
+        mean - rows["whole"]["protocols"]["clean"]["rec_ll"], rel=1e-9)
+    assert rows["plain"]["parameters"] < rows["whole"]["parameters"]
+    quiet, whole = rows["quiet"]["protocols"]["repaired"], rows["whole"]["protocols"]
+    assert rows["quiet"]["difference"]["repaired"]["rec_ll"] == pytest.approx(
+        quiet["rec_ll"] - whole["faithful"]["rec_ll"], rel=1e-9, abs=1e-9)
+    # The same weights: without noise, but on whole batches and the same shifts.
+    assert quiet != whole["faithful"]
+    for measure in ("posterior_kmeans", "prior_kmeans", "posterior_probe", "prior_probe"):
+        assert 0 <= quiet[measure] <= 1
+    assert each[0]["set"] == SMALL["ablation"]["changes"]["plain"]["set"] and each[0]["steps"] == 2
+
+
+def test_rows_of_another_kind_are_left_out(results: Path) -> None:
+    """Another length or setting is named, not put beside; no row at all is bad input."""
+    changes = SMALL["ablation"]["changes"]
+    other = changes | {"plain": {"set": ["model.deformations=false"]}}
+    found = table(results, changes=other, seeds=[0, 2])
+    assert [row["row"] for row in found["rows"]] == ["whole", "quiet"]
+    assert "plain, seed 0: run with other settings" in found["left_out"]
+    assert "whole, seed 2: not yet run" in found["left_out"]
+    with pytest.raises(BadInput, match="no row of 7 steps"):
+        table(results, steps=7)
+
+
+def test_the_table_of_the_page(results: Path) -> None:
+    """The step count and every row stand there; without the file the command does."""
+    page = paper_report.run(["all"], results / "results", results / "paper.html").read_text()
+    assert "<b>2 steps</b> of the" in page and "not what a" in page
+    assert page.count("<code>plain</code>") == 1 and "no noise in evaluation" in page and "Q06" in page
+    empty = paper_report.run(["all"], results / "nothing", results / "empty.html").read_text()
+    assert "python -m pipelines.ablation --all" in empty
+
+
+def test_a_row_that_is_there_is_not_run_again(results: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ablation, "run", lambda *given: pytest.fail("ran again"))
+    wanted = ablation.Ablation(**SMALL["ablation"])
+    ablation.run_all(wanted, results / "results", results / "params.yaml")
+    monkeypatch.setattr(ablation, "run", lambda wanted, name, seed, *given: again.append((name, seed)))
+    again: list[tuple[str, int]] = []
+    ablation.run_all(ablation.Ablation(**SMALL["ablation"] | {"steps": 3, "seeds": [1]}),
+                     results / "results", results / "params.yaml")
+    assert again == [("whole", 1), ("plain", 1), ("quiet", 1)]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"rows": ["wole"]}, "unknown row of the ablation 'wole'; did you mean 'whole'"),
+    ({"steps": 0}, "at least 1"), ({"step": 3}, "did you mean 'steps'"),
+    ({"changes": {"whole": {"protocol": "shift"}}, "rows": ["whole"]}, "noise, whole_batches or refit"),
+    ({"changes": {"whole": {"beside": "x"}}, "rows": ["whole"]}, "beside: unknown row 'x'"),
+    ({"changes": {"whole": {"set": ["model.n_part_cap=3"]}}, "rows": ["whole"]}, "'n_part_caps'")])
+def test_bad_sections(tmp_path: Path, change: dict, message: str, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(SMALL | {"ablation": SMALL["ablation"] | change}))
+    assert ablation.main(["--row", "whole"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert asdict(ablation.Row()) == dict.fromkeys(asdict(ablation.Row())) | {"words": ""}

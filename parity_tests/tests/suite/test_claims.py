@@ -1,0 +1,222 @@
+"""The README's table of claims: each command exists and runs, and writes the file that it names.
+
+In their shortest form: a few of the tests, one planted bug, help instead of a training run. What a command
+of hours measures is compared with the committed file it names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from parity_tests import goldens
+from parity_tests.goldens import REPOSITORY
+from parity_tests.goldens import routing as goldens_routing
+from parity_tests.mutants import random_bugs
+from parity_tests.mutants import table as mutant_table
+from pipelines import cli
+
+# Of each file that a claim names, tests that take no time.
+QUICK = " or ".join((
+    "enc_linear-noise-float64-port", "(test_record and safe_log)", "(test_op and relu1)",
+    "(test_covering and 0 and not 10)", "squash_s12_f64", "paper_one_child_parent_s309_f64-port"))
+
+
+def claims() -> list[dict[str, str]]:
+    """Rows of the table by column."""
+    text = (REPOSITORY / "README.md").read_text().partition("## Claims and how to check them")[2]
+    lines = [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    columns, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert columns == ["claim", "command", "result file", "measured at"]
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def in_backticks(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+CLAIMS = {in_backticks(row["command"])[0]: row for row in claims()}
+
+
+def commands(*beginning: str) -> list[list[str]]:
+    """The words of the table's commands that begin so."""
+    return [words for words in map(shlex.split, CLAIMS) if words[:len(beginning)] == list(beginning)]
+
+
+def result_files(command: str) -> list[str]:
+    return in_backticks(CLAIMS[command]["result file"])
+
+
+def only_claim(*beginning: str) -> tuple[str, dict[str, str]]:
+    """The one command that begins so, with its row."""
+    (words,) = commands(*beginning)
+    command = next(command for command in CLAIMS if shlex.split(command) == words)
+    return command, CLAIMS[command]
+
+
+def test_every_command_is_tried() -> None:
+    """A row of a kind that no test here runs would only be text."""
+    tried = [*commands("pytest"), *commands("python", "-m", "parity_tests.mutants.table"),
+             *commands("make", "mutants"), *commands("make", "repro"), *commands("scae", "train")]
+    assert len(tried) == len(CLAIMS) >= 7
+
+
+def test_the_tests_of_the_claims_write_their_table() -> None:
+    """All files of the pytest rows in one run, a few tests of each, with the table where the row says."""
+    files = list(dict.fromkeys(file for words in commands("pytest") for file in words[1:]))
+    assert all((REPOSITORY / file).is_file() for file in files)
+    named = {result_files(command)[0] for command in CLAIMS if command.startswith("pytest")}
+    assert named == {"results/tests/parity.json"}
+    table = REPOSITORY / named.pop()
+    before = table.read_bytes() if table.is_file() else None
+    try:
+        table.unlink(missing_ok=True)
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", *files, "--tier=smoke", "-q", "-k", QUICK, "-p", "no:xdist",
+             "-p", "no:cacheprovider"], cwd=REPOSITORY, capture_output=True, text=True,
+            stdin=subprocess.DEVNULL)
+        assert run.returncode == 0, run.stdout[-3000:]
+        found = json.loads(table.read_text())
+    finally:
+        table.unlink(missing_ok=True)
+        if before is not None:
+            table.write_bytes(before)
+    assert {"core.ops.relu1", "scae.model.ImageAutoencoder"} <= {row["op"] for row in found["ops"]}
+    recorded = " ".join(row["golden"] for row in found["goldens"])
+    assert all(name in recorded for name in ("options/enc_linear", "safe_log", "routing/capsnet/squash",
+                                             "routing/em/paper_one_child"))
+    assert {row["verdict"] for row in (*found["ops"], *found["goldens"])} == {"pass"}
+
+
+# ------------------------------------------------------------------------------------- planted bugs
+
+class Inline:
+    """A pool of processes that is this one."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.imap = map
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def apply(self, function: Callable, arguments: list) -> object:
+        return function(*arguments)
+
+
+def run_inline(module: object, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module's command line in this process."""
+    context = type("Context", (), {"Pool": Inline})
+    monkeypatch.setattr(module.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(module, "prepare_worker", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["python -m", *words])
+    assert module.main() == 0
+
+
+def named_by_default(module: object, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The file that a command writes when nothing else is said, as its help tells."""
+    parsers = []
+    parse = module.argparse.ArgumentParser.parse_args
+
+    def kept(parser: object, *words: object) -> object:
+        parsers.append(parser)
+        return parse(parser, *words)
+    monkeypatch.setattr(module.argparse.ArgumentParser, "parse_args", kept)
+    monkeypatch.setattr(sys, "argv", ["python -m", "--help"])
+    with pytest.raises(SystemExit):
+        module.main()
+    monkeypatch.undo()
+    return parsers[0].get_default("json")
+
+
+def test_planted_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one, caught; the committed table has the counts that the claim states."""
+    command, row = only_claim("python", "-m", "parity_tests.mutants.table")
+    assert result_files(command) == [named_by_default(mutant_table, monkeypatch)]
+    monkeypatch.setattr(mutant_table, "MUTANTS", mutant_table.MUTANTS[:1])
+    run_inline(mutant_table, ["--json", str(tmp_path / "table.json")], monkeypatch)
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert (found["caught"], found["total"]) == (1, 1)
+    committed = json.loads((REPOSITORY / result_files(command)[0]).read_text())
+    assert f"{committed['caught']} of {committed['total']} planted porting bugs" in row["claim"]
+
+
+def test_random_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None drawn is the shortest table; the committed one has the number and seed of the command."""
+    command, _ = only_claim("make", "mutants")
+    assert result_files(command) == [named_by_default(random_bugs, monkeypatch)]
+    recipe = subprocess.run([*shlex.split(command), "--dry-run", "env="], cwd=REPOSITORY, text=True,
+                            capture_output=True, check=True).stdout
+    n, seed = (int(value) for value in re.search(r"N=(\d+) SEED=(\d+)", command).groups())
+    assert f"python -m parity_tests.mutants.random_bugs --n {n} --seed {seed}" in recipe
+    monkeypatch.setattr(random_bugs, "sample", lambda n, seed: [])  # to draw takes seconds
+    run_inline(random_bugs, ["--n", "0", "--json", str(tmp_path / "table.json")], monkeypatch)
+    assert json.loads((tmp_path / "table.json").read_text())["mutants"] == []
+    committed = json.loads((REPOSITORY / result_files(command)[0]).read_text())
+    assert (committed["n"], committed["seed"]) == (n, seed)
+
+
+# -------------------------------------------------------------------------------- pipeline, training
+
+def test_the_default_pipeline() -> None:
+    """make repro runs DVC, whose pipeline writes the file; its committed numbers are the claim's."""
+    command, row = only_claim("make", "repro")
+    recipe = subprocess.run([*shlex.split(command), "--dry-run"], cwd=REPOSITORY, text=True,
+                            capture_output=True, check=True).stdout
+    assert "dvc repro" in recipe
+    (file,) = result_files(command)
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    metrics = [one for stage in stages.values() for one in stage.get("metrics", [])]
+    assert file in [one if isinstance(one, str) else next(iter(one)) for one in metrics]
+    final = json.loads((REPOSITORY / file).read_text())["protocols"]["clean"]["final"]
+    clusters, probe = (final[name]["value"] for name in ("posterior_kmeans", "posterior_probe"))
+    assert f"{clusters:.1%} clusters, {probe:.1%} probe".replace("%", " %") in row["claim"]
+
+
+def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
+    """The command of what was not run yet takes the preset it names."""
+    ((_, _, flag, preset),) = commands("scae", "train")
+    presets = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["presets"]
+    assert flag == "--preset" and preset in presets
+    assert cli.main(["train", "--help"]) == 0
+    assert flag in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------- counts
+
+def number(text: str, before: str) -> int:
+    """The number that stands before these words."""
+    return int(re.search(rf"([\d,]+) {before}", text)[1].replace(",", ""))
+
+
+def claim_about(words: str) -> dict[str, str]:
+    return next(row for row in CLAIMS.values() if words in row["claim"])
+
+
+def test_the_committed_recordings_are_counted() -> None:
+    committed = sum(len(goldens_routing.committed(family)) for family in goldens_routing.FAMILIES)
+    assert number(claim_about("routing ancestors")["measured at"], "are committed") == committed
+
+
+@pytest.mark.shared
+def test_all_recordings_are_counted() -> None:
+    """Where they are at hand."""
+    if goldens.missing() or any(map(goldens_routing.missing, goldens_routing.FAMILIES)):
+        pytest.skip("the recordings beyond the committed ones are not here (SCAE_GOLDENS)")
+    row = claim_about("reference = original")
+    assert number(row["claim"], "recorded image models") == len(goldens.models())
+    ops = [record for record in goldens.records() if record.ok and record.golden.name == "ops"]
+    # Those repeated with patched default dtypes show the same functions once more.
+    assert number(row["claim"], "op records") == sum("patched" not in record.key for record in ops)
+    routing = sum(len(goldens_routing.records(family)) for family in goldens_routing.FAMILIES)
+    assert number(claim_about("routing ancestors")["claim"], "recordings") == routing

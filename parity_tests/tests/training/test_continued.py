@@ -1,0 +1,122 @@
+"""Training that goes on from a converted checkpoint, and numbered runs that were stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import port
+from parity_tests.goldens import REPOSITORY
+from parity_tests.harness import runs
+from parity_tests.tests.training import test_train_stage
+from pipelines import cli
+from pipelines import train as stage
+from pipelines.support import settings
+from pipelines.support.values import BadInput
+from pipelines.training import numbered
+from port.training import resume
+
+STEP = 40
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    """In the repository, checkpoints elsewhere."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(stage, "RUNS", tmp_path / "runs")
+
+
+def converted(folder: Path, slots: bool = True, **changed) -> Path:
+    """A folder as `scae convert` writes it, of random weights and slots at step 40."""
+    model = runs.model(seed=9, **changed)
+    generator = torch.Generator().manual_seed(2)
+    found = {name: {"ms": 1 + torch.rand(p.shape, generator=generator),
+                    "mom": 1e-3 * torch.randn(p.shape, generator=generator)}
+             for name, p in model.named_parameters()} if slots else None
+    return port.checkpoint.save(model, folder, slots=found, step=STEP)
+
+
+def preset(folder: Path, *more: str) -> settings.Preset:
+    return test_train_stage.preset(f"train.continue_from={folder}", f"train.steps={STEP + 4}",
+                                   "train.checkpoint_every=2", *more)
+
+
+def test_the_run_begins_with_weights_slots_and_step(tmp_path, capsys, monkeypatch):
+    """Its first checkpoint holds the converted numbers bit by bit; its first updates are the next steps."""
+    folder = converted(tmp_path / "OUT")
+    seen = {}
+    keep = resume.State.save
+
+    def save(state, place, made_with=None):
+        keep(state, place, made_with)
+        seen[state.step] = {part: resume.read_tensors(place / f"step-{state.step:08d}", part, "cpu")
+                            for part in ("model", "optimizer")}
+    monkeypatch.setattr(resume.State, "save", save)
+    left = stage.run(preset(folder), 0, tmp_path / "results")
+    assert f"{STEP} steps made before" in capsys.readouterr().out
+    assert sorted(seen) == [STEP, STEP + 2, STEP + 4]
+    for part in ("model", "optimizer"):
+        given = load_file(folder / f"{part}.safetensors")
+        given.pop("step", None), given.pop("global_step", None)
+        first = seen[STEP][part]
+        assert set(first) == set(given)
+        assert all(torch.equal(first[name], given[name]) for name in given)
+        assert any(not torch.equal(seen[STEP + 2][part][name], given[name]) for name in given)
+    assert json.loads((left / "metrics.json").read_text())["steps"] == STEP + 4
+    assert json.loads((left / "config.json").read_text())["train"]["continue_from"] == str(folder)
+    assert f"by this project, continue_from {folder}." in (left / "model/README.md").read_text()
+
+
+def test_without_slots_the_optimizer_starts_anew(tmp_path, capsys):
+    stage.run(preset(converted(tmp_path / "OUT", slots=False)), 0, tmp_path / "results")
+    assert "no optimizer slots, which start anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("changed", "more", "says"), [
+    ({"n_obj_caps": 4}, (), "is another model than the preset's"),
+    ({}, ("train.steps=40",), "set train.steps above that"),
+    ({}, ("train.optimizer=tf-adam",), "has the slots of tf-rmsprop; set train.optimizer to it")])
+def test_it_refuses(tmp_path, changed, more, says):
+    folder = converted(tmp_path / "OUT", **changed)
+    with pytest.raises(BadInput, match=says):
+        stage.run(preset(folder, *more), 0, tmp_path / "results")
+    assert not (tmp_path / "results/train").exists() and not list((tmp_path / "runs").glob("*/step-*"))
+
+
+def test_nothing_there_is_one_line(tmp_path, capsys):
+    """Exit 2, from the command line too, where --init names it."""
+    command = test_train_stage.command("train", "--preset", "digits", "--init", str(tmp_path / "none"),
+                                       "--results", str(tmp_path / "results"))
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert "holds no model.safetensors" in error and error.count("\n") == 1
+
+
+def test_a_stopped_run_goes_on_when_asked_for_again(tmp_path, monkeypatch, capsys):
+    """The same command continues the numbered run; another seed, or a finished run, gets a new number."""
+    monkeypatch.setattr(numbered, "RUNS", tmp_path / "numbered")
+    command = test_train_stage.command("train", "--preset", "digits")
+    keep = resume.State.save
+
+    def stop(state, place, made_with=None):
+        keep(state, place, made_with)
+        if state.step == 2:
+            raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.State, "save", stop)
+        assert cli.main(command) == 130
+    folders = tmp_path / "numbered/digits"
+    for other in (["--seed", "1"], ["--seeds", "0,1"]):  # not the one that was stopped
+        assert cli.main([*command, *other]) == 0
+        assert not (folders / "1/train/digits/0/metrics.json").exists()
+        (folders / "2").rename(tmp_path / f"other{other[0]}")
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert "going on with" in (said := capsys.readouterr().out) and "continuing from step 2" in said
+    assert [path.name for path in folders.iterdir()] == ["1"]
+    assert cli.main(command) == 0
+    assert sorted(path.name for path in folders.iterdir()) == ["1", "2"]

@@ -1,0 +1,110 @@
+"""Time a training step of matrix capsules beside the floor of its convolution and vote products.
+
+    python -m pipelines.bench.em [--batch 64] [--threads 2] [--clock wall|cpu] [--json FILE]
+
+The network is the small one of the paper (A = 64, B = 8, C = D = 16, three iterations) on 32 × 32 crops
+of two cameras. What is compared runs interleaved and counts with its fastest repeat, so that only ratios
+within one run mean anything; memory is the process's largest resident size above that before the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pipelines.bench.capsnet import CLOCKS, measure
+from port.core import adam as optim_adam
+from port.em import fused as em_fused
+from port.em import routing as em_routing
+from port.em import settings as em_settings
+from port.em.layers import pose_product
+from port.em.network import MatrixCapsules
+
+
+def resident_mb() -> float:
+    """Largest resident size of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def pieces(preset: str, batch: int, side: int) -> dict[str, Callable[[], None]]:
+    """What is timed, each forward and backward.
+
+    Args:
+        preset: of `em_settings`.
+        batch: images a step.
+        side: of the images.
+
+    Returns:
+        `step`: loss, gradients and Adam; `convolution` and `votes`: the floor, every vote made once.
+    """
+    settings = em_settings.preset(preset, image_channels=2)
+    network = MatrixCapsules(settings, np.random.default_rng(0))
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(batch, 2, side, side, generator=generator)
+    label = torch.randint(0, settings.classes, (batch,), generator=generator)
+    adam = optim_adam.Adam(network.parameters(), lr=settings.lr)
+    kernel = network.conv.weight.detach().clone().requires_grad_()
+    with torch.no_grad():
+        found = network(image)
+        pose, _ = network.primary(network.conv(image))
+    poses = [pose, *(layer.pose for layer in found.layers[:-2])]
+
+    def step() -> None:
+        loss, _ = network.loss(network(image).activation, label, 0)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+    def convolution() -> None:
+        F.conv2d(image, kernel, stride=settings.conv_stride).relu().sum().backward()
+
+    def votes() -> None:
+        for pose, layer in zip(poses, network.capsules):
+            seen = em_routing.windows(pose, layer.kernel, layer.stride).contiguous().requires_grad_()
+            pose_product(seen, layer.weight.detach().requires_grad_()).sum().backward()
+
+    return {"step": step, "convolution": convolution, "votes": votes}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print seconds, ratios and memory."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=list(em_settings.PRESETS), default="paper")
+    parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
+    parser.add_argument("--side", type=int, default=32, help="of the images (default 32)")
+    parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default 5)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    arguments = parser.parse_args(arguments)
+    if min(arguments.batch, arguments.threads, arguments.repeats) < 1 or arguments.side < 24:
+        parser.error("--batch, --threads and --repeats must be at least 1, --side at least 24")
+    torch.set_num_threads(arguments.threads)
+    before = resident_mb()
+    timed = pieces(arguments.preset, arguments.batch, arguments.side)
+    timed["step"]()
+    memory = resident_mb() - before  # before the floor's votes, which are kept whole
+    seconds = measure(timed, arguments.repeats, arguments.clock)
+    ratio = seconds["step"] / (seconds["convolution"] + seconds["votes"])
+    path = em_fused.reason_against(torch.device("cpu")) or "kernel"
+    print(f"matrix capsules {arguments.preset}, batch {arguments.batch}, {arguments.threads} threads, "
+          f"{arguments.clock} clock, torch {torch.__version__}, {path}")
+    for name, value in seconds.items():
+        print(f"  {name:12s} {value:8.4f} s")
+    print(f"  step / (convolution + votes) {ratio:6.2f}\n  memory of a step {memory:8.0f} MB")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(vars(arguments) | {
+            "json": str(arguments.json), "torch": torch.__version__, "path": path, "seconds": seconds,
+            "ratio": ratio, "memory_mb": memory}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,225 @@
+"""What the commands on original checkpoints share: reading them, configurations, bad input in words."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+import port
+from pipelines.support.values import BadInput, load_params
+from port.checkpoints import CheckpointError, contents, convert, infer, model_folder
+from port.checkpoints.strangers import Choices, choose, hint
+from port.checkpoints.tensor_bundle.dtypes import CODES, DTYPES
+from port.checkpoints.tensor_bundle.errors import printable
+
+
+@dataclass(frozen=True)
+class Original:
+    """A checkpoint of the original program.
+
+    Attributes:
+        prefix: where it lies.
+        arrays: name → value, everything it holds, as chosen.
+        digest: SHA-256 over names and content of its files, of the very bytes that the arrays came from.
+        files: that hold it.
+        types: name in the file → TensorFlow's name of the type.
+        choices: what was renamed, left out or replaced.
+        notes: the same for a model card.
+    """
+
+    prefix: Path
+    arrays: dict[str, np.ndarray]
+    digest: str
+    files: tuple[Path, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+    choices: Choices = Choices()
+    notes: tuple[str, ...] = ()
+
+    def sorted_out(self) -> contents.Contents:
+        """Its arrays by place.
+
+        Raises:
+            BadInput: they are no model of the original.
+        """
+        with in_words(str(self.prefix)):
+            try:
+                return contents.sort_out(self.arrays)
+            except contents.Strangers as error:
+                raise convert.ConversionError(f"{error}{hint(self.arrays, error.names)}") from None
+
+
+@contextlib.contextmanager
+def in_words(where: str = "") -> Iterator[None]:
+    """Turn what reading, sorting and configuring raise into one line for the user."""
+    try:
+        yield
+    except (convert.ConversionError, port.ConfigError, CheckpointError,
+            safetensors.SafetensorError) as error:
+        raise BadInput(_one_line(f"{where}: {error}" if where else str(error))) from None
+    except OSError as error:
+        place = error.filename or where
+        raise BadInput(_one_line(f"{place}: {error.strerror or error}")) from None
+
+
+def read(path: str | os.PathLike, choices: Choices | None = None) -> Original:
+    """A checkpoint by prefix, file or folder; the path is taken literally.
+
+    Args:
+        path: see `port.read_checkpoint`.
+        choices: what is renamed, left out or replaced.
+
+    Raises:
+        BadInput: nothing there, damaged, incomplete, something else, or choices that do not fit it.
+    """
+    choices = choices or Choices()
+    with in_words():
+        opened = port.read_checkpoint(path)
+        arrays, digest = opened.load()
+    widened = {kind for kind in opened.dtypes.values() if DTYPES[CODES[kind]].widened}
+    notes = [f"stored as {kind}, widened, which changes no value: "
+             f"{contents.listed([name for name, each in opened.dtypes.items() if each == kind])}"
+             for kind in sorted(widened)]
+    with in_words(str(opened.prefix)):
+        arrays, chosen = choose(arrays, choices)
+    if "global_step" in arrays and arrays["global_step"].dtype == np.int32:
+        notes.append("the step was stored as int32")
+    return Original(opened.prefix, arrays, digest, tuple(opened.files), opened.dtypes, choices,
+                    (*notes, *chosen))
+
+
+def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str]
+                        ) -> tuple[dict, bool]:
+    """What the user says about the model, as flat settings, and whether defaults fill the rest.
+
+    Args:
+        preset: a preset of params.yaml.
+        config: a JSON or YAML file of flat keys, a recording's manifest, or a stored config.json;
+            it overlays the preset.
+        params: the file of presets.
+        variables: names of the checkpoint's, which tell the kind of the model.
+
+    Raises:
+        BadInput: an unknown preset, key or value, a file that cannot be read, or another model's.
+    """
+    said: dict = {}
+    with in_words():
+        kind = infer.kind_of(variables)
+    default = preset is not None
+    if preset is not None:
+        with in_words(f"preset {preset}"):
+            from pipelines.support import settings  # the training loop comes with it
+
+            said = port.config.explicit(settings.load_preset(preset, path=params).model, kind)
+    if config is not None:
+        source = _read_mapping(config)
+        with in_words(str(config)):
+            try:
+                said |= port.config.explicit(source, kind)
+                default |= port.config.is_complete(source)
+            except (TypeError, ValueError, AttributeError, KeyError) as error:
+                if isinstance(error, port.ConfigError):
+                    raise
+                raise BadInput(_one_line(f"{config}: not a configuration ({error})")) from None
+    return said, default
+
+
+def _read_mapping(path: str) -> dict:
+    """A JSON or YAML file; a folder stands for its manifest."""
+    file = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file; --config takes a JSON or YAML file or a recording")
+    with in_words(str(file)):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise BadInput(f"{file} is no text; expected JSON or YAML") from None
+        except ValueError:
+            found = load_params(file)
+    if not isinstance(found, dict):
+        raise BadInput(f"{file}: expected keys and values")
+    return found
+
+
+def load_folder(folder: str | os.PathLike):
+    """A converted model.
+
+    Raises:
+        BadInput: no model there, or it cannot be read.
+    """
+    with in_words():
+        return model_folder.load(folder)
+
+
+@contextlib.contextmanager
+def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all went well, and is gone otherwise.
+
+    Args:
+        out: the place.
+        replaceable: names that a folder already there may hold.
+
+    Raises:
+        BadInput: something else is there, or the place cannot be written.
+    """
+    with in_words(str(out)):
+        if out.exists() and not out.is_dir():
+            raise BadInput(f"{out} is a file; name a folder")
+        strangers = sorted(item.name for item in out.iterdir() if item.name not in replaceable
+                           ) if out.exists() else []
+        if strangers:
+            raise BadInput(f"{out} holds {strangers[0]}, which would be lost; name another folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        yield made
+        with in_words(str(out)):
+            mask = _umask()  # both libraries make their files for the owner alone
+            made.chmod(0o777 & ~mask)
+            for item in made.rglob("*"):
+                item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
+            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+            if out.exists():
+                os.replace(out, old / out.name)
+            os.replace(made, out)
+            shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def training_constants(config: str | None, defaults: dict[str, float]) -> dict[str, float]:
+    """Learning rate, batch size and optimizer constants that a configuration file gives.
+
+    Args:
+        config: as in `given_configuration`; a recording's manifest has `lr` and `rmsprop`.
+        defaults: what it does not say.
+    """
+    if config is None:
+        return dict(defaults)
+    source = _read_mapping(config)
+    with in_words(str(config)):
+        flags = port.config.parse_flags(source["flags"]) if "flags" in source else source
+        said = port.config.training_flags(flags)
+    return defaults | {key: said[key] for key in ("lr", "batch_size") if key in said} | {
+        key: float(value) for key, value in (source.get("rmsprop") or {}).items()
+        if key in ("decay", "momentum", "epsilon")} | (
+        {"lr": float(source["lr"])} if "lr" in source else {})
+
+
+def _one_line(text: str) -> str:
+    """One line without control characters, whatever a file brought into it."""
+    return printable(" ".join(text.split()), len(text))

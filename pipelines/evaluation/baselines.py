@@ -1,0 +1,104 @@
+"""Accuracies on raw pixels, which no model changes: measured once for a data set and a protocol, and kept.
+
+k-means and a logistic probe on 1,600 pixels take ten minutes of one core, as often as a seed is evaluated.
+They lie in results/baselines/<data set>-<digest>.json; the digest is that of everything they depend on: the
+pixels and labels, canvas, settings, the code that measures, and the versions of the libraries that fit.
+Whatever changes there makes another file, so that a kept value never stands for a changed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.prepare import write_json
+from pipelines.support import environment, sections
+from port.core import preprocess
+from port.data import dataset as data
+from port.evaluation import clustering as evaluate
+
+FOLDER = "baselines"
+# Settings of section `evaluate` that the values depend on.
+SETTINGS = ("seed", "bootstrap_draws", "level")
+CODE = (data, preprocess, evaluate, sys.modules[__name__])
+FITTED_BY = ("numpy", "scipy", "scikit-learn", "torch")
+
+
+def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results: str | os.PathLike) -> dict:
+    """`measured`, from the file of an earlier evaluation where there is one."""
+    if not len(dataset.train):
+        return {}
+    key = digest(dataset, canvas, wanted)
+    path = Path(results) / FOLDER / f"{dataset.name}-{key[:16]}.json"
+    try:
+        found = json.loads(path.read_text())
+        if found["digest"] == key:
+            print(f"evaluate: raw pixels as measured before ({path})", flush=True)
+            return found["baseline"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or a damaged one: it is measured again
+    found = measured(dataset, canvas, wanted)
+    write_json(path, {"digest": key, "data": dataset.name, "canvas": canvas, "baseline": found})
+    return found
+
+
+def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> dict:
+    """The protocols' clusterings and probe on raw pixels, shifted as the model sees them, and centred.
+
+    Args:
+        dataset: with training images, the first `wanted.baseline_images` of which the fits use.
+        canvas: side in pixels.
+        wanted: seed and intervals.
+    """
+    fitted, found = first_images(dataset, wanted), {}
+    for name, shifted in (("shifted", True), ("centred", False)):
+        def pixels(split: data.Split, seed: int, shifted: bool = shifted) -> np.ndarray:
+            generator = torch.Generator(split.images.device).manual_seed(seed) if shifted else None
+            return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
+        train, test = pixels(fitted, wanted.seed + 100), pixels(dataset.test, wanted.seed)
+        labels = fitted.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
+        clean = evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
+                                          wanted.seed)
+        refitted = evaluate.cluster_classify(
+            test, labels[1], dataset.n_classes,
+            evaluate.new_kmeans(dataset.n_classes, wanted.seed))
+        probe = evaluate.logistic_probe(train, labels[0], test)
+        found[name] = {"fitted_on": len(fitted),
+                       "kmeans_clean": interval(clean.prediction == labels[1], wanted),
+                       "kmeans_refitted": interval(refitted.prediction == labels[1], wanted),
+                       "logistic": interval(probe == labels[1], wanted)}
+    return found
+
+
+def first_images(dataset: data.Dataset, wanted: sections.Evaluate) -> data.Split:
+    """The training images that the fits use."""
+    return data.Split(dataset.train.images[:wanted.baseline_images],
+                      dataset.train.labels[:wanted.baseline_images])
+
+
+def digest(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> str:
+    """SHA-256 of everything that `measured` depends on."""
+    versions = environment.versions()
+    facts = {"canvas": canvas, "classes": dataset.n_classes, "device": dataset.test.images.device.type,
+             "settings": {name: getattr(wanted, name) for name in SETTINGS},
+             "versions": {name: versions.get(name) for name in FITTED_BY},
+             "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in CODE]}
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for split in (first_images(dataset, wanted), dataset.test):
+        for array in (split.images.cpu().numpy(), split.labels.cpu().numpy()):
+            found.update(f"{array.dtype}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array))
+    return found.hexdigest()
+
+
+def interval(correct: np.ndarray, wanted: sections.Evaluate) -> dict:
+    """Accuracy and its interval as plain values."""
+    return asdict(evaluate.bootstrap_interval(correct, wanted.seed, wanted.bootstrap_draws, wanted.level))

@@ -1,0 +1,215 @@
+"""Part capsules alone and objects on frozen parts: what the stages do differently for them.
+
+`train.parts` names where part capsules come from: a preset of the same results and seed, or a folder of a
+model. A preset of kind `ocae` needs it; any other image model starts from those parts.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import port
+from pipelines.support import pictures, sections, settings
+from pipelines.support.values import BadInput
+from pipelines.training import given_weights
+from port.core import preprocess
+from port.data import dataset as data
+from port.evaluation import parts as evaluate_parts
+from port.evaluation.clustering import logistic_probe
+
+SECTIONS = ("part_encoder", "part_decoder")
+SHARED = ("canvas", "channels", "cnn", *SECTIONS)
+
+
+def build(preset: settings.Preset, seed: int, results: str | os.PathLike
+          ) -> tuple[torch.nn.Module, str]:
+    """The model of a preset with its initial weights, and a digest of parts that were given ("" for none).
+
+    Raises:
+        BadInput: parts are needed and not named, not there, or of another shape.
+    """
+    given = named(preset)
+    model = port.build(preset.config(), seed)
+    if not given:
+        return model, ""
+    folder = given_weights.model_folder(given, seed, results)
+    copy(settings.load_model(folder), model, str(folder))
+    return model, given_weights.digest(folder, "parts")
+
+
+def named(preset: settings.Preset) -> str | None:
+    """Where a preset's part capsules come from; None where they are drawn.
+
+    Raises:
+        BadInput: they have to be given and are not, or its model's settings cannot be used.
+    """
+    given, kind = preset.sections["train"].get("parts"), preset.config().kind
+    if not given and kind == "ocae":
+        raise BadInput(f"preset {preset.name}: object capsules are trained on the part capsules "
+                       "of a given run; set train.parts to its preset or model folder"
+                       " (on the command line --parts)")
+    return given
+
+
+def copy(source: torch.nn.Module, model: torch.nn.Module, where: str) -> None:
+    """Put the part capsules of one model into another.
+
+    Raises:
+        BadInput: one of them has none, or their settings differ.
+    """
+    for owner in (source, model):
+        if not hasattr(owner, "part_encoder"):
+            raise BadInput(f"train.parts: {where}: a model of kind {owner.config.kind} has no "
+                           "part capsules")
+    for name in SHARED:
+        theirs, ours = getattr(source.config, name), getattr(model.config, name)
+        if theirs != ours:
+            raise BadInput(f"train.parts: {where} has {name} {_shown(theirs, ours)}; give both "
+                           "the same settings")
+    for name in SECTIONS:
+        getattr(model, name).load_state_dict(getattr(source, name).state_dict())
+
+
+def _shown(theirs, ours) -> str:
+    """The first difference of two settings."""
+    if not hasattr(theirs, "__dataclass_fields__"):
+        return f"{theirs}, the preset {ours}"
+    one, other = asdict(theirs), asdict(ours)
+    key = next(key for key in one if one[key] != other[key])
+    return f"with {key} {one[key]}, the preset {other[key]}"
+
+
+def initial(final: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """The weights a run started from; frozen parts are those of the trained model."""
+    model = port.build(final.config, seed)
+    if final.config.kind == "ocae":
+        copy(final, model, "the trained model")
+    return model
+
+
+def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dataset: data.Dataset,
+             final: torch.nn.Module, place: torch.device, steps: int | None, on: str | None = None) -> dict:
+    """Likelihood, squared error and a probe of part capsules, before and after training.
+
+    Args:
+        preset: its section `evaluate` counts.
+        seed: of the run; the initial weights are drawn from it again.
+        results: folder of the results.
+        dataset: prepared.
+        final: the trained model.
+        place: where it runs.
+        steps: updates it has seen.
+        on: another data source, which there is not.
+
+    Returns:
+        What goes into metrics.json; the pictures are written here.
+
+    Raises:
+        BadInput: `on` names one.
+    """
+    if on is not None:
+        raise BadInput(f"preset {preset.name}: part capsules alone are evaluated on their own "
+                       f"test images only, not on {on}")
+    wanted = preset.evaluate()
+    start = initial(final, seed).to(place).eval()
+    dataset = dataset.to(place)
+    n_fit = wanted.fit_images or len(dataset.train)
+    kept = data.Split(dataset.train.images[:n_fit], dataset.train.labels[:n_fit])
+    measured: dict = {"preset": preset.name, "seed": seed, "steps": steps, "data": dataset.name,
+                      "level": wanted.level, "test_images": len(dataset.test), "fit_images": len(kept),
+                      "protocols": {}}
+    for protocol, noise in (("clean", False), ("faithful", True)):
+        measured["protocols"][protocol] = {}
+        for moment, model in (("initial", start), ("final", final)):
+            train, test = (evaluate_parts.collect(model, split, wanted.batch_size, offset + wanted.seed,
+                                                  noise, noise or wanted.clean_shift)
+                           for split, offset in ((kept, 100), (dataset.test, 0)))
+            right = logistic_probe(train.features, train.labels, test.features) == test.labels
+            measured["protocols"][protocol][moment] = {
+                "rec_ll": mean(test.rec_ll, wanted), "mse": mean(test.mse, wanted),
+                "logistic": mean(right.astype(np.float64), wanted),
+                "present_parts": mean((test.presence > 0.5).sum(1).astype(np.float64), wanted)}
+    measured["baseline"] = baseline(final, kept, dataset.test, wanted)
+    measured["checks"] = checks(measured)
+    measured["learned"] = all(check["passed"] for check in measured["checks"])
+    folder = settings.folder_of("evaluate", preset.name, seed, results)
+    write_pictures(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
+    say(measured)
+    return measured
+
+
+def mean(values: np.ndarray, wanted: sections.Evaluate) -> dict[str, float]:
+    """Mean over the images with its percentile bootstrap interval."""
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(wanted.seed)
+    draws = [values[rng.integers(len(values), size=len(values))].mean()
+             for _ in range(min(wanted.bootstrap_draws, 1000))]
+    low, high = np.quantile(draws, [(1 - wanted.level) / 2, (1 + wanted.level) / 2])
+    return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+
+
+@torch.no_grad()
+def baseline(model: torch.nn.Module, train: data.Split, test: data.Split, wanted: sections.Evaluate
+             ) -> dict:
+    """Squared error of the mean training image as a reconstruction of every test image, shifted alike."""
+    edges = model.config.autoencoder.target == "sobel"
+
+    def pixels(split: data.Split, seed: int) -> torch.Tensor:
+        generator = torch.Generator(split.images.device).manual_seed(seed) if wanted.clean_shift else None
+        image = data.place(split.images, model.config.canvas, generator)
+        return preprocess.normalized_sobel_edges(image) if edges else image
+
+    middle = pixels(train, wanted.seed + 100).mean(0, keepdim=True)
+    error = torch.square(pixels(test, wanted.seed) - middle).flatten(1).mean(1)
+    return {"mean_image_mse": mean(error.cpu().numpy(), wanted)}
+
+
+def checks(measured: dict) -> list[dict]:
+    """What a run that has learned must show: intervals of the squared error apart from both comparisons."""
+    clean = measured["protocols"]["clean"]
+    final = clean["final"]["mse"]
+    found = []
+    for name, other in (("step 0", clean["initial"]["mse"]),
+                        ("the mean training image", measured["baseline"]["mean_image_mse"])):
+        found.append({"check": f"squared error below {name}", "initial": other["value"],
+                      "final": final["value"], "required": True,
+                      "passed": bool(final["high"] < other["low"]),
+                      "says": f"squared error {final['value']:.4f} [{final['low']:.4f}, "
+                              f"{final['high']:.4f}] against {other['value']:.4f} of {name}"})
+    return found
+
+
+def say(measured: dict) -> None:
+    """The figures as a few lines."""
+    for protocol, moments in measured["protocols"].items():
+        print(f"evaluate, {protocol} protocol, {measured['test_images']} test images (step 0 -> end)")
+        for name, value in moments["final"].items():
+            print(f"  {name:14s} {moments['initial'][name]['value']:.4f} -> {value['value']:.4f} "
+                  f"[{value['low']:.4f}, {value['high']:.4f}]")
+    for check in measured["checks"]:
+        print(f"  {'ok    ' if check['passed'] else 'FAILED'} {check['says']}")
+
+
+@torch.no_grad()
+def write_pictures(folder: Path, model: torch.nn.Module, test: data.Split, n_images: int, seed: int
+                   ) -> list[Path]:
+    """Images above their reconstructions, templates, and the most present parts at their places."""
+    n_images = min(n_images, len(test))
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    image = data.place(test.images[:n_images].to(device), model.config.canvas, generator)
+    result = model(image, pictures=True)
+    shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
+    given = image.cpu().numpy()
+    aim = [] if np.array_equal(shown["target"], given) else [shown["target"]]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {"reconstructions": pictures.grid([given, *aim, shown["reconstruction"]]),
+            "templates": pictures.sheet(shown["templates"][0]),
+            "parts": pictures.part_rows(given, shown["transformed_templates"],
+                                        result.part_presence.cpu().numpy())}
+    return [pictures.save_png(folder / f"{name}.png", picture) for name, picture in made.items()]

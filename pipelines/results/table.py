@@ -1,0 +1,149 @@
+"""The README's results table, made from the committed aggregates so that no number is typed.
+
+    python -m pipelines.results.table            prints the table
+    python -m pipelines.results.table --write    puts it between the markers of README.md
+
+One row per data set and measure: the figure of the paper, ours under both protocols as mean ± std
+over seeds with the interval, and the verdict. What has no aggregate is named "not yet run".
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelines.results import paper
+from pipelines.support import console, settings
+from pipelines.aggregate import read
+from pipelines.support.values import BadInput
+
+BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
+# (name of the results, data set) in the order shown; further aggregates follow.
+EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
+            ("mnist_coupled", "mnist"),
+            ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
+            ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
+            ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
+            ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
+CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' names begin
+MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
+HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
+        "|---|---|---|---|---|---|---|")
+
+
+def aggregates(results: str | os.PathLike = settings.RESULTS) -> dict[str, dict]:
+    """Every aggregate that is there, by name."""
+    return {path.parent.name: read(path)
+            for path in sorted(Path(results).glob("aggregate/*/metrics.json"))}
+
+
+def rows(results: str | os.PathLike = settings.RESULTS) -> list[dict]:
+    """Rows of the table as plain values, the missing ones with `ours` None."""
+    found = aggregates(results)
+    known = [name for name, _ in EXPECTED]
+    wanted = [*EXPECTED, *((name, found[name]["data"]) for name in found if name not in known)]
+    shown = []
+    for name, data in wanted:
+        measured = found.get(name)
+        classifies = measured.get("model") in CLASSIFIERS if measured else name.startswith(CLASSIFIERS)
+        for measure, words in (("accuracy", "test accuracy"),) if classifies else MEASURES:
+            data = measured["data"] if measured else data
+            figure = paper.figure(data, measure, measured["preset"] if measured else name.split("_on_")[0])
+            ours = None if measured is None else {
+                protocol: measured["protocols"].get(protocol, {}).get(measure)
+                for protocol in ("clean", "faithful")}
+            shown.append({"name": name, "data": data, "measure": words, "figure": figure,
+                          "aggregate": measured, "ours": ours})
+    return shown
+
+
+def markdown(results: str | os.PathLike = settings.RESULTS) -> str:
+    """The table."""
+    lines = list(HEAD)
+    for row in rows(results):
+        ours, measured = row["ours"], row["aggregate"]
+        cells = [f"{paper.name_of(row['data'])}, `{row['name']}`", row["measure"],
+                 percent(row["figure"]) if row["figure"] else "–"]
+        if ours is None:
+            cells += ["not yet run", "not yet run", "–", "–"]
+        else:
+            fine = row["measure"] == "test accuracy"
+            cells += [accuracy(ours[protocol], fine) for protocol in ("clean", "faithful")]
+            cells += [runs(measured), verdicts(ours)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def accuracy(row: dict | None, fine: bool = False) -> str:
+    """`54.9 ± 0.8 % (53.1–56.0)`; `fine` has a second decimal."""
+    if row is None:
+        return "–"
+    mean, std, low, high = (None if row[name] is None else f"{100 * row[name]:.{2 if fine else 1}f}"
+                            for name in ("mean", "std", "low", "high"))
+    return f"{mean}{'' if std is None else f' ± {std}'} % ({low}–{high})"
+
+
+def runs(measured: dict) -> str:
+    """`5 seeds, 3,200 steps`, with the full length where it is not reached."""
+    n = len(measured["seeds"])
+    of = "" if measured["finished"] or not measured["full_steps"] \
+        else f" of {measured['full_steps']:,}"
+    return f"{n} seed{'s' if n != 1 else ''}, {measured['steps']:,}{of} steps"
+
+
+def verdicts(ours: dict[str, dict | None]) -> str:
+    """One verdict where both protocols agree, else one each; the reason where there is none.
+
+    How far an unfinished run is stands in the column beside it.
+    """
+    words = {protocol: row["verdict"] if row["verdict"] != "none" else
+             f"none: {'unfinished' if row['reason'].startswith('unfinished') else row['reason']}"
+             for protocol, row in ours.items() if row}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{protocol} {word}" for protocol, word in words.items()) or "–"
+
+
+def percent(figure: paper.Figure) -> str:
+    """As many decimals as were printed, one at least."""
+    return f"{100 * figure.value:.{2 if figure.unit < 0.001 else 1}f} %"
+
+
+def put_into(path: Path, table: str) -> None:
+    """Replace what stands between the markers.
+
+    Raises:
+        BadInput: no file, or no markers in it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.results.table",
+                            description=__doc__.splitlines()[0])
+    parser.add_argument("--results", default="results", help="folder the results lie in")
+    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--readme", default="README.md", help="the file that --write changes")
+    given = parser.parse_args(arguments)
+
+    def work():
+        table = markdown(given.results)
+        if given.write:
+            put_into(Path(given.readme), table)
+        else:
+            print(table)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,180 @@
+"""How stages and the command line talk: exit codes, one-line errors, progress.
+
+Exit codes: 0 done, 1 a check failed or a number is not finite, 2 bad usage or bad input (one line
+on stderr, no traceback), 3 a step cannot be made as `train.rung` says (`port.training.rungs`), 130
+interrupted (143 by SIGTERM). Of several ranks of torchrun the first one says what all would say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from pipelines.support.values import BadInput, CheckFailed
+from port.data import dataset
+from port.training import loop as train
+from port.training import resume
+from port.training.rungs import RungFailed
+
+BAD_INPUT, RUNG_FAILED = 2, 3
+# Where there is no terminal: lines of progress, more only while a line would be this far off.
+PLAIN_LINES = 6
+PLAIN_SECONDS = 600.0
+
+
+class Ended(Exception):
+    """A process that did the work ended with another code than 0, and has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"ended with code {code}")
+        self.code = code
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Run `work`; turn what it raises into a line on stderr and an exit code."""
+    try:
+        work()
+        return 0
+    except dataset.DataError as error:  # of one machine among several, perhaps: every rank says it
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BadInput as error:
+        say(f"error: {error}")
+        return 2
+    except CheckFailed as error:
+        say(f"failed: {error}")
+        return 1
+    except resume.NonFiniteLoss as error:
+        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
+        return 1
+    except RungFailed as error:
+        say(f"failed: {error}")
+        return RUNG_FAILED
+    except Ended as error:
+        return error.code
+    except train.Interrupted as error:
+        say(f"{error}; state saved, the same command continues")
+        return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def say(line: str) -> None:
+    """A line on stderr, from the first rank alone, after all that was printed before it: in a log the two
+    streams are one."""
+    sys.stdout.flush()
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
+    """Arguments that the stages share."""
+    parser = Parser(prog=f"python -m pipelines.{stage}", description=description)
+    parser.add_argument("--preset", default="digits", help="a preset of params.yaml")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+                        dest="overrides", help="override a setting; may be repeated")
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--results", default="results", help="folder the results go to")
+    return parser
+
+
+class Progress:
+    """A bar with steps/s and time left on a terminal, elsewhere a few plain lines, one at least in ten
+    minutes."""
+
+    def __init__(self, total: int, what: str = "train"):
+        self.total, self.what = total, what
+        self.started, self.first, self.done = 0.0, None, 0
+        self.every = max(1, total // PLAIN_LINES)
+        self.printed, self.printed_at = 0, 0.0
+        self.text = ""
+        self.bar = None
+
+    def _begin(self, done: int) -> None:
+        """At the first step, which may have compiled: only what follows counts for the pace."""
+        self.started, self.first, self.printed = time.perf_counter(), done, done
+        self.printed_at = self.started
+        if done > 1:
+            print(f"{self.what}: continuing from step {done - 1}", flush=True)
+        self.bar = self._rich_bar() if sys.stderr.isatty() else None
+
+    def _rich_bar(self):
+        try:
+            from rich import progress
+            from rich.console import Console
+        except ImportError:
+            return None
+        bar = progress.Progress(
+            progress.TextColumn("{task.description}"), progress.BarColumn(),
+            progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True))
+        self.task = bar.add_task(self.what, total=self.total, completed=self.done, rate="", text="")
+        bar.start()
+        return bar
+
+    @property
+    def rate(self) -> float:
+        """Steps per second since the first step was done."""
+        return (self.done - self.first) / max(time.perf_counter() - self.started, 1e-9)
+
+    def step(self, done: int) -> None:
+        """Called after each step; never waits for the device."""
+        self.done = done
+        if self.first is None:
+            self._begin(done)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, rate=f"{self.rate:.1f} steps/s",
+                            text=self.text)
+
+    def row(self, row: dict[str, float]) -> None:
+        """Called with each new row of the history."""
+        self.text = f"loss {row['loss']:.2f}"
+        if "held_out_rec_ll" in row:
+            self.text += f"  held-out rec_ll {row['held_out_rec_ll']:.2f}"
+        if self.bar is not None:
+            self.bar.update(self.task, text=self.text)
+        elif (self.done - self.printed >= self.every or self.done == self.total
+              or time.perf_counter() - self.printed_at >= PLAIN_SECONDS):
+            self.printed, self.printed_at = self.done, time.perf_counter()
+            pace = f"{self.rate:.1f} steps/s  {clock((self.total - self.done) / self.rate)} left  " \
+                if self.rate else ""
+            print(f"{self.what} {self.done}/{self.total}  {pace}{self.text}", flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+@contextlib.contextmanager
+def progress(total: int, what: str = "train") -> Iterator[Progress]:
+    """A `Progress` that is closed whatever happens."""
+    bar = Progress(total, what)
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def clock(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

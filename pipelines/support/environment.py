@@ -1,0 +1,94 @@
+"""What a result was measured with: versions, device, threads, TF32, revision."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from pipelines.support.values import BadInput
+
+PACKAGES = ("torch", "tensorflow", "numpy", "scipy", "scikit-learn", "safetensors", "torchvision",
+            "dvc", "dvclive", "matplotlib", "numba")
+
+
+def describe(device: torch.device | str = "cpu", **more) -> dict:
+    """Versions, device and revision as plain values; `more` (the seed, say) is added."""
+    device = torch.device(device)
+    facts = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": versions(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32,
+                 "convolution": torch.backends.cudnn.allow_tf32},
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "revision": revision(),
+    }
+    if device.type == "cuda":
+        facts["cuda"] = torch.version.cuda
+    return facts | more
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that are installed, without importing them."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def revision() -> str:
+    """Short git revision, with `+` where tracked files differ from it.
+
+    Outside git it is what the variable SCAE_REVISION says (a copy of the tree does not know its own), else
+    `unknown`.
+    """
+    def git(*arguments: str) -> str:
+        return subprocess.run(("git", *arguments), check=True, capture_output=True, text=True,
+                              cwd=Path(__file__).parent, timeout=20).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!../results",
+                      ":!../dvc.lock")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("SCAE_REVISION", "unknown")
+
+
+def processor() -> str:
+    """Model name of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        BadInput: an unknown name, or a GPU that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"unknown device {name!r}; use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"device {name!r} is not supported; use auto, cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"device {name!r} asked for, but this torch sees no GPU; use cpu")
+    return device

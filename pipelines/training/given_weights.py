@@ -1,0 +1,93 @@
+"""Weights that a run starts from in place of drawn ones: which, what tells them apart, how they go in.
+
+Three keys of section `train` name them: `start_from` (another trained preset), `parts` (the part capsules
+of another model, `pipelines.evaluation.parts`) and `continue_from` (a converted checkpoint with its optimizer,
+`pipelines.training.continued`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+
+from pipelines.support import settings
+from pipelines.support.values import BadInput
+from port.checkpoints import run_folder
+
+KEYS = ("start_from", "parts", "continue_from")
+FILES = ("model.safetensors", "optimizer.safetensors")
+
+
+def named(preset: settings.Preset) -> dict[str, str]:
+    """The keys that a preset gives, with what they name."""
+    section = preset.sections["train"]
+    return {key: section[key] for key in KEYS if section.get(key)}
+
+
+def in_words(preset: settings.Preset) -> str:
+    """For the model card: where the weights were before the first step."""
+    given = named(preset)
+    return " and ".join(f"{key} {given[key]}" for key in given) or "from scratch"
+
+
+def model_folder(name: str, seed: int, results: str | os.PathLike) -> Path:
+    """Where a name leads: a path to the model there, a preset to that of its run with the same seed."""
+    if os.sep not in name:
+        return settings.folder_of("train", name, seed, results) / "model"
+    try:
+        folder = run_folder.located(name)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return folder / run_folder.MODEL if run_folder.is_run(folder) else folder
+
+
+def check_there(folder: Path, key: str) -> None:
+    """Refuse a folder without weights.
+
+    Raises:
+        BadInput: there is no model; `key` says which setting named it.
+    """
+    if not (folder / FILES[0]).is_file():
+        raise BadInput(f"train.{key}: {folder} holds no {FILES[0]}; give the folder that scae convert or "
+                       "the train stage wrote")
+
+
+def digest(folder: Path, key: str, optimizer: bool = False) -> str:
+    """Of a folder's weights (and optimizer state): part of what decides a run.
+
+    Raises:
+        BadInput: as `check_there`.
+    """
+    check_there(folder, key)
+    found = hashlib.sha256()
+    for name in FILES[:1 + optimizer]:
+        if (folder / name).is_file():
+            found.update((folder / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def put_in(model: torch.nn.Module, folder: Path, key: str, whole: bool) -> None:
+    """Give a model the weights in a folder.
+
+    Args:
+        model: receives them.
+        folder: of another model.
+        key: the setting that named it, for the message.
+        whole: both must have the same tensors; else the model keeps what the other lacks.
+
+    Raises:
+        BadInput: a tensor does not fit, or the folder cannot be read.
+    """
+    other = settings.load_model(folder)
+    theirs, own = other.state_dict(), model.state_dict()
+    strange = [name for name, value in theirs.items() if name not in own or own[name].shape != value.shape]
+    if whole:
+        strange += [name for name in own if name not in theirs]
+    if strange or (whole and other.config.kind != model.config.kind):
+        raise BadInput(f"train.{key}: {folder} is another model than the preset's"
+                       + (f" ({strange[0]} does not fit)" if strange else "")
+                       + "; give the preset the sizes in its config.json")
+    model.load_state_dict(own | theirs)

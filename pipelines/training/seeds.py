@@ -1,0 +1,157 @@
+"""Several seeds of one preset at once: processes side by side on a CPU, streams on a GPU.
+
+Each seed leaves what it leaves alone, in its own folder. A process a seed gives the same bits as that
+seed alone, and as many at a time run as there are cores for their threads. On a GPU the runs share a
+process (`port.training.ensemble`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipelines import train as stage
+from pipelines.support import console, descent, settings
+from pipelines.support.values import BadInput, CheckFailed
+from port.training import distributed, ensemble
+from port.training import loop as train
+
+
+def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = settings.RESULTS,
+        device: str | None = None, wandb: str | None = None, notes: Sequence[str] = ()) -> list[Path]:
+    """Train a preset with several seeds; `notes` say what was tried before.
+
+    Raises:
+        BadInput: unknown settings, a seed given twice, or started by torchrun.
+        RungFailed: the step cannot be made on the rung that the settings name.
+        Ended: the process that trained them all ended so.
+        CheckFailed: a seed failed; the others have finished.
+        Interrupted: stopped by a signal; the states are saved.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise BadInput(f"--seeds: one is given twice in {seeds}")
+    if distributed.launched_size() > 1:
+        raise BadInput("--seeds and torchrun do not go together; give each seed its own "
+                       "torchrun, or leave torchrun out")
+    wanted, place = stage.check(stage.without_epochs(preset), seeds[0], device)
+    # Once, before the processes look for it.
+    preset = stage.counted(preset, stage.dataset_for(preset, results))
+    ladder = descent.wanted(wanted, place.type)
+    if ladder:
+        descent.run(preset, seeds, ladder, results, device, wandb)
+        return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
+    if place.type == "cuda":
+        return on_streams(preset, seeds, results, place, wandb, notes)
+    return in_processes(preset, seeds, results, device, wandb, jobs_for(wanted))
+
+
+def parse(text: str) -> list[int]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        BadInput: something else.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise BadInput(f"--seeds {text}: write whole numbers with commas, as in 0,1,2") \
+            from None
+
+
+def jobs_for(wanted: train.Settings) -> int:
+    """Processes that the cores have room for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, wanted.threads))
+
+
+def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
+                 device: str | None, wandb: str | None, jobs: int) -> list[Path]:
+    """One process a seed, `jobs` at a time; their lines come with the seed in front."""
+    waiting, running, codes = list(seeds), {}, {}
+    params = Path(tempfile.mkdtemp(prefix="seeds-")) / "params.json"
+    params.write_text(json.dumps({"presets": {preset.name: preset.as_params()}}))
+    stop: list[int] = []
+    before = {n: signal.signal(n, lambda number, frame: stop.append(number))
+              for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs and not stop:
+                seed = waiting.pop(0)
+                running[seed] = start(preset, seed, params, results, device, wandb)
+            for seed, process in list(running.items()):
+                try:
+                    codes[seed] = process.wait(timeout=0.2)
+                    del running[seed]
+                except subprocess.TimeoutExpired:
+                    continue
+            if stop and running:
+                for process in running.values():
+                    process.send_signal(signal.SIGTERM)
+                for seed, process in running.items():
+                    codes[seed] = process.wait()
+                running.clear()
+            if stop:
+                break
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for process in running.values():
+            process.kill()
+        shutil.rmtree(params.parent)
+    if stop:
+        raise train.Interrupted(stop[0])
+    failed = {seed: code for seed, code in codes.items() if code}
+    if failed:
+        raise CheckFailed("; ".join(f"seed {s} ended with {c}" for s, c in failed.items()))
+    return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
+
+
+def start(preset: settings.Preset, seed: int, params: Path, results: str | os.PathLike,
+          device: str | None, wandb: str | None) -> subprocess.Popen:
+    """A process that trains one seed; a thread hands its lines on."""
+    command = [sys.executable, "-m", "pipelines.train", "--preset", preset.name, "--seed", str(seed),
+               "--params", str(params), "--results", str(results),
+               *(["--device", device] if device else []), *(["--wandb", wandb] if wandb else [])]
+    # A session of its own: Ctrl-C comes here alone, and from here to all.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
+
+    def hand_on() -> None:
+        for line in process.stdout:
+            print(f"[seed {seed}] {line}", end="", flush=True)
+    threading.Thread(target=hand_on, daemon=True).start()
+    return process
+
+
+def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
+               place: torch.device, wandb: str | None, notes: Sequence[str] = ()) -> list[Path]:
+    """All seeds in this process, in turns."""
+    mode = preset.wandb() if wandb is None else wandb
+    dataset = stage.dataset_for(preset, results).to(place)
+    jobs = [stage.Job.make(preset, seed, results, place) for seed in seeds]
+    for job in jobs:
+        job.begin(dataset)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(console.progress(jobs[0].wanted.steps, f"train {len(jobs)} seeds"))
+        runs = []
+        for job in jobs:
+            log = stack.enter_context(job.curves(mode))
+            listeners = {"on_row": log} if job is not jobs[-1] else {
+                "on_step": bar.step, "on_row": stage.both(bar.row, log)}
+            runs.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
+        trained = ensemble.train_together(runs, dataset)
+    for job, result in zip(jobs, trained, strict=True):
+        result.notes[:0] = notes
+        job.done(result, seeds_together=seeds)
+    return [job.folder for job in jobs]

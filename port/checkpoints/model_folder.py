@@ -1,0 +1,204 @@
+"""A model as a folder: `model.safetensors`, `config.json`, a model card, optimizer slots. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from port.checkpoints import run_folder
+from port.checkpoints.tensor_bundle.errors import CheckpointError
+from port.config import ConfigError, from_arguments
+from port.families import Model, build, family_of
+
+Slots = Mapping[str, Mapping[str, Tensor]]
+
+# Slots of each optimizer whose state comes with a checkpoint.
+OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
+STEP = "global_step"
+FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors")
+
+
+def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,
+         step: int | None = None, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a model folder: all of it, or nothing.
+
+    Args:
+        model: the model.
+        folder: made anew; an existing model folder is replaced file by file.
+        note: text for the model card.
+        slots: RMSProp slots by parameter name, as `load_slots` gives them.
+        step: updates made so far.
+        metadata: kept in `model.safetensors`.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made = Path(temporary)
+        write_files(made, model, note, slots, step, metadata)
+        folder.mkdir(exist_ok=True)
+        (folder / "optimizer.safetensors").unlink(missing_ok=True)  # of other weights
+        for item in sorted(made.iterdir()):
+            os.replace(item, folder / item.name)
+    return folder
+
+
+def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None = None,
+                step: int | None = None, metadata: Mapping[str, str] | None = None) -> None:
+    """The files of `save` in a folder that exists."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    kept = {"format": "pt", **(metadata or {})}
+    if step is not None:
+        kept[STEP] = str(step)
+    save_file(state, folder / "model.safetensors", kept)
+    (folder / "config.json").write_text(model.config.to_json() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(model, note), encoding="utf-8")
+    if slots:
+        optimizer = optimizer_of(next(iter(slots.values())))
+        tensors = {f"{name}/{slot}": values[slot].detach().cpu().contiguous()
+                   for name, values in slots.items() for slot in OPTIMIZERS[optimizer]}
+        if step is not None:
+            tensors[STEP] = torch.tensor(step, dtype=torch.int64)
+        save_file(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": optimizer})
+
+
+def optimizer_of(slots: Collection[str]) -> str:
+    """The optimizer that has these slots, of `OPTIMIZERS`."""
+    return next(name for name, known in OPTIMIZERS.items() if set(known) & set(slots))
+
+
+def _card(model: Model, note: str) -> str:
+    n_parameters = sum(p.numel() for p in model.parameters())
+    family = family_of(model.config)
+    return (f"# {family.title}\n\n{family.words(model.config)}, {n_parameters:,} parameters.\n\n{note}\n\n"
+            "    import port\n    model = port.load(\"<this folder>\")\n")
+
+
+def load(folder: str | Path) -> Model:
+    """A model from its folder, in eval mode, with the `preprocessing` of its data.
+
+    Args:
+        folder: as `save` writes it, or a run's, with the model in its folder `model`, or one that holds
+            a single run. A run tells the data source and shifts too (`port.run_folder.Preprocessing`).
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or weights and configuration differ.
+    """
+    settings = None
+    try:
+        folder = run_folder.located(folder)
+        if run_folder.is_run(folder):
+            settings = run_folder.settings_of(folder)
+            folder = folder / run_folder.MODEL
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: no {name}; expected a folder of port.save, or a run's")
+    try:
+        arguments = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(arguments, dict):
+            raise ConfigError("config.json holds no sections")
+        config = from_arguments(arguments)
+        state = load_file(folder / "model.safetensors")
+    except (ConfigError, ValueError, safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error})") from error
+    model = build(config)
+    dtypes = {tensor.dtype for tensor in state.values()}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: weights do not fit config.json: "
+                              f"{' '.join(str(error).split())}") from error
+    try:
+        model.preprocessing = run_folder.preprocessing(config, settings)
+    except ValueError as error:
+        raise CheckpointError(f"{folder.parent}: {error}") from error
+    return model.eval()
+
+
+def load_metadata(folder: str | Path) -> dict[str, str]:
+    """What `model.safetensors` says about itself: source, digest, tool, step."""
+    path = Path(folder) / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+
+
+def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Tensor]],
+                                                                      int | None]:
+    """Optimizer slots by parameter name, and the step; without a file no slots.
+
+    Args:
+        folder: as `save` writes it.
+        model: the folder's model; a slot has its parameter's shape.
+
+    Raises:
+        CheckpointError: the file is damaged, or does not fit the model.
+    """
+    path = Path(folder) / "optimizer.safetensors"
+    if not path.is_file():
+        step = load_metadata(folder).get(STEP)
+        return {}, None if step is None else int(step)
+    try:
+        tensors = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    step = tensors.pop(STEP, None)
+    parameters, slots = dict(model.named_parameters()), {}
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        if slot == "step" and name in parameters and not value.ndim:  # training keeps Adam's count so
+            step = value
+            continue
+        known = any(slot in names for names in OPTIMIZERS.values())
+        if name not in parameters or not known or value.shape != parameters[name].shape:
+            raise CheckpointError(f"{path}: {key} {list(value.shape)} is no slot of this model")
+        slots.setdefault(name, {})[slot] = value
+    half = [name for name, values in slots.items() if set(values) not in map(set, OPTIMIZERS.values())]
+    if half:
+        raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
+    return slots, None if step is None else int(step)
+
+
+@torch.no_grad()
+def continue_from(folder: str | Path, model: Model, optimizer: torch.optim.Optimizer) -> int:
+    """Put a folder's slots into an optimizer, so that training continues where it stopped.
+
+    Args:
+        folder: as `save` writes it, or a converted checkpoint.
+        model: the folder's model.
+        optimizer: over the model's parameters: `port.optim.RMSProp`, or for the routing ancestors
+            `port.core.adam.Adam`. One without slots in the folder (no gradient ever
+            reached it) keeps its fresh ones.
+
+    Returns:
+        The number of updates made before; 0 where nobody recorded it.
+
+    Raises:
+        CheckpointError: the folder has no slots, or they do not fit.
+    """
+    slots, step = load_slots(folder, model)
+    if not slots:
+        raise CheckpointError(f"{folder}: no optimizer.safetensors; training can start from these weights, "
+                              "but not continue")
+    for name, parameter in model.named_parameters():
+        for slot, value in slots.get(name, {}).items():
+            optimizer.state[parameter][slot].copy_(value)
+        if "step" in optimizer.state[parameter]:  # Adam's own count of the updates
+            optimizer.state[parameter]["step"].fill_(step or 0)
+    return step or 0

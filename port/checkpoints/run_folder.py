@@ -1,0 +1,142 @@
+"""A run as a folder: the model it left in `model/`, and what its config.json says about the data.
+
+`port.load` takes such a folder as it is; nothing else has to be known about the run. The folder of a
+numbered run, which holds it, will do too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from port.config import AnyConfig
+from port.constellation import batches as constellation_batches
+from port.data import dataset, sources
+
+MODEL = "model"
+CONSTELLATION = "constellation"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From raw data to what a model takes.
+
+    Attributes:
+        kind: of the model: an image is put on its canvas, the points of a constellation are scaled.
+        canvas: side of the canvas; 0 for a constellation.
+        channels: of the images; 0 for a constellation.
+        shift: how training placed its images (`port.data.dataset.SHIFTS`), used when a generator is given.
+        max_shift: of the shift `translate`.
+        source: the data source of the run, None where nobody recorded it.
+        options: arguments of the source.
+    """
+
+    kind: str
+    canvas: int = 0
+    channels: int = 0
+    shift: str = "original"
+    max_shift: int = 2
+    source: str | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __call__(self, raw: np.ndarray | Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What the model takes.
+
+        Images, uint8 `[N, C, H, W]` or grey `[N, H, W]`, become float32 `[N, C, S, S]` in [0, 1], in the
+        middle of the canvas or where the generator's draws put them. Points `[N, M, 2]` are scaled
+        together: 2·(c - min) / (max - min + 1e-8) - 1 (Q29).
+
+        Args:
+            raw: of one kind or the other.
+            generator: draws the shifts of images; None is the middle.
+
+        Raises:
+            DataError: another type, shape or size.
+        """
+        raw = torch.as_tensor(raw)
+        if self.kind == CONSTELLATION:
+            if raw.ndim != 3 or raw.shape[-1] != 2 or not raw.is_floating_point():
+                raise dataset.DataError(f"points must be floats [n, points, 2], not {raw.dtype} "
+                                     f"{list(raw.shape)}")
+            low, high = raw.min(), raw.max()
+            return (2.0 * (raw - low) / (high - low + 1e-8) - 1.0).to(torch.float32)
+        if raw.ndim == 3:
+            raw = raw[:, None]
+        if raw.dtype != torch.uint8 or raw.ndim != 4 or raw.shape[1] != self.channels:
+            raise dataset.DataError(f"images must be uint8 [n, {self.channels}, height, width]"
+                                 + (" or [n, height, width]" if self.channels == 1 else "")
+                                 + f", not {str(raw.dtype).removeprefix('torch.')} {list(raw.shape)}")
+        return dataset.arrange(raw, self.canvas, self.shift, generator, self.max_shift)
+
+    def load(self, data_root: str | Path = "data", download: bool = True
+             ) -> dataset.Dataset | constellation_batches.Generator:
+        """The data the run was trained on; of a constellation the generator's settings.
+
+        Raises:
+            DataError: nobody recorded the source, or it is not there.
+        """
+        options = dict(self.options or {})
+        if self.kind == CONSTELLATION:
+            drawn = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
+                     if k in constellation_batches.Generator.__dataclass_fields__}
+            return constellation_batches.Generator(**drawn)
+        if self.source is None:
+            raise dataset.DataError("this model's folder names no data source; load the folder of its run")
+        return sources.load(self.source, data_root, download, **options)
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is a run's: its model lies one level below."""
+    folder = Path(folder)
+    return not (folder / "model.safetensors").is_file() and (folder / MODEL).is_dir()
+
+
+def located(folder: str | Path) -> Path:
+    """The run that a path leads to: itself, or the only one of a results folder, such as runs/digits/1.
+
+    Raises:
+        DataError: there are several.
+    """
+    folder = Path(folder)
+    if is_run(folder) or (folder / "config.json").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("train/*/*/config.json"))
+    if len(found) > 1:
+        raise dataset.DataError(f"{folder} holds several runs; name one: {', '.join(map(str, found))}")
+    return found[0] if found else folder
+
+
+def settings_of(folder: str | Path) -> dict[str, Any]:
+    """What a run's config.json says: preset, and the sections prepare, model, train, evaluate.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise dataset.DataError(f"{path}: cannot be read ({error}); a run's folder holds config.json "
+                             "beside model/") from None
+    if not isinstance(found, dict):
+        raise dataset.DataError(f"{path}: holds no sections")
+    return found
+
+
+def preprocessing(config: AnyConfig, settings: Mapping[str, Any] | None = None) -> Preprocessing:
+    """The preprocessing of a model, with what the settings of its run add."""
+    settings = settings or {}
+    prepare, training = settings.get("prepare") or {}, settings.get("train") or {}
+    shift = training.get("shift", "original")
+    if shift not in dataset.SHIFTS:
+        raise dataset.DataError(f"train.shift {shift!r}: use one of {', '.join(dataset.SHIFTS)}")
+    images = config.kind != CONSTELLATION
+    return Preprocessing(config.kind, config.canvas if images else 0, config.channels if images else 0,
+                         shift, training.get("max_shift", 2), prepare.get("source"), prepare.get("options"))

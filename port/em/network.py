@@ -1,0 +1,93 @@
+"""Whole networks of matrix capsules: convolution, primary, convolutional and class capsules.
+
+Read beside `reference/em/network.py`: same names, same order.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from port.core import losses
+from port.core.constants import computed
+from port.em import layers as em_layers
+from port.em import losses as em_losses
+from port.em.routing import Routed
+from port.em.settings import Network
+
+Array = Float[Tensor, "..."]
+
+
+class Capsules(NamedTuple):
+    """Classes: activation and logit [B, classes], pose [B, classes, 16]; layers: every routing's result."""
+
+    activation: Array
+    logit: Array
+    pose: Array
+    layers: tuple[Routed, ...]
+
+
+class MatrixCapsules(nn.Module):
+    """A matrix-capsule network.
+
+    Args:
+        settings: what it is made of.
+        rng: draws the weights.
+
+    Source: paper section 4; official `em_model.py`; IBM `em_caps.py`.
+    """
+
+    def __init__(self, settings: Network, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.settings = s = settings
+        self.conv = em_layers.Convolution(s.image_channels, s.channels, s.conv_kernel, s.conv_stride,
+                                          s.conv_padding, rng)
+        self.primary = em_layers.PrimaryCapsules(s.channels, s.types[0], s.primary, s.primary_stddev, rng)
+        self.capsules = nn.ModuleList(em_layers.ConvCapsules(
+            s.types[i], s.types[i + 1], s.kernels[i], s.strides[i], s.padding, s.routing, s.vote_stddev,
+            s.vote_identity, (s.beta_u[0], s.beta_a[0]), rng) for i in range(len(s.kernels)))
+        self.class_capsules = em_layers.ClassCapsules(
+            s.types[-1], s.classes, s.class_routing, s.coordinates, s.class_stddev, s.vote_identity,
+            (s.beta_u[1], s.beta_a[1]), rng)
+
+    def forward(self, image: Array) -> Capsules:
+        """Class capsules of images `[B, C, H, W]`."""
+        s = self.settings
+        features = self.conv(em_layers.batch_normalize(image) if s.normalize else image)
+        pose, activation = self.primary(features)
+        layers = []
+        for capsules in self.capsules:
+            layers.append(capsules(pose, activation))
+            pose, activation = layers[-1].pose, layers[-1].activation
+        centres = None
+        if s.coordinates == "row":
+            steps = [s.conv_kernel, s.conv_stride]
+            for kernel, stride in zip(s.kernels, s.strides):
+                steps += [kernel, stride]
+            centres = computed(em_layers._carried_centres, (*image.shape[2:], *steps), dtype=pose.dtype,
+                               device=pose.device)
+        layers.append(self.class_capsules(pose, activation, centres))
+        found = layers[-1]
+        return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],
+                        tuple(layers))
+
+    def loss(self, activation: Array, label: Int[Tensor, " batch"], step: int) -> tuple[Array, Array]:
+        """Total loss and its spread loss; the rest is `decay` · Σ w²/2 over all kernels.
+
+        Args:
+            activation: of the classes `[B, classes]`.
+            label: `[B]`.
+            step: updates done, from 0, for the margin.
+        """
+        spread = em_losses.spread_loss(activation, label, em_losses.spread_margin(step),
+                                       self.settings.reduction)
+        if not self.settings.decay:
+            return spread, spread
+        return spread + self.settings.decay * losses.weight_decay_loss(self.kernels()), spread
+
+    def kernels(self) -> list[nn.Parameter]:
+        """What decays: every weight, no bias, no beta."""
+        return [value for name, value in self.named_parameters() if name.endswith("weight")]

@@ -1,0 +1,291 @@
+"""What the capsules know about the classes: clustering with matching, probes, intervals.
+
+Two protocols. *Faithful* is the original's: noise on, images shifted anew, only whole batches, and
+k-means refitted on the very split it scores (Q26). *Clean* draws no noise, uses
+every image, fits k-means and its matching on the training split and applies both to the test split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
+from sklearn.cluster import KMeans
+
+import port
+from port.data import dataset as data
+from port.training.schedule import Settings
+
+KMEANS_RESTARTS = 10  # the scikit-learn default of the original's time; today's default is 1
+
+
+class Match(NamedTuple):
+    """Result of `bipartite_match`: `row` (ground truth) is matched with `col` (prediction)."""
+
+    row: np.ndarray
+    col: np.ndarray
+    acc: float
+    num_correct: int
+
+
+class Clustering(NamedTuple):
+    """Accuracy of a clustering and the class given to each example."""
+
+    acc: float
+    prediction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of examples that are right, with a bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a model says about a split; one row an example."""
+
+    labels: Int[np.ndarray, " n"]
+    posterior: Float[np.ndarray, "n objects"]
+    prior: Float[np.ndarray, "n objects"]
+    posterior_correct: np.ndarray | None
+    prior_correct: np.ndarray | None
+    rec_ll: float
+    log_prob: float
+
+
+# ------------------------------------------------------------------------------------- the original
+
+def bipartite_match(pred: Int[np.ndarray, " n"], gt: Int[np.ndarray, " n"],
+                    n_classes: int | None = None,
+                    presence: np.ndarray | None = None) -> Match:
+    """One-to-one matching of predicted to true labels with the most agreements.
+
+    Args:
+        pred: predicted labels (clusters).
+        gt: true labels.
+        n_classes: labels are 0..n_classes - 1; None: the labels that occur, which may be fewer on
+            one side than on the other.
+        presence: examples with presence 0 are not counted, but the accuracy still divides by all.
+
+    Returns:
+        Indices into the true and the predicted labels, accuracy and number matched.
+
+    Source: original `eval.py: bipartite_match`.
+    """
+    pred, gt = np.asarray(pred), np.asarray(gt)
+    if n_classes is None:
+        true_labels, predicted_labels = np.unique(gt), np.unique(pred)
+    else:
+        true_labels = predicted_labels = np.arange(n_classes)
+    hit = (gt[None, None] == true_labels[:, None, None]) \
+        & (pred[None, None] == predicted_labels[None, :, None])
+    if presence is not None:
+        hit = hit & (np.asarray(presence) != 0)
+    counts = hit.sum(-1).astype(np.int32)
+    row, col = linear_sum_assignment(-counts)
+    num_correct = int(counts[row, col].sum())
+    return Match(row, col, num_correct / gt.shape[0], num_correct)
+
+
+def eval_segmentation(pred: Int[np.ndarray, "n points"], gt: Int[np.ndarray, "n points"],
+                      presence: np.ndarray | None = None) -> float:
+    """Share of present points whose capsule matches their shape, matched example by example.
+
+    Source: original `eval.py: eval_segmentation`.
+    """
+    rows = presence if presence is not None else [None] * len(gt)
+    correct = sum(bipartite_match(p, g, presence=r).num_correct for p, g, r in zip(pred, gt, rows))
+    return correct / float(np.sum(presence) if presence is not None else np.size(gt))
+
+
+def cluster_classify(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"],
+                     n_classes: int, kmeans: KMeans) -> Clustering:
+    """Cluster accuracy after matching; **refits** the k-means it is given on these features (Q26).
+
+    Source: original `eval.py: cluster_classify`.
+    """
+    cluster = kmeans.fit(features).predict(features)
+    match = bipartite_match(cluster, labels, n_classes)
+    return Clustering(match.acc, class_of_cluster(match, n_classes)[cluster])
+
+
+# --------------------------------------------------------------------------------------- protocols
+
+def new_kmeans(n_classes: int, seed: int) -> KMeans:
+    """k-means as the original meant it: k-means++, ten restarts, 1,000 iterations, seeded."""
+    return KMeans(n_classes, n_init=KMEANS_RESTARTS, max_iter=1000, random_state=seed)
+
+
+def class_of_cluster(match: Match, n_classes: int) -> Int[np.ndarray, " clusters"]:
+    """Class matched with each cluster, -1 where there is none."""
+    classes = np.full(n_classes, -1)
+    classes[match.col] = match.row
+    return classes
+
+
+def cluster_transfer(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray, " n"],
+                     test: Float[np.ndarray, "m d"], test_labels: Int[np.ndarray, " m"],
+                     n_classes: int, seed: int) -> Clustering:
+    """Clean protocol: k-means and matching from the training split, applied to the test split."""
+    kmeans = new_kmeans(n_classes, seed).fit(train)
+    match = bipartite_match(kmeans.predict(train), train_labels, n_classes)
+    prediction = class_of_cluster(match, n_classes)[kmeans.predict(test)]
+    return Clustering(float(np.mean(prediction == test_labels)), prediction)
+
+
+def logistic_probe(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray, " n"],
+                   test: Float[np.ndarray, "m d"]) -> Int[np.ndarray, " m"]:
+    """Class of each test row by a logistic regression on standardised training features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # float64, since presences of an untrained model can differ by less than float32 resolves.
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    return model.fit(train.astype(np.float64), train_labels).predict(test.astype(np.float64))
+
+
+def tsne(features: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
+    """Places of the examples in the plane by t-SNE, from the principal components, seeded."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        features.astype(np.float64)).astype(np.float64)
+
+
+def bootstrap_interval(correct: np.ndarray, seed: int = 0, n_draws: int = 2000,
+                       level: float = 0.95) -> Accuracy:
+    """Accuracy with its percentile bootstrap interval over the examples.
+
+    Args:
+        correct: one value per example, true where it is right.
+        seed: of the draws.
+        n_draws: bootstrap samples.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Value, interval and the standard error sqrt(p(1 - p)/n).
+    """
+    correct = np.asarray(correct, np.float64)
+    n, value = len(correct), float(correct.mean())
+    # How often right examples occur in a sample of n drawn with replacement is binomial.
+    draws = np.random.default_rng(seed).binomial(n, value, n_draws) / n
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Accuracy(value, float(low), float(high), float(np.sqrt(value * (1 - value) / n)), n)
+
+
+def seeds_interval(values: list[float], counts: list[int], seed: int = 0, n_draws: int = 10_000,
+                   level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean over seeds, by a bootstrap over seeds and over examples.
+
+    Each draw takes as many seeds as there are, with replacement; within each, n examples with
+    replacement, of which Binomial(n, p) are right. All seeds are scored on the same images, so a
+    sample of images that is easy for one is taken to be easy for all: one quantile u is drawn and
+    every seed taken has F⁻¹(u; n, p) right. That is perfect correlation, the most that common
+    images can widen the interval. Few seeds make the bootstrap over them too narrow, by about
+    √((S - 1)/S); with one seed the interval is over its examples alone.
+
+    Args:
+        values: accuracy p of each seed.
+        counts: number of examples n of each.
+        seed: of the draws.
+        n_draws: bootstrap samples.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Lower and upper end.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(values), size=(n_draws, len(values)))
+    quantile = (rng.permutation(n_draws) + 0.5) / n_draws
+    right = np.stack([binom.ppf(quantile, n, p) / n for n, p in zip(counts, values)], axis=1)
+    means = np.take_along_axis(right, chosen, axis=1).mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def exceeds(new: Accuracy, old: Accuracy) -> float:
+    """By how many standard errors of the difference `new` is above `old`.
+
+    Both are taken as independent, which overstates the error where they share examples. An accuracy
+    of 0 or 1 has no spread of its own; half an example is then taken for it.
+    """
+    errors = [max(a.standard_error, 0.5 / a.n) for a in (new, old)]
+    return (new.value - old.value) / float(np.hypot(*errors))
+
+
+def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
+    """Reconstruction likelihood and probe accuracy on the first test images."""
+    n, test = settings.held_out_images, dataset.test
+    part = data.Split(test.images[:n], test.labels[:n])
+    model.eval()
+    gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them
+    seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
+    model.gather = gather
+    model.train()
+    row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
+    for name in ("posterior", "prior"):
+        correct = getattr(seen, f"{name}_correct")
+        if correct is not None:
+            row[f"held_out_{name}_probe"] = float(correct.mean())
+    return row
+
+
+@torch.no_grad()
+def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: int, seed: int,
+            noise: bool, whole_batches: bool = False, shift: bool = True) -> Collected:
+    """Run a model over a split in stored order.
+
+    Args:
+        model: an image autoencoder, on the device of the split.
+        split: images and labels.
+        canvas: side of the canvas; images are shifted by draws of `seed`, the same ones each time.
+        batch_size: examples at a time.
+        seed: of shifts and noise.
+        noise: draw the noise on the presence logits, as the original does in evaluation too (Q06).
+        whole_batches: leave out the last, incomplete batch, as the original does (Q27).
+        shift: move the images; False puts them in the middle of the canvas.
+
+    Returns:
+        Presences, labels, what the trained probes get right, and mean likelihoods per image.
+    """
+    device = split.images.device
+    place_generator = torch.Generator(device).manual_seed(seed) if shift else None
+    noise_generator = torch.Generator(device).manual_seed(seed + 1)
+    n = len(split) // batch_size * batch_size if whole_batches else len(split)
+    if not n:
+        raise data.DataError(f"{len(split)} images make no whole batch of {batch_size}")
+    rows: dict[str, list] = {}
+    for start in range(0, n, batch_size):
+        index = slice(start, min(start + batch_size, n))
+        image = data.place(split.images[index], canvas, place_generator)
+        label = split.labels[index]
+        drawn = port.Noise.draw(noise_generator, model.config, len(image), device) \
+            if noise else None
+        result = model(image, label, drawn)
+        row = {"posterior": result.posterior_presence, "prior": result.prior_presence}
+        for name, logits in (("posterior_correct", result.posterior_logits),
+                             ("prior_correct", result.prior_logits)):
+            if logits is not None:
+                row[name] = logits.argmax(-1) == label
+        for name in ("rec_ll", "log_prob"):
+            row[name] = result.scalars[name].expand(len(image))
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+    arrays = {name: torch.cat(values).cpu().numpy() for name, values in rows.items()}
+    return Collected(split.labels[:n].cpu().numpy(), arrays["posterior"], arrays["prior"],
+                     arrays.get("posterior_correct"), arrays.get("prior_correct"),
+                     float(arrays["rec_ll"].mean(dtype=np.float64)),
+                     float(arrays["log_prob"].mean(dtype=np.float64)))

@@ -1,0 +1,83 @@
+"""What part capsules alone make of images: likelihood, squared error, and features for a probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from port.data import dataset as data
+from port.scae.noise import Noise
+from port.training.schedule import Settings
+
+
+@dataclass(frozen=True)
+class SeenParts:
+    """What a model says about a split; one row an image.
+
+    Attributes:
+        labels: classes, which the model never sees.
+        presence: of every part.
+        features: poses and presences side by side.
+        rec_ll: log-likelihood of the image.
+        mse: mean squared error of the mean reconstruction.
+    """
+
+    labels: Int[np.ndarray, " n"]
+    presence: Float[np.ndarray, "n parts"]
+    features: Float[np.ndarray, "n features"]
+    rec_ll: Float[np.ndarray, " n"]
+    mse: Float[np.ndarray, " n"]
+
+
+def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
+    """Reconstruction likelihood and squared error on the first test images, without noise."""
+    n, test = settings.held_out_images, dataset.test
+    part = data.Split(test.images[:n], test.labels[:n])
+    model.eval()
+    seen = collect(model, part, settings.batch_size, seed=0, noise=False)
+    model.train()
+    return {"held_out_rec_ll": float(seen.rec_ll.mean(dtype=np.float64)),
+            "held_out_mse": float(seen.mse.mean(dtype=np.float64))}
+
+
+@torch.no_grad()
+def collect(model: torch.nn.Module, split: data.Split, batch_size: int, seed: int, noise: bool,
+            shift: bool = True) -> SeenParts:
+    """Run a model over a split in stored order.
+
+    Args:
+        model: a part capsule autoencoder, on the device of the split.
+        split: images and labels.
+        batch_size: images at a time.
+        seed: of shifts and noise.
+        noise: draw the noise on the presence logits.
+        shift: move the images; False puts them in the middle of the canvas.
+
+    Returns:
+        One row an image.
+
+    Raises:
+        DataError: the split is empty.
+    """
+    if not len(split):
+        raise data.DataError("no images to look at")
+    device = split.images.device
+    place_generator = torch.Generator(device).manual_seed(seed) if shift else None
+    noise_generator = torch.Generator(device).manual_seed(seed + 1)
+    rows: dict[str, list[torch.Tensor]] = {}
+    for start in range(0, len(split), batch_size):
+        image = data.place(split.images[start:start + batch_size], model.config.canvas, place_generator)
+        drawn = Noise.draw(noise_generator, model.config, len(image), device) if noise else None
+        result = model(image, None, drawn, pictures=True)
+        shown = result.pictures
+        row = {"presence": result.part_presence,
+               "features": torch.cat([shown["pose"].flatten(1), result.part_presence], 1),
+               "rec_ll": shown["log_prob"].flatten(1).sum(1),
+               "mse": torch.square(shown["target"] - shown["reconstruction"]).flatten(1).mean(1)}
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+    arrays = {name: torch.cat(values).cpu().numpy() for name, values in rows.items()}
+    return SeenParts(split.labels.cpu().numpy(), **arrays)

@@ -1,0 +1,109 @@
+"""The model families in one table, by the kind of their configuration.
+
+Everything else asks this table: nothing tests which model it has in hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from port.config import AnyConfig, Config
+from port.configuration.routing import CapsNetConfig, EMConfig
+from port.constellation.config import ConstellationConfig
+from port.constellation.model import ConstellationAutoencoder
+from port.routing_classifiers import CapsNetClassifier, MatrixCapsuleClassifier
+from port.scae.config_modes import HierarchyConfig, ObjectConfig, PartConfig
+from port.scae.hierarchy import HierarchyAutoencoder
+from port.scae.model import ImageAutoencoder
+from port.scae.pcae import PartAutoencoder
+
+Model = (ImageAutoencoder | PartAutoencoder | ConstellationAutoencoder | CapsNetClassifier
+         | MatrixCapsuleClassifier)
+
+
+class Family(NamedTuple):
+    """What is common to the models of one kind.
+
+    Attributes:
+        title: of a model card.
+        words: a configuration in one line.
+        model: called with a configuration and `seed`.
+        evaluation: module of this package with the family's `held_out`, what training reports about
+            examples it does not see; imported when asked for, since it may need scikit-learn.
+        draws: whether a forward pass takes noise.
+        low_precision: whether `train.amp` reaches its layers.
+    """
+
+    title: str
+    words: Callable[[Any], str]
+    model: type[nn.Module]
+    evaluation: str
+    draws: bool = True
+    low_precision: bool = True
+
+    def held_out(self, model: nn.Module, dataset: Any, settings: Any) -> dict[str, float]:
+        """What a model says about examples that are not trained on, without noise, in columns."""
+        found = importlib.import_module(f"port.evaluation.{self.evaluation}")
+        return found.held_out(model, dataset, settings)
+
+
+def _image_words(config: Config) -> str:
+    return (f"{config.part_encoder.n_caps} part capsules, {config.obj_decoder.n_caps} object capsules, "
+            f"canvas {config.canvas}×{config.canvas}×{config.channels}")
+
+
+def _part_words(config: PartConfig) -> str:
+    return (f"{config.part_encoder.n_caps} part capsules, canvas "
+            f"{config.canvas}×{config.canvas}×{config.channels}")
+
+
+def _hierarchy_words(config: HierarchyConfig) -> str:
+    return f"{config.upper_decoder.n_caps} capsules above the objects, {_image_words(config)}"
+
+
+def _constellation_words(config: ConstellationConfig) -> str:
+    return f"{config.obj_decoder.n_caps} object capsules of {config.obj_decoder.n_votes} votes each"
+
+
+def _capsnet_words(config: CapsNetConfig) -> str:
+    s = config.settings
+    return (f"{s.children:,} primary capsules of {s.primary_atoms} numbers, {s.classes} class capsules of "
+            f"{s.class_atoms}, {s.iterations} routing iterations, "
+            f"canvas {s.canvas}×{s.canvas}×{s.channels}")
+
+
+def _em_words(config: EMConfig) -> str:
+    n = config.network
+    return (f"{', '.join(map(str, n.types))} capsule types, {n.classes} classes, "
+            f"{n.routing.iterations} routing iterations, "
+            f"canvas {config.canvas}×{config.canvas}×{config.channels}")
+
+
+FAMILIES: dict[str, Family] = {
+    Config.kind: Family("Stacked capsule autoencoder", _image_words, ImageAutoencoder, "clustering"),
+    PartConfig.kind: Family("Part capsule autoencoder", _part_words, PartAutoencoder, "parts"),
+    ObjectConfig.kind: Family("Object capsules on frozen part capsules", _image_words, ImageAutoencoder,
+                              "clustering"),
+    HierarchyConfig.kind: Family("Stacked capsule autoencoder of three levels", _hierarchy_words,
+                                 HierarchyAutoencoder, "clustering"),
+    ConstellationConfig.kind: Family("Constellation autoencoder", _constellation_words,
+                                     ConstellationAutoencoder, "constellation"),
+    CapsNetConfig.kind: Family("CapsNet with dynamic routing", _capsnet_words, CapsNetClassifier,
+                               "classes", draws=False, low_precision=False),
+    EMConfig.kind: Family("Matrix capsules with EM routing", _em_words, MatrixCapsuleClassifier,
+                          "classes", draws=False, low_precision=False),
+}
+
+
+def family_of(config: AnyConfig) -> Family:
+    """The family of a configuration."""
+    return FAMILIES[config.kind]
+
+
+def build(config: AnyConfig, seed: int = 0) -> Model:
+    """The model that a configuration describes, with the initial weights of a seed."""
+    return family_of(config).model(config, seed=seed)

@@ -1,0 +1,354 @@
+"""The whole image autoencoder of the original's `capsules/scae.py`, in PyTorch.
+
+Read beside `reference/scae/model.py`: same class, same order of computation; images are channels first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from port.config import Config
+from port.core import attention, layers, losses, mixture, ops, preprocess, probe
+from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder, Taps
+from port.scae import object_decoder as objects
+from port.scae import part_decoder as decoders
+from port.scae import part_encoder as encoders
+from port.scae.noise import Noise
+
+Array = Float[Tensor, "..."]
+
+
+class Result(NamedTuple):
+    """A forward pass: the optimised scalar, its terms, presences, probe logits, taps, pictures."""
+
+    loss: Array
+    scalars: dict[str, Array]
+    posterior_presence: Array
+    prior_presence: Array
+    part_presence: Array
+    posterior_logits: Array | None
+    prior_logits: Array | None
+    taps: Taps | None
+    pictures: dict[str, Array] | None
+
+
+class Objects(NamedTuple):
+    """What a level above the objects builds on: encoded capsules, votes, presence, what they explain."""
+
+    encoded: Array
+    votes: objects.CapsuleVotes
+    caps_presence: Array
+    target_pose: Array
+    target_presence: Array
+
+
+class ImageAutoencoder(nn.Module):
+    """Stacked capsule autoencoder: parts, objects, reconstruction, losses and probes.
+
+    Args:
+        config: the configuration; what it does not name has the original's default. Of kind `ocae`
+            the part capsules stay as they are: no gradient reaches them.
+        seed: draws the initial weights, bit-equal to the reference's from the same seed.
+
+    Source: original `scae.py: ImageAutoencoder` and `configs/model_config.py`; paper section 2.
+    """
+
+    def __init__(self, config: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.check_range = True  # training switches it off: its images come from bytes
+        # Rows of the whole batch; with several ranks, training puts in what brings them together.
+        self.gather = lambda rows: rows
+        repairs, part, settings = config.repairs, config.part_encoder, config.autoencoder
+        rng = np.random.default_rng(seed)
+        self.part_encoder = encoders.PartEncoder(
+            config.canvas, config.channels, config.cnn, part, rng,
+            "transposed" if "Q02" in repairs else "faithful")
+        self.part_decoder = decoders.PartDecoder(
+            config.canvas, part.n_caps, part.n_features, config.part_decoder, rng)
+        if config.kind == "ocae":
+            self.part_encoder.requires_grad_(False)
+            self.part_decoder.requires_grad_(False)
+        size = config.part_decoder.template_size
+        n_tokens = part.n_caps_dims + 1 + part.n_features
+        if config.feeds_templates:
+            n_tokens += size[0] * size[1] * config.channels
+        objects_in = config.obj_encoder
+        if settings.object_encoder == "mlp":
+            self.object_encoder = attention.MLPEncoder(
+                part.n_caps, n_tokens, objects_in.n_layers, objects_in.n_dims,
+                objects_in.n_output_dims, objects_in.n_outputs, rng)
+        else:
+            self.object_encoder = attention.SetTransformer(
+                n_tokens, objects_in.n_layers, objects_in.n_heads, objects_in.n_dims,
+                objects_in.n_output_dims, objects_in.n_outputs, objects_in.layer_norm, rng,
+                objects_in.n_inducing_points, objects_in.dropout_rate,
+                "log_presence" if "Q01" in repairs else "faithful")
+        self.object_decoder = objects.ImageCapsule(
+            objects_in.n_output_dims, config.obj_decoder, rng,
+            "normalised" if "Q03" in repairs else "faithful")
+        self.probes = nn.ModuleList(
+            probe.ClassificationProbe(config.obj_decoder.n_caps, settings.n_classes, rng)
+            for _ in range(2 * settings.probe))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights, which the image must have too."""
+        return self.part_decoder.templates.dtype
+
+    def decayed_weights(self) -> list[Tensor]:
+        """The trained weights under weight decay: of linear, convolution and per-capsule layers (Q15)."""
+        kinds = (layers.Linear, layers.Conv2D, layers.BatchLinear)
+        return [module.weight for module in self.modules()
+                if isinstance(module, kinds) and module.weight.requires_grad]
+
+    def check_image(self, image: Tensor, what: str = "image") -> None:
+        """Refuse an image of the wrong size, channels, dtype or range.
+
+        Args:
+            image: `[B, C, S, S]`. The range is looked at on the CPU only, where reading a value stops
+                nothing, and not in training.
+            what: the argument's name, for the message.
+
+        Raises:
+            ValueError: says what was expected and what was given.
+        """
+        config, side = self.config, self.config.canvas
+        if image.ndim != 4 or tuple(image.shape[1:]) != (config.channels, side, side):
+            raise ValueError(f"{what}: expected shape [batch, {config.channels}, {side}, {side}] "
+                             f"(channels first), got {list(image.shape)}")
+        if image.dtype != self.dtype:
+            hint = "; divide bytes by 255" if image.dtype == torch.uint8 else ""
+            raise ValueError(f"{what}: expected dtype {self.dtype}, got {image.dtype}{hint}")
+        if self.check_range and image.device.type == "cpu" and not torch.compiler.is_compiling():
+            low, high = image.min().item(), image.max().item()
+            if not (low >= 0.0 and high <= 1.0):
+                raise ValueError(f"{what}: expected values in [0, 1], got [{low:g}, {high:g}]")
+
+    def above(self, found: Objects, draws: Mapping[str, Any], scalars: dict[str, Array], log: Recorder
+              ) -> Array | None:
+        """What a level above the objects adds to the loss; there is none here."""
+        return None
+
+    def forward(self, image: Array, label: Tensor | None = None, noise: Noise | None = None,
+                taps: bool = False, pictures: bool = False, target: Array | None = None) -> Result:
+        """One forward pass.
+
+        Args:
+            image: `[B, C, S, S]` in [0, 1], in the model's dtype.
+            label: integers `[B]`; without them the probes' terms are absent.
+            noise: the draws (`Noise.draw`); None is no noise, in either mode.
+            taps: record every intermediate under its golden name.
+            pictures: make the reconstructions that the loss does not need.
+            target: what is reconstructed, `[B, C, S, S]`; by default what the setting `target`
+                makes of the image: itself or its edges (`normalized_sobel_edges`).
+
+        Raises:
+            ValueError: an image, target or noise that does not fit the configuration.
+        """
+        config, settings, repairs = self.config, self.config.autoencoder, self.config.repairs
+        self.check_image(image)
+        if target is None:
+            target = preprocess.normalized_sobel_edges(image) if settings.target == "sobel" else image
+        else:
+            self.check_image(target, "target")
+        draws = {} if noise is None else noise.assign(config, image.shape[0])
+        log = Taps() if taps else SILENT
+        parts = self.part_encoder(image, draws.get("part"), log)
+        templates = self.part_decoder.make_templates(parts.feature, log)
+        token_templates = templates
+        if config.part_decoder.colorize_templates:
+            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
+            token_templates = templates.view_as(templates)
+            log.record("templates/colorized", token_templates, PARTS_CHANNELS_LAST)
+
+        presence, pose = parts.presence, parts.pose
+        target_pose, target_presence = pose, presence
+        if settings.stop_grad_caps_inpt:
+            pose, presence, token_templates = (
+                v.detach() for v in (pose, presence, token_templates))
+        if settings.stop_grad_caps_target:
+            target_pose, target_presence = target_pose.detach(), target_presence.detach()
+        tokens = [pose, 1.0 - presence[..., None]]
+        if parts.feature is not None:
+            tokens.append(parts.feature)  # Q24: never cut
+        if config.feeds_templates:
+            batch, n_parts = pose.shape[:2]
+            # The original flattens channels last.
+            flat = token_templates.permute(0, 1, 3, 4, 2).flatten(2)
+            tokens.append(flat.expand(batch, n_parts, -1))
+        tokens = log.watch(torch.cat(tokens, -1))
+        log.record("obj_enc/input", tokens)
+        log.record("obj_enc/presence", presence)
+        encoded, steps = self.object_encoder(tokens, presence, draws.get("attention"))
+        for i, (before, after) in enumerate(steps):
+            log.record(f"obj_enc/layer{i}_in", before)
+            log.record(f"obj_enc/layer{i}_out", after)
+        log.record("obj_enc/output", encoded)
+        votes, flat_votes, likelihood, caps_presence = self.object_decoder(
+            encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"),
+            draws.get("caps_mask"), log)
+
+        dec_pose = {"enc": parts.pose, "soft": likelihood.soft_winner,
+                    "hard": likelihood.winner}[settings.vote_type]
+        dec_presence = {"enc": parts.presence, "soft": likelihood.soft_winner_pres,
+                        "hard": likelihood.winner_pres}[settings.pres_type]
+        if taps or pictures or settings.mse_weight > 0:
+            decoded = self.part_decoder(dec_pose, dec_presence, templates)
+            log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
+                                                decoded.scale)
+        else:
+            # Nobody looks at the components themselves, so they need not be made.
+            log_prob = self.part_decoder.log_prob(target, dec_pose, dec_presence, templates)
+        scalars = {"rec_ll": ops.flat_reduce(log_prob), "log_prob": likelihood.log_prob,
+                   "dynamic_weights_l2": votes.dynamic_weights_l2,
+                   "primary_caps_l1": ops.flat_reduce(parts.presence)}
+        if settings.template_l1_weight > 0:
+            scalars["template_l1"] = losses.template_l1(self.part_decoder.templates)
+        if settings.mse_weight > 0:
+            mean = mixture.mixture_mean(decoded.mixing_logits, decoded.means)
+            scalars["rec_mse"] = torch.mean(torch.square(target - mean))
+        mass = torch.sum(likelihood.posterior_mixing_probs, 1)
+        n_points = likelihood.posterior_mixing_probs.shape[1]
+        # These look at the whole batch: with several ranks, at the rows of all of them.
+        whole_mass, whole_presence = self.gather(mass), self.gather(caps_presence)
+        for kind, p in (("posterior", whole_mass / n_points), ("prior", whole_presence)):
+            constant = settings.prior_within_example_constant if kind == "prior" else 0.0
+            within, between = losses.sparsity_loss(
+                getattr(settings, f"{kind}_sparsity_loss_type"), p, settings.n_classes, constant)
+            scalars[f"{kind}_within_sparsity_loss"] = within
+            scalars[f"{kind}_between_sparsity_loss"] = between
+        logits: list[Array | None] = [None, None]
+        label = None if label is None else self.gather(label)
+        for i, (name, features) in enumerate((("posterior", whole_mass), ("prior", whole_presence))):
+            if len(self.probes):
+                logits[i], xe, accuracy = self.probes[i](features, label)
+                if label is not None:
+                    scalars[f"{name}_cls_xe"], scalars[f"{name}_cls_acc"] = xe, accuracy
+        if "posterior_cls_acc" in scalars:
+            scalars["best_cls_acc"] = torch.maximum(scalars["posterior_cls_acc"],
+                                                    scalars["prior_cls_acc"])
+        if settings.weight_decay > 0:
+            scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
+        loss = losses.total_loss(scalars, settings)
+        more = self.above(Objects(encoded, votes, caps_presence, target_pose, target_presence), draws,
+                          scalars, log)
+        loss = loss if more is None else loss + more
+        images = None
+        if taps or pictures:
+            vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
+            images = self._pictures(target, parts, templates, likelihood, decoded)
+            if pictures:
+                images["per_capsule"] = self._capsule_pictures(parts, templates, flat_votes,
+                                                               vote_presence)
+            scalars["mse"] = ops.flat_reduce(torch.square(target - images["mode"]))
+            if taps:
+                log.record("input/image", image, CHANNELS_LAST)
+                if label is not None:
+                    log.record("input/label", label)
+                self._record(log, target, parts, templates, votes, flat_votes, likelihood,
+                             vote_presence, caps_presence, dec_pose, dec_presence, decoded, log_prob,
+                             scalars, images)
+                log.record("loss/total", loss)
+                log.record("loss/mass_explained_by_capsule", mass)
+        return Result(loss, scalars, mass, caps_presence, parts.presence, *logits,
+                      log if taps else None, images)
+
+    def _pictures(self, target, parts, templates, likelihood, decoded) -> dict[str, Array]:
+        """Reconstructions that the loss does not need, channels first."""
+        decode = self.part_decoder
+        bottom_up = decode(parts.pose, parts.presence, templates)
+        top_down = decode(likelihood.winner, parts.presence, templates)
+        return {"target": target,
+                "reconstruction": mixture.mixture_mean(decoded.mixing_logits, decoded.means),
+                "mode": mixture.mixture_mode(decoded.mixing_logits, decoded.means),
+                "bottom_up": mixture.mixture_mean(bottom_up.mixing_logits, bottom_up.means),
+                "top_down": mixture.mixture_mean(top_down.mixing_logits, top_down.means),
+                "templates": templates, "transformed_templates": decoded.transformed_templates}
+
+    @torch.no_grad()
+    def _capsule_pictures(self, parts, templates, flat_votes, vote_presence) -> Array:
+        """What each object capsule alone draws from its own votes, `[B, O, C, S, S]`.
+
+        Votes meet the presences and templates of their own example, as with Q25 repaired: the
+        original's pairing crosses examples and makes no picture of any of them.
+        """
+        n_caps = flat_votes.shape[1]
+        drawn = []
+        for i, votes in enumerate(flat_votes):  # one example at a time: O·K canvases are large
+            own = templates[i:i + 1] if len(templates) == len(flat_votes) else templates
+            call = self.part_decoder(votes, vote_presence[i] * parts.presence[i],
+                                     own.expand(n_caps, *own.shape[1:]))
+            drawn.append(mixture.mixture_mean(call.mixing_logits, call.means))
+        return torch.stack(drawn)
+
+    @torch.no_grad()
+    def _per_capsule(self, log, parts, templates, flat_votes, vote_presence) -> None:
+        """One reconstruction per object capsule, from its own votes; in no loss, so in no graph."""
+        batch, n_caps, n_parts = flat_votes.shape[:3]
+
+        # Q25: votes run over (example, capsule), presences and features over (capsule, example).
+        def spread(x: Array) -> Array:
+            if "Q25" in self.config.repairs:
+                return x.repeat_interleave(n_caps, 0)
+            return x.repeat(n_caps, *[1] * (x.ndim - 1))
+
+        pose = flat_votes.reshape(batch * n_caps, n_parts, 6)
+        presence = vote_presence.reshape(batch * n_caps, n_parts) * spread(parts.presence)
+        log.record("per_caps_rec/pose_in", pose)
+        log.record("per_caps_rec/presence_in", presence)
+        per_caps = templates if templates.shape[0] != batch else spread(templates)
+        call = self.part_decoder(pose, presence, per_caps)
+        log.record("per_caps_rec/mean_per_image",
+                   torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3)))
+
+    def _record(self, log, target, parts, templates, votes, flat_votes, likelihood, vote_presence,
+                caps_presence, dec_pose, dec_presence, decoded, log_prob, scalars, images) -> None:
+        """What only recordings need: decoder intermediates and the original's result fields."""
+        mean, mode = images["reconstruction"], images["mode"]
+        log.record("part_dec/pose_in", dec_pose)
+        log.record("part_dec/presence_in", dec_presence)
+        log.record("part_dec/inverse_pose", self.part_decoder.sampled_pose(dec_pose))
+        log.record("part_dec/transformed_templates", decoded.transformed_templates,
+                   PARTS_CHANNELS_LAST)
+        log.record("part_dec/mixing_logits_with_bg", decoded.mixing_logits, PARTS_CHANNELS_LAST)
+        log.record("part_dec/mean", mean, CHANNELS_LAST)
+        log.record("part_dec/mode", mode, CHANNELS_LAST)
+        log.record("part_dec/log_prob_per_pixel", log_prob, CHANNELS_LAST)
+        if self.part_decoder.scale is not None:
+            log.record("part_dec/scale", decoded.scale)
+        log.record("loss_parts/rec_mode", mode, CHANNELS_LAST)
+        log.record("loss_parts/rec_mean", mean, CHANNELS_LAST)
+        log.record("bottom_up/mean", images["bottom_up"], CHANNELS_LAST)
+        log.record("top_down/mean", images["top_down"], CHANNELS_LAST)
+        self._per_capsule(log, parts, templates, flat_votes, vote_presence)
+        log.record("obj_dec/raw_caps_params", votes.raw_caps_params)
+        log.record("obj_dec/all_params", votes.all_params)
+        fields = {"vote": flat_votes, "scale": votes.scale, "vote_presence": vote_presence,
+                  "pres_logit_per_caps": votes.pres_logit_per_caps,
+                  "pres_logit_per_vote": votes.pres_logit_per_vote,
+                  "raw_caps_params": votes.raw_caps_params,
+                  "raw_caps_features": votes.raw_caps_features, "winner": likelihood.winner,
+                  "winner_pres": likelihood.winner_pres,
+                  "is_from_capsule": likelihood.is_from_capsule,
+                  "mixing_logits": likelihood.mixing_logits,
+                  "mixing_log_prob": likelihood.mixing_log_prob,
+                  "soft_winner": likelihood.soft_winner,
+                  "soft_winner_pres": likelihood.soft_winner_pres,
+                  "posterior_mixing_probs": likelihood.posterior_mixing_probs,
+                  "caps_presence_prob": caps_presence, "primary_presence": parts.presence,
+                  "template_pres": parts.presence, **scalars}
+        for name, value in fields.items():
+            log.record(f"res/{name}", value)
+        log.record("res/templates", templates, PARTS_CHANNELS_LAST)
+        log.record("res/used_templates", decoded.transformed_templates, PARTS_CHANNELS_LAST)
+        log.record("res/rec_mode", mode, CHANNELS_LAST)
+        log.record("res/rec_mean", mean, CHANNELS_LAST)
+        log.record("res/mse_per_pixel", torch.square(target - mode), CHANNELS_LAST)
+        log.record("res/rec_ll_per_pixel", log_prob, CHANNELS_LAST)

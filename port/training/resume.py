@@ -1,0 +1,285 @@
+"""All that a training step depends on, in memory and on disk: checkpoints that continue bit by bit.
+
+A checkpoint is a folder `step-00001000` with the weights, the optimizer's slots, the states of the
+three generators, the running sums and the history. It is written under a temporary name, flushed to the
+disk and renamed, so there is never half of one; older ones are removed afterwards. With several ranks
+the first one writes and reads, and the others are sent what it read: a checkpoint does not tell how
+many ranks made it.
+
+Continuing is exact to the bit where device, software, threads, ranks, `compile` and `deterministic` are
+as before. Those change the order in which numbers are rounded, not what is computed, so a checkpoint
+made with others is continued too, with a note. What does change the run (model, data, seed, precision,
+device type, …) is part of `train.identity`, which names the folder: such a run starts anew elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from port.constellation import batches as constellation_batches
+from port.data import dataset
+from port.training import optimizers
+from port.training.distributed import ALONE, World
+
+FILE_LIMIT = 15 * 2**20  # bytes of tensors in one file; larger sets are written in parts
+
+
+class NonFiniteLoss(ArithmeticError):
+    """A scalar, gradient or weight became NaN or infinite; the last good state is kept."""
+
+
+class State:
+    """All that the next step depends on, in memory and on disk."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
+                 batches: dataset.Batches | constellation_batches.Batches,
+                 noise_generator: torch.Generator):
+        self.model, self.optimizer, self.batches = model, optimizer, batches
+        self.noise_generator = noise_generator
+        self.step, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.count = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, scalars: dict[str, Tensor]) -> None:
+        """Add the scalars of a step to the running sums, in place on the device."""
+        self.names = ["loss", *scalars]
+        values = torch.stack([loss, *scalars.values()])
+        if self.sums is None:
+            self.sums = torch.zeros_like(values)
+        self.sums += values
+
+    def read_means(self) -> dict[str, float]:
+        """Means since the last read, as a new row of the history; after `check_finite`."""
+        means = (self.sums / self.count).tolist()
+        row = {"step": self.step, "seconds": round(self.seconds, 3)} | dict(zip(self.names, means))
+        self.history.append(row)
+        self.sums.zero_()
+        self.count = 0
+        return row
+
+    def check_finite(self, world: World = ALONE) -> None:
+        """Look at the scalars since the last read, at every weight and slot.
+
+        A NaN in any step since then is still in the sums. A gradient that is not finite leaves its
+        trace in the weights or slots even where the loss was finite.
+
+        Raises:
+            NonFiniteLoss: names what is not finite; on all ranks alike.
+        """
+        if self.count:
+            world.average_([self.sums])
+            bad = [name for name, value in zip(self.names, self.sums.tolist())
+                   if value - value != 0.0]
+            if bad:
+                raise NonFiniteLoss(f"{', '.join(bad)} not finite between step "
+                                    f"{self.step - self.count + 1} and {self.step}")
+        bad = non_finite({name: tensor.detach() for name, tensor in self.tensors().items()})
+        if bad:
+            raise NonFiniteLoss(f"{bad[0]} not finite after step {self.step}")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and slots, the very tensors, by name."""
+        return dict(self.model.named_parameters()) | read_slots(self.model, self.optimizer)
+
+    # ------------------------------------------------------------------------------------- on disk
+
+    def save(self, folder: Path, made_with: dict | None = None) -> None:
+        """Write a checkpoint under a temporary name, rename it, remove the older ones."""
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / f"step-{self.step:08d}"
+        temporary = folder / f"{final.name}.tmp"
+        for left_over in folder.glob("step-*.tmp"):  # of a process that was killed while it wrote
+            shutil.rmtree(left_over)
+        temporary.mkdir()
+        write_tensors(temporary, "model", self.model.state_dict())
+        write_tensors(temporary, "optimizer", read_slots(self.model, self.optimizer))
+        write_tensors(temporary, "streams", self._streams())
+        (temporary / "state.json").write_text(json.dumps(
+            self._position() | {"history": self.history, "made_with": made_with or {}}))
+        for path in [*temporary.iterdir(), temporary]:
+            _flush(path)
+        if final.exists():  # the same step again: out of the way first, a folder cannot be replaced
+            shutil.rmtree(folder / f"{final.name}.old.tmp", ignore_errors=True)
+            os.replace(final, folder / f"{final.name}.old.tmp")
+        os.replace(temporary, final)
+        _flush(folder)
+        for other in checkpoints(folder):
+            if other.name < final.name:
+                shutil.rmtree(other)
+        shutil.rmtree(folder / f"{final.name}.old.tmp", ignore_errors=True)
+
+    def load(self, folder: Path, steps: int, world: World = ALONE) -> dict | None:
+        """Continue from the newest checkpoint that is not past `steps`, if there is one.
+
+        Returns:
+            What it was made with; None if there was none.
+        """
+        found = [path for path in checkpoints(folder) if int(path.name[5:]) <= steps] \
+            if world.main else []
+        if world.collect(bool(found))[0] is False:
+            return None
+        streams, state = {}, {}
+        if world.main:
+            path = found[-1]
+            device = next(self.model.parameters()).device
+            self.model.load_state_dict(read_tensors(path, "model", device))
+            write_slots(self.model, self.optimizer, read_tensors(path, "optimizer", device))
+            streams = read_tensors(path, "streams", "cpu")
+            state = json.loads((path / "state.json").read_text())
+        streams, state = world.collect((streams, state))[0]
+        world.broadcast_([tensor.detach() for tensor in self.tensors().values()])
+        self._continue(streams, state)
+        self.history = state["history"]
+        return state.get("made_with")
+
+    # ----------------------------------------------------------------------------- everything else
+
+    def _streams(self) -> dict[str, Tensor]:
+        """Generators, place in the data and running sums."""
+        streams = {f"batches/{k}": v for k, v in self.batches.state_dict().items()}
+        streams["noise"] = self.noise_generator.get_state()
+        if self.sums is not None:
+            streams["sums"] = self.sums.clone()
+        return streams
+
+    def _position(self) -> dict:
+        return {"step": self.step, "seconds": self.seconds, "names": self.names,
+                "count": self.count}
+
+    def _continue(self, streams: dict[str, Tensor], position: dict) -> None:
+        """Inverse of `_streams` and `_position`, in place where a graph may hold the tensor."""
+        self.batches.load_state_dict({name.removeprefix("batches/"): value
+                                      for name, value in streams.items()
+                                      if name.startswith("batches/")})
+        self.noise_generator.set_state(streams["noise"])
+        if "sums" in streams:
+            if self.sums is None:
+                self.sums = streams["sums"].to(next(self.model.parameters()).device)
+            else:
+                self.sums.copy_(streams["sums"])
+        elif self.sums is not None:
+            self.sums.zero_()
+        self.step, self.seconds = position["step"], position["seconds"]
+        self.names, self.count = position["names"], position["count"]
+
+
+class Snapshot:
+    """A state kept in memory, to return to in place."""
+
+    def __init__(self, state: State):
+        self.state = state
+        self.tensors = [tensor.detach().clone() for tensor in state.tensors().values()]
+        self.streams, self.position = state._streams(), state._position()
+
+    @property
+    def step(self) -> int:
+        return self.position["step"]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Everything as it was; rows of the history stay."""
+        for tensor, kept in zip(self.state.tensors().values(), self.tensors, strict=True):
+            tensor.copy_(kept)
+        self.state._continue(self.streams, self.position)
+
+
+def non_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; the host waits once."""
+    if not tensors:
+        return []
+    largest = torch.stack(torch._foreach_norm(list(tensors.values()), float("inf"))).tolist()
+    return [name for name, value in zip(tensors, largest) if value - value != 0.0]
+
+
+def read_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's slots as `<parameter name>/<slot>`, as `…/ms` and `…/mom` of RMSProp."""
+    return optimizers.slots(model.named_parameters(), optimizer)
+
+
+@torch.no_grad()
+def write_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) -> None:
+    """Inverse of `read_slots`, in place."""
+    for name, tensor in read_slots(model, optimizer).items():
+        tensor.copy_(slots[name])
+
+
+# ------------------------------------------------------------------------------------------- files
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.name[5:].isdigit()
+                  and (path / "state.json").exists())
+
+
+def write_tensors(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as `stem.safetensors`, or in parts `stem-00001.safetensors`, ...
+
+    A tensor above the limit is cut along its flattened entries into pieces `name#0`, `name#1`, …; its
+    shape stands in the metadata of the piece's file.
+    """
+    parts: list[tuple[dict[str, Tensor], dict[str, str]]] = [({}, {})]
+    size = 0
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pieces = {name: tensor}
+        if tensor.nbytes > FILE_LIMIT:
+            entries = max(1, FILE_LIMIT // tensor.element_size())
+            pieces = {f"{name}#{i}": piece.clone()
+                      for i, piece in enumerate(tensor.flatten().split(entries))}
+        for key, piece in pieces.items():
+            if parts[-1][0] and size + piece.nbytes > FILE_LIMIT:
+                parts.append(({}, {}))
+                size = 0
+            parts[-1][0][key] = piece
+            if key != name:
+                parts[-1][1][key] = json.dumps(list(tensor.shape))
+            size += piece.nbytes
+    for number, (part, shapes) in enumerate(parts, 1):
+        suffix = "" if len(parts) == 1 else f"-{number:05d}"
+        save_file(part, folder / f"{stem}{suffix}.safetensors", shapes or None)
+
+
+def read_tensors(folder: Path, stem: str, device: torch.device | str) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote."""
+    whole = folder / f"{stem}.safetensors"
+    paths = [whole] if whole.exists() else sorted(folder.glob(f"{stem}-?????.safetensors"))
+    tensors: dict[str, Tensor] = {}
+    cut: dict[str, tuple[dict[int, Tensor], list[int]]] = {}
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            shapes = file.metadata() or {}
+            for key in file.keys():  # noqa: SIM118, it is no mapping
+                if key not in shapes:
+                    tensors[key] = file.get_tensor(key).to(device)
+                    continue
+                name, number = key.rsplit("#", 1)
+                pieces = cut.setdefault(name, ({}, json.loads(shapes[key])))[0]
+                pieces[int(number)] = file.get_tensor(key).to(device)
+    for name, (pieces, shape) in cut.items():
+        tensors[name] = torch.cat([pieces[i] for i in range(len(pieces))]).reshape(shape)
+    return tensors
+
+
+def _flush(path: Path) -> None:
+    """Hand a file or folder to the disk, so that a rename never overtakes its contents."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

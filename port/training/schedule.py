@@ -1,0 +1,154 @@
+"""How to train: the settings of a run, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from port.data import dataset
+from port.training import optimizers, rungs
+
+CHOICES = {"lr_schedule": ("constant", "exponential", "cosine_restarts"), "shift": dataset.SHIFTS,
+           "amp": ("none", "bf16", "fp16"),
+           "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never"),
+           "rung": (rungs.AUTO, *rungs.RUNGS)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; what the model is stands in its own configuration.
+
+    Attributes:
+        batch_size: images per step, of all ranks together; also sets epsilon = 1e-2 / batch_size².
+        lr: learning rate.
+        steps: number of updates.
+        seed: of weights, order, places and noise.
+        optimizer: the update rule (`port.training.optimizers`); `tf-rmsprop` is the original's, those without
+            `tf-` are PyTorch's.
+        momentum: of the rules that have one.
+        weight_decay: of PyTorch's rules; the original's stands in its loss.
+        lr_schedule: `constant` is the original, whose decay never takes effect (Q07);
+            `exponential` really applies it, with the original's numbers by default;
+            `cosine_restarts` goes from lr to 0 along half a cosine, again and again.
+        lr_decay: factor per `lr_decay_steps`.
+        lr_decay_steps: steps per factor.
+        lr_floor: smallest rate of `exponential`.
+        lr_restart_interval: steps of each half cosine.
+        lr_factors: beginning of a parameter's name to factor on its rate, as `part_decoder.`; the
+            longest that fits counts.
+        lr_staircase: apply the factor at once every `lr_decay_steps`, not a little each step.
+        noise: draw the noise on the presence logits.
+        shuffle: a new order each epoch; the original never shuffles (Q28).
+        shift: where images lie on the canvas: `original` (Q08), `uniform` offsets, or `centred`; images
+            of the canvas's size `translate` by up to `max_shift` pixels, and of larger ones `crop` takes
+            a part.
+        max_shift: pixels that `translate` moves an image at most, in each direction.
+        jitter: change brightness and contrast at random (`port.data.smallnorb`).
+        grad_value_clip: largest absolute gradient; 0 is none.
+        grad_norm_clip: largest norm, times the root of the number of weights; 0 is none.
+        log_every: steps between two reads of the scalars.
+        held_out_every: steps between two looks at the test split; 0 is never.
+        held_out_images: how many of its images are looked at.
+        checkpoint_every: steps between two checkpoints.
+        checkpoint_seconds: least time between two of them, so that a fast run does not spend its time on
+            its disk; 0 is none. Not looked at with several ranks, which would not agree on it.
+        compile: use torch.compile; falls back to eager where it cannot work.
+        capture: replay the step as a CUDA graph: `auto` on a GPU where it works, `always` or an
+            error, `never`.
+        rung: `auto` is the fastest way to make a step that `compile` and `capture` leave and that works;
+            `compiled_captured`, `captured`, `compiled` or `eager` is that one or an error.
+        threads: of the CPU; 0 leaves torch's choice.
+        tf32: allow TF32 on a GPU.
+        amp: `bf16` or `fp16` for the products of the layers (see `port.training.precision`).
+        amp_loss_scale: factor on the loss under fp16, so that small gradients are not lost; a power
+            of two, taken out of the gradients again.
+        data_workers: threads that cut batches out of the data on a CPU; 0 does it in the step. The same
+            images either way.
+        debug: let autograd look for what is not finite and name the operation (slow).
+        deterministic: only algorithms that give the same bits each time.
+    """
+
+    batch_size: int = 128
+    lr: float = 3e-5
+    steps: int = 300_000
+    seed: int = 0
+    optimizer: str = "tf-rmsprop"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    lr_schedule: str = "constant"
+    lr_decay: float = 0.96
+    lr_decay_steps: int = 10_000
+    lr_floor: float = 0.0
+    lr_restart_interval: int = 4000
+    lr_factors: dict | None = None
+    lr_staircase: bool = False
+    noise: bool = True
+    shuffle: bool = True
+    shift: str = "original"
+    max_shift: int = 2
+    jitter: bool = False
+    grad_value_clip: float = 0.0
+    grad_norm_clip: float = 0.0
+    log_every: int = 100
+    held_out_every: int = 0
+    held_out_images: int = 1024
+    checkpoint_every: int = 1000
+    checkpoint_seconds: float = 0.0
+    compile: bool = False
+    capture: str = "auto"
+    rung: str = rungs.AUTO
+    threads: int = 0
+    tf32: bool = False
+    amp: str = "none"
+    amp_loss_scale: float = 1024.0
+    data_workers: int = 0
+    debug: bool = False
+    deterministic: bool = False
+
+    def __post_init__(self):
+        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps",
+                     "lr_restart_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("lr", "lr_decay"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay",
+                     "lr_floor", "max_shift", "data_workers", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; 0 switches it off")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not "
+                                 f"{getattr(self, name)!r}")
+        if self.weight_decay and not optimizers.RULES[self.optimizer].decays:
+            raise ValueError(f"weight_decay does not go with optimizer {self.optimizer}; 0 switches it off")
+        for prefix, factor in (self.lr_factors or {}).items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or factor < 0:
+                raise ValueError(f"lr_factors: {prefix} needs a factor of 0 or more, not {factor!r}")
+        if not (self.amp_loss_scale > 0 and math.frexp(self.amp_loss_scale)[0] == 0.5):
+            raise ValueError(f"amp_loss_scale must be a power of two, not {self.amp_loss_scale}")
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Rate of the update after `step` updates: lr, max(lr · decay^(step / decay_steps), floor), or cosines.
+
+    Args:
+        settings: `staircase` takes the whole part of the exponent.
+        step: updates done before, 0 for the first; TensorFlow's global step.
+
+    Returns:
+        The learning rate.
+
+    Source: original `configs/model_config.py`: `tf.train.exponential_decay(lr, 1e4, .96)` with
+    staircase off, built and then dropped (Q07).
+    """
+    if settings.lr_schedule == "constant":
+        return settings.lr
+    if settings.lr_schedule == "cosine_restarts":
+        part = step % settings.lr_restart_interval / settings.lr_restart_interval
+        return settings.lr * (1.0 + math.cos(math.pi * part)) / 2.0
+    exponent = step / settings.lr_decay_steps
+    if settings.lr_staircase:
+        exponent = math.floor(exponent)
+    return max(settings.lr * settings.lr_decay ** exponent, settings.lr_floor)

@@ -1,0 +1,353 @@
+"""EM routing of matrix capsules: M step, E step, and the competition of parents for each child.
+
+Layout: children `[B, H, W, I, …]`; what a parent sees of them `[B, P, Q, K, L, I, …]`, with parent
+position (p, q), place (u, v) in its K × L window and child type i; child (p·s + u, q·s + v).
+Read beside `port/em/routing.py`: same names, same order.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Float
+
+from reference.em.settings import Routing
+
+Array = Float[tf.Tensor, "..."]
+
+LOG_2PI = math.log(2.0 * math.pi)
+POSE = 16
+FILLER = -100.0
+OFFICIAL_EPSILON = 1e-7
+# A log joint that overflowed stays a number; exp of it is 0 unless every parent's overflowed.
+LOWEST = -1e30
+
+
+class Moments(NamedTuple):
+    """What the M step gives for each parent: mean and variance [B, P, Q, J, 16], logit [B, P, Q, J]."""
+
+    mean: Array
+    variance: Array
+    logit: Array
+
+
+class Routed(NamedTuple):
+    """Parents: pose [B, P, Q, J, 16], activation and logit [B, P, Q, J], and the last assignment used.
+
+    assignment [B or 1, P, Q, K, L, I or 1, J]: the first one is the same for examples and child types.
+    """
+
+    pose: Array
+    activation: Array
+    logit: Array
+    assignment: Array
+
+
+def inverse_temperature(iteration: int, routing: Routing) -> float:
+    """λ of one iteration, counted from 0.
+
+    `geometric` final·(1 - 0.95^(t+1)), `linear` final·(t+1)/T, `constant` final.
+
+    Source: the authors on OpenReview; official `em_layers.py: em_routing`.
+    """
+    if routing.schedule == "geometric":
+        return routing.final_lambda * (1.0 - 0.95 ** (iteration + 1))
+    if routing.schedule == "linear":
+        return routing.final_lambda * (iteration + 1) / routing.iterations
+    return routing.final_lambda
+
+
+def paper_betas(beta_u: Array, beta_a: Array, betas: str) -> tuple[Array, Array]:
+    """β_u and β_a of the paper's cost from what a layer trains.
+
+    `paper`: as they are. `official`: β_u = ½·(1 + ln 2π)·sigma bias, β_a = -2500·activation bias.
+
+    Args:
+        beta_u: `[J]`, the official sigma bias.
+        beta_a: `[J]`, the official activation bias.
+        betas: `paper` or `official`.
+
+    Source: paper section 4; official `em_layers.py: em_routing`.
+    """
+    if betas == "official":
+        return 0.5 * (1.0 + LOG_2PI) * beta_u, -2500.0 * beta_a
+    return beta_u, beta_a
+
+
+def safe_divide(numerator: Array, denominator: Array) -> Array:
+    """x / y whose value and slopes can always be represented.
+
+    0 where |y| < sqrt(smallest normal number), below which the slope's 1/y² overflows; cut to the
+    largest finite number where x / y overflows. Where a value was replaced the gradient is 0; where
+    only the slope x/y² overflows, y is a constant.
+
+    Args:
+        numerator: x, finite, any shape.
+        denominator: y, finite, of a shape that broadcasts with x.
+
+    Returns:
+        The shape that both broadcast to.
+
+    Source: ours; the programs add an epsilon to y or divide as it is.
+    """
+    largest, smallest = denominator.dtype.max, float(np.finfo(denominator.dtype.as_numpy_dtype).tiny)
+    x, y = tf.stop_gradient(numerator), tf.stop_gradient(denominator)
+    dead = tf.abs(y) < math.sqrt(smallest)
+    y = tf.where(dead, tf.ones_like(y), y)
+    overflow = tf.abs(x) > largest * tf.minimum(tf.abs(y), 1.0)
+    q = tf.where(overflow, tf.zeros_like(x), x) / y
+    steep = tf.abs(q) > largest * tf.minimum(tf.abs(y), 1.0)
+    kept = tf.where(tf.logical_or(dead, overflow), tf.zeros_like(q), numerator)
+    divisor = tf.where(tf.logical_or(dead, tf.logical_or(overflow, steep)), y, denominator)
+    saturated = tf.sign(x) * tf.sign(y) * largest
+    return tf.where(overflow & ~dead, saturated, kept / divisor)
+
+
+def windows(children: Array, kernel: tuple[int, int], stride: int) -> Array:
+    """What each parent sees: out[b, p, q, u, v] = children[b, p·s + u, q·s + v].
+
+    Args:
+        children: `[B, H, W, …]`.
+        kernel: K, L.
+        stride: s.
+
+    Returns:
+        `[B, P, Q, K, L, …]`, P = (H - K) // s + 1.
+
+    Raises:
+        ValueError: the kernel is larger than the grid.
+
+    Source: paper section 4 (convolutional capsules).
+    """
+    height, width = children.shape[1:3]
+    if kernel[0] > height or kernel[1] > width:
+        raise ValueError(f"a kernel of {kernel[0]}x{kernel[1]} does not fit {height}x{width} children")
+    rows, columns = _places(height, kernel[0], stride), _places(width, kernel[1], stride)
+    seen = tf.gather(tf.gather(children, columns, axis=2), rows, axis=1)
+    return tf.transpose(seen, [0, 1, 3, 2, 4, *range(5, len(seen.shape))])
+
+
+def fold(entries: Array, stride: int, grid: tuple[int, int] | None = None) -> Array:
+    """Sum over every parent that sees a child: the adjoint of `windows`.
+
+    Args:
+        entries: `[B, P, Q, K, L, …]`.
+        stride: s.
+        grid: H, W of the children; default just what the windows cover.
+
+    Returns:
+        `[B, H, W, …]`, 0 for children that no window holds.
+
+    Source: paper section 4; the sum over a child's parents of the E step.
+    """
+    parents, kernel = entries.shape[1:3], entries.shape[3:5]
+    height, width = grid or covered(parents, kernel, stride)
+    rows, columns = (tf.one_hot(_places(size, k, stride, n), size, axis=0, dtype=entries.dtype)
+                     for size, n, k in zip((height, width), parents, kernel))
+    flat = tf.reshape(entries, [*entries.shape[:5], -1])
+    return tf.reshape(tf.einsum("ypu,xqv,bpquvf->byxf", rows, columns, flat),
+                      [entries.shape[0], height, width, *entries.shape[5:]])
+
+
+def covered(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> tuple[int, int]:
+    """H, W of the grid that the windows of these parents cover: (P - 1)·s + K."""
+    return (parents[0] - 1) * stride + kernel[0], (parents[1] - 1) * stride + kernel[1]
+
+
+def parent_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> np.ndarray:
+    """How many parent positions see each child: float64 `[H, W]` over the covered grid."""
+    counts = [np.zeros(size) for size in covered(parents, kernel, stride)]
+    for count, n, k in zip(counts, parents, kernel):
+        for parent in range(n):
+            count[parent * stride:parent * stride + k] += 1.0
+    return np.outer(*counts)
+
+
+def initial_assignment(parents: tuple[int, int], kernel: tuple[int, int], parent_types: int,
+                       stride: int, routing: Routing) -> np.ndarray:
+    """The first assignment, 1 / (spatial parents of the child · types), as `routing.initial` says.
+
+    Args:
+        parents: P, Q.
+        kernel: K, L.
+        parent_types: J.
+        stride: s.
+        routing: `initial` and `initial_epsilon`.
+
+    Returns:
+        float64 `[1, P, Q, K, L, 1, J]`.
+
+    Source: paper procedure 1, line 2; official and IBM programs for the other forms.
+    """
+    counts = parent_counts(parents, kernel, stride)
+    # Gaps between windows, where the stride is larger than the kernel, hold no child of anyone.
+    counts = np.ones_like(counts) if routing.initial == "types" else np.maximum(counts, 1.0)
+    shares = 1.0 / (counts * parent_types + routing.initial_epsilon)
+    rows, columns = (_places(size, k, stride, n) for size, n, k in zip(shares.shape, parents, kernel))
+    seen = shares[rows[:, None, :, None], columns[None, :, None, :]]
+    return np.broadcast_to(seen[None, ..., None, None], (1, *seen.shape, 1, parent_types)).copy()
+
+
+def m_step(votes: Array, weights: Array, beta_u: Array, beta_a: Array, temperature: float,
+           previous_mean: Array | None = None, routing: Routing = Routing()) -> Moments:  # noqa: B008
+    """Parents from weighted votes.
+
+    N = Σ w; μ = (1 - m)·Σ wV / N + m·μ_previous; σ² = Σ w(V - μ)² / N + floor;
+    logit = λ(β_a - κ·N·Σ_h(β_u + ½ ln σ²_h)); sums over the window and the child types.
+
+    Args:
+        votes: V `[B, P, Q, K, L, I, J, 16]`.
+        weights: w = assignment · child activation `[B, P, Q, K, L, I, J]`.
+        beta_u: `[J]`, in the paper's meaning.
+        beta_a: `[J]`.
+        temperature: λ.
+        previous_mean: `[B, P, Q, J, 16]`; None is 0.
+        routing: epsilons, floor, momentum, cost scale.
+
+    Returns:
+        `Moments`. A parent without mass has mean 0 and the floor as variance.
+
+    Source: paper procedure 1, M-step; official and IBM `em_routing`.
+    """
+    mass = tf.reduce_sum(weights, [3, 4, 5])
+    divisor = mass + routing.mass_epsilon
+    mean = safe_divide(_over_window(weights[..., None] * votes), divisor[..., None])
+    if routing.momentum:
+        mean = (1.0 - routing.momentum) * mean
+        if previous_mean is not None:
+            mean = mean + routing.momentum * previous_mean
+    distance = tf.square(votes - mean[:, :, :, None, None, None])
+    variance = safe_divide(_over_window(weights[..., None] * distance),
+                           divisor[..., None]) + routing.variance_floor
+    scale = 1.0
+    if routing.cost_scale == "children":
+        scale = 100.0 * votes.shape[6] / math.prod(votes.shape[3:6])
+    charged = divisor if routing.mass_epsilon_in_cost else mass
+    cost = scale * charged * (POSE * beta_u + 0.5 * tf.reduce_sum(tf.math.log(variance), -1))
+    return Moments(mean, variance, temperature * (beta_a - cost))
+
+
+def log_activation(logit: Array, routing: Routing) -> Array:
+    """ln a from the logit: the log-sigmoid, or ln(sigmoid + epsilon)."""
+    if routing.log_epsilon:
+        return tf.math.log(tf.sigmoid(logit) + routing.log_epsilon)
+    return tf.math.log_sigmoid(logit)
+
+
+def e_step(votes: Array, mean: Array, variance: Array, log_active: Array) -> Array:
+    """ln a + ln p of each vote under each parent: ln a - Σ_h[(V - μ)²/(2σ²) + ½ ln 2πσ²].
+
+    Args:
+        votes: `[B, P, Q, K, L, I, J, 16]`.
+        mean: `[B, P, Q, J, 16]`.
+        variance: `[B, P, Q, J, 16]`, positive.
+        log_active: ln a `[B, P, Q, J]`.
+
+    Returns:
+        `[B, P, Q, K, L, I, J]`, at least -1e30.
+
+    Source: paper procedure 1, E-step; left in log space.
+    """
+    # Scaled before it is squared: every factor of the gradient stays representable.
+    root = tf.math.rsqrt(variance)
+    distance = (votes - mean[:, :, :, None, None, None]) * root[:, :, :, None, None, None]
+    base = log_active - 0.5 * (POSE * LOG_2PI + tf.reduce_sum(tf.math.log(variance), -1))
+    return tf.maximum(base[:, :, :, None, None, None]
+                      - 0.5 * tf.reduce_sum(tf.square(distance), -1), LOWEST)
+
+
+def compete(joint: Array, stride: int, competition: str = "parents") -> Array:
+    """Assignments: each child's share of every parent that sees it.
+
+    `parents`: exp(z) / Σ over all parent types and positions whose window holds the child, so the
+    shares of a child sum to 1. `filled`: the other positions count too, each with J entries of
+    f = min(min z, -100), the minimum over the batch. `stride_1_per_type`: e = exp(z - max) with the
+    maximum over positions and places, for each child and parent type; e / (Σ e + 1e-7) over entries
+    of the same types with equal (p + u, q + v), whatever the stride.
+
+    Args:
+        joint: z `[B, P, Q, K, L, I, J]`.
+        stride: s.
+        competition: which.
+
+    Returns:
+        The same shape.
+
+    Source: paper procedure 1, line 4 of the E-step; official and IBM programs.
+    """
+    parents, kernel = tuple(joint.shape[1:3]), tuple(joint.shape[3:5])
+    if competition == "stride_1_per_type":
+        share = tf.exp(joint - tf.reduce_max(joint, [1, 2, 3, 4], keepdims=True))
+        return share / (windows(fold(share, 1), kernel, 1) + OFFICIAL_EPSILON)
+    largest = _fold_max(tf.reduce_max(tf.stop_gradient(joint), -1), stride)
+    filler = None
+    if competition == "filled":
+        filler = tf.minimum(tf.reduce_min(joint), FILLER)
+        largest = tf.maximum(largest, tf.stop_gradient(filler))
+    share = tf.exp(joint - windows(largest, kernel, stride)[..., None])
+    total = fold(tf.reduce_sum(share, -1), stride)
+    if filler is not None:
+        others = parents[0] * parents[1] - parent_counts(parents, kernel, stride)
+        others = tf.constant(others * joint.shape[-1], joint.dtype)[None, ..., None]
+        total = total + others * tf.exp(filler - largest)
+    return share / windows(total, kernel, stride)[..., None]
+
+
+def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride: int,
+          routing: Routing = Routing()) -> Routed:  # noqa: B008
+    """EM routing: T M steps with E steps between them; gradients through all of them.
+
+    Args:
+        votes: `[B, P, Q, K, L, I, J, 16]`, each child's vote for each parent that sees it.
+        activation: of the children as seen by each parent `[B, P, Q, K, L, I]`.
+        beta_u: `[J]`, as trained (`routing.betas` says what it means).
+        beta_a: `[J]`.
+        stride: s.
+        routing: everything else.
+
+    Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
+    """
+    cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
+    assignment = tf.constant(initial_assignment(
+        tuple(votes.shape[1:3]), tuple(votes.shape[3:5]), votes.shape[6], stride, routing), votes.dtype)
+    moments = None
+    for iteration in range(routing.iterations):
+        if moments is not None:
+            joint = e_step(votes, moments.mean, moments.variance, log_activation(moments.logit, routing))
+            assignment = compete(joint, stride, routing.competition)
+        moments = m_step(votes, assignment * activation[..., None], cost, threshold,
+                         inverse_temperature(iteration, routing),
+                         None if moments is None else moments.mean, routing)
+    return Routed(moments.mean, tf.sigmoid(moments.logit), moments.logit, assignment)
+
+
+def _places(size: int, kernel: int, stride: int, parents: int | None = None) -> np.ndarray:
+    """Index of the child at each place of each window along one axis, `[P, K]`."""
+    parents = (size - kernel) // stride + 1 if parents is None else parents
+    return stride * np.arange(parents)[:, None] + np.arange(kernel)
+
+
+def _fold_max(entries: Array, stride: int) -> Array:
+    """The largest entry of each child over the parents that see it, `[B, H, W, …]`; for a shift only."""
+    parents, kernel = tuple(entries.shape[1:3]), tuple(entries.shape[3:5])
+    height, width = covered(parents, kernel, stride)
+    rows, columns = (_places(size, k, stride, n)
+                     for size, n, k in zip((height, width), parents, kernel))
+    child = rows[:, None, :, None] * width + columns[None, :, None, :]
+    seen = tf.transpose(entries, [1, 2, 3, 4, 0, *range(5, len(entries.shape))])
+    seen = tf.reshape(seen, [child.size, *seen.shape[4:]])
+    found = tf.math.unsorted_segment_max(seen, child.ravel(), height * width)
+    return tf.transpose(tf.reshape(found, [height, width, *seen.shape[1:]]),
+                        [2, 0, 1, *range(3, len(entries.shape) - 2)])
+
+
+def _over_window(entries: Array) -> Array:
+    """The sum over a window's child types, columns and rows: `[B, P, Q, K, L, I, …]` to `[B, P, Q, …]`.
+
+    In this order, and of products made before: identical votes then round as in the recordings, which a
+    matrix product or one sum over all three axes does not.
+    """
+    return tf.reduce_sum(tf.reduce_sum(tf.reduce_sum(entries, 5), 4), 3)
