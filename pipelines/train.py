@@ -32,9 +32,9 @@ from pipelines.prepare import dataset_for, write_json
 from pipelines.support import console, descent, environment, settings, tracking
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
-from port.core import kernels
 from port.data import dataset as data
 from port.families import family_of
+from port.scae import pixel_likelihood as scae_pixel_likelihood
 from port.training import distributed, resume, rungs
 from port.training import loop as train
 
@@ -212,7 +212,7 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
         BadInput: the switch SCAE_KERNELS has another value than those there are.
     """
     try:
-        return kernels.describe(model.part_decoder)
+        return scae_pixel_likelihood.describe(model.part_decoder)
     except ValueError as error:
         raise BadInput(str(error)) from None
 

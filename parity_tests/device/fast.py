@@ -6,14 +6,12 @@ those of `tolerances`.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,9 @@ from parity_tests.device.checks import Check, Skipped
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import tolerances
 from parity_tests.harness.compare import Where, check
-from port.core import kernels, warp, warp_hat
+from port.core import backends, warp, warp_hat
 from port.scae import config as config_schema
-from port.scae import part_decoder
+from port.scae import part_decoder, pixel_likelihood
 from port.training import rungs
 
 IDENTITY = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -91,20 +89,6 @@ def beside(name: str, fast: Run, plain: Run, inputs: dict[str, np.ndarray], cons
     return worst
 
 
-@contextlib.contextmanager
-def switched(choice: str) -> Iterator[None]:
-    """The switch of the kernels within the block."""
-    before = os.environ.get(kernels.SWITCH)
-    os.environ[kernels.SWITCH] = choice
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[kernels.SWITCH]
-        else:
-            os.environ[kernels.SWITCH] = before
-
-
 def _likelihood(name: str, presence: str, dtype: str, device: str) -> float:
     """The pixel likelihood of a part decoder, by the kernel and by plain PyTorch."""
     rng = np.random.default_rng(7)
@@ -127,10 +111,10 @@ def _likelihood(name: str, presence: str, dtype: str, device: str) -> float:
     def run(x: dict[str, Tensor], choice: str) -> Tensor:
         weights = {key.removeprefix("weight/"): value for key, value in x.items()
                    if key.startswith("weight/")}
-        with switched(choice):
+        with backends.switched(choice):
             made = decoder.to(device=device, dtype=x["pose"].dtype)
-            if choice == "auto" and "plain" in kernels.describe(made):
-                raise Skipped(f"no kernel here: {kernels.describe(made)}")
+            if choice == "auto" and "plain" in pixel_likelihood.describe(made):
+                raise Skipped(f"no kernel here: {pixel_likelihood.describe(made)}")
             return torch.func.functional_call(
                 _LogProb(made), {f"decoder.{name}": value for name, value in weights.items()},
                 (x["target"], x["pose"], x["presence"], x["feature"]))
@@ -165,12 +149,12 @@ def _warp(name: str, dtype: str, device: str) -> float:
 TRAIN = """
 import json, sys
 import torch
-from parity_tests import runs
-from port import train
+from parity_tests.harness import runs
+from port.training import loop
 rung, device, path = sys.argv[1:]
 torch.set_num_threads(1)
 model = runs.model().to(device)
-done = training.loop.train(model, runs.dataset().to(device), runs.settings(steps=6, log_every=1, rung=rung))
+done = loop.train(model, runs.dataset().to(device), runs.settings(steps=6, log_every=1, rung=rung))
 with open(path, "w") as file:
     json.dump({"rung": done.rung, "rows": runs.rows(done)}, file)
 """

@@ -114,9 +114,9 @@ def _margin(record: RoutingRecord, group: str) -> Run:
 
 
 def _run_reconstruction(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:
-    picture = m(lib.capsnet.network.mask_capsules(x["v"], x["keep"]))
-    loss = lib.capsnet.network.reconstruction_loss(x["image"], picture, a["weight"])
-    margin = lib.capsnet.network.margin_loss(lib.capsnet.routing.capsule_lengths(x["v"]), x["mask"], "mean")
+    picture = m(lib.capsnet.layers.mask_capsules(x["v"], x["keep"]))
+    loss = lib.capsnet.losses.reconstruction_loss(x["image"], picture, a["weight"])
+    margin = lib.capsnet.losses.margin_loss(lib.capsnet.routing.capsule_lengths(x["v"]), x["mask"], "mean")
     return {"image": picture, "recon_loss": loss, "total": margin + loss}
 
 
@@ -136,8 +136,8 @@ def _reconstruction(record: RoutingRecord, group: str) -> Run:
 
 
 def _run_total(lib: Lib, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
-    return (lib.capsnet.network.margin_loss(x["lengths"], x["labels"], "sum")
-            + lib.capsnet.network.reconstruction_loss(x["image"], x["recon"], a["weight"]))
+    return (lib.capsnet.losses.margin_loss(x["lengths"], x["labels"], "sum")
+            + lib.capsnet.losses.reconstruction_loss(x["image"], x["recon"], a["weight"]))
 
 
 def _total(record: RoutingRecord, group: str) -> Run:

@@ -1,6 +1,6 @@
 """The reference's CapsNet and matrix capsules as a command takes a model: by arguments, with loss and taps.
 
-The twin of `port/routing_classifiers.py`, whose tap names these are. It stands here since no one but the
+The twin of `port/capsnet/classifier.py` and `port/em/classifier.py`, whose tap names these are. It stands here since no one but the
 commands that compare both sides needs it.
 """
 
@@ -43,7 +43,7 @@ class CapsNet:
                  tape: Any = None) -> Result:
         import tensorflow as tf
 
-        from reference.capsnet.network import flatten_grid
+        from reference.capsnet.layers import flatten_grid
         network = self.network
         found = network(image, label)
         log = None

@@ -133,13 +133,13 @@ CHECKS = {
     # What is printed, and that the plain path gives the same training step.
     "described": """
 import os
-assert core.kernels.describe(model.part_decoder) == "fused GPU kernel (Triton), by its interpreter"
+assert pixel_likelihood.describe(model.part_decoder) == "fused GPU kernel (Triton), by its interpreter"
 fast = gradients(model)
-os.environ[core.kernels.SWITCH] = "off"
+os.environ[core.backends.SWITCH] = "off"
 try:
     close(fast, gradients(model), 400)
 finally:
-    del os.environ[core.kernels.SWITCH]
+    del os.environ[core.backends.SWITCH]
 """,
     # The likelihood as one graph, forward and backward; what a trial says is a constant to the compiler.
     "one graph": """

@@ -11,7 +11,7 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from parity_tests.mutants import MUTANTS
+from parity_tests.mutants.collection import MUTANTS
 from parity_tests.mutants.planting import Mutant, catch, revision
 from parity_tests.mutants.random_bugs import prepare_worker
 

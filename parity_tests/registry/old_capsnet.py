@@ -22,19 +22,19 @@ def settings(lib: Lib, a: dict[str, Any]) -> Any:
 
 
 def _convolution(lib: Lib, a: dict[str, Any]) -> Any:
-    return lib.module("capsnet.network.Convolution", "conv1", **a)
+    return lib.module("capsnet.layers.Convolution", "conv1", **a)
 
 
 def _primary(lib: Lib, a: dict[str, Any]) -> Any:
-    return lib.module("capsnet.network.PrimaryCapsules", "conv_capsule1", a["in_channels"], settings(lib, a))
+    return lib.module("capsnet.layers.PrimaryCapsules", "conv_capsule1", a["in_channels"], settings(lib, a))
 
 
 def _routing_capsules(lib: Lib, a: dict[str, Any]) -> Any:
-    return lib.module("capsnet.network.RoutingCapsules", "capsule2", *a["sizes"], settings(lib, a))
+    return lib.module("capsnet.layers.RoutingCapsules", "capsule2", *a["sizes"], settings(lib, a))
 
 
 def _decoder(lib: Lib, a: dict[str, Any]) -> Any:
-    return lib.module("capsnet.network.CapsuleDecoder", "recons", a["in_features"], tuple(a["hidden"]),
+    return lib.module("capsnet.layers.CapsuleDecoder", "recons", a["in_features"], tuple(a["hidden"]),
                       a["pixels"], a["initial"])
 
 
@@ -48,7 +48,7 @@ def _network(lib: Lib, a: dict[str, Any]) -> Any:
 
 def _run_primary(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:
     grid = m(x["features"])
-    return {"grid": grid, "flat": lib.capsnet.network.flatten_grid(grid)}
+    return {"grid": grid, "flat": lib.capsnet.layers.flatten_grid(grid)}
 
 
 def _run_capsules(lib: Lib, x: dict[str, Any], a: dict[str, Any], m: Any) -> Any:
@@ -75,8 +75,8 @@ VOTES = function("capsnet.routing.capsule_votes")
 COUPLING = function("capsnet.routing.coupling_coefficients")
 ROUTING = Recipe(lambda lib, x, a, _: lib.capsnet.routing.dynamic_routing(x["votes"], x.get("bias"), **a),
                  ("capsules", "logits", "coupling"))
-TERMS = function("capsnet.network.margin_terms", constants=("labels",))
-MARGIN = function("capsnet.network.margin_loss", constants=("labels",))
+TERMS = function("capsnet.losses.margin_terms", constants=("labels",))
+MARGIN = function("capsnet.losses.margin_loss", constants=("labels",))
 CONVOLUTION = Recipe(lambda lib, x, a, m: m(x["image"]), layouts=CHANNELS, build=_convolution,
                      scope="conv1", torch_scope="conv1.", table=TABLE)
 PRIMARY = Recipe(_run_primary, ("grid", "flat"), layouts=CHANNELS, build=_primary,
@@ -255,22 +255,22 @@ ROWS = (
             ("no votes", Case({"votes": 0.0 * _SAME}, {"iterations": 5})),
             ("opposite votes", Case({"votes": _SAME * np.array([1.0, -1.0, 0.0])[:, None, None]}))),
            oracle=True),
-    OpCase("capsnet.network.margin_terms", TERMS, _draw_terms,
+    OpCase("capsnet.losses.margin_terms", TERMS, _draw_terms,
            (("on the hinge", Case(_HINGE, {"upper": 0.75, "lower": 0.25})),), oracle=True),
-    OpCase("capsnet.network.margin_loss", MARGIN, _draw_margin, oracle=True),
-    OpCase("capsnet.network.reconstruction_loss", function("capsnet.network.reconstruction_loss"), _draw_reconstruction,
+    OpCase("capsnet.losses.margin_loss", MARGIN, _draw_margin, oracle=True),
+    OpCase("capsnet.losses.reconstruction_loss", function("capsnet.losses.reconstruction_loss"), _draw_reconstruction,
            oracle=True),
-    OpCase("capsnet.network.mask_capsules", function("capsnet.network.mask_capsules"), _draw_mask, oracle=True),
-    OpCase("capsnet.network.flatten_grid", function("capsnet.network.flatten_grid"), _draw_grid, oracle=True),
-    OpCase("capsnet.network.Convolution", CONVOLUTION, _draw_convolution, oracle=True),
-    OpCase("capsnet.network.PrimaryCapsules", PRIMARY, _draw_primary, oracle=True),
-    OpCase("capsnet.network.RoutingCapsules", CAPSULES, _draw_capsules,
+    OpCase("capsnet.layers.mask_capsules", function("capsnet.layers.mask_capsules"), _draw_mask, oracle=True),
+    OpCase("capsnet.layers.flatten_grid", function("capsnet.layers.flatten_grid"), _draw_grid, oracle=True),
+    OpCase("capsnet.layers.Convolution", CONVOLUTION, _draw_convolution, oracle=True),
+    OpCase("capsnet.layers.PrimaryCapsules", PRIMARY, _draw_primary, oracle=True),
+    OpCase("capsnet.layers.RoutingCapsules", CAPSULES, _draw_capsules,
            (("children that are zero", Case({"capsules": np.zeros((2, 3, 2))}, {
                "sizes": [3, 2, 4, 5], "settings": {}})),
             ("gradient of the last iteration alone", Case({"capsules": _TINY[None] + 1.0}, {
                 "sizes": [4, 3, 2, 5], "settings": {"routing_gradient": "last"}, "block_bytes": 1}))),
            oracle=True, judges=("capsnet.kernel",)),
-    OpCase("capsnet.network.CapsuleDecoder", DECODER, _draw_decoder, oracle=True),
+    OpCase("capsnet.layers.CapsuleDecoder", DECODER, _draw_decoder, oracle=True),
     OpCase("capsnet.network.CapsNet", NETWORK, _draw_network,
            (("a black image", Case({"image": np.zeros((2, 9, 9, 1)), "label": np.array([0, 2])}, {
                "settings": _SMALL})),

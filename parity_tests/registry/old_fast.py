@@ -24,7 +24,7 @@ def _pixel_log_prob(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> d
     templates = m.make_templates(x["feature"])
     pose, presence, target = x["pose"], x.get("presence"), x["target"]
     if lib.side == "port":
-        against = lib.core.kernels.reason_against(pose.device, True, True)
+        against = lib.scae.pixel_likelihood.reason_against(pose.device, True, True)
         assert not against, f"the kernel does not run: {against}"
         return {"log_prob": m.log_prob(target, pose, presence, templates)}
     decoded = m(pose, presence, templates)
@@ -63,7 +63,7 @@ def _fixed(pose: list[list[float]], presence: list[float] | None = None, canvas:
 def _by_parts(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
     """The kernel's own function; on the reference its definition, step by step."""
     if lib.side == "port":
-        return lib.core.kernels.pixel_log_prob(**x)
+        return lib.scae.pixel_likelihood.pixel_log_prob(**x)
     import tensorflow as tf
     batch, height, width, channels = x["target"].shape
     n_parts = x["pose"].shape[1]
@@ -132,14 +132,14 @@ ROWS = (
     OpCase("scae.part_decoder.PartDecoder", Recipe(
         _pixel_log_prob, ("log_prob",), DECODER_LAYOUTS | {"target": 1, "log_prob": 1}, ("target",),
         build_decoder, *SCOPES["PartDecoder"]), _draw, SPECIAL, cells=_decoder_cells,
-        note="fused kernel: warp, mixture and likelihood in one", judges=("scae.pixel_kernel", "core.kernels")),
+        note="fused kernel: warp, mixture and likelihood in one", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
     OpCase("core.mixture.mixture_log_prob", Recipe(
         _by_parts, layouts={"target": 1, "templates": 2, "alpha": 2, "out": 1},
         constants=("target",)), _draw_by_parts, (
             ("far apart", _far_apart(0.5, [-0.1, -2.0, -0.4])),
             ("far apart, one absent", _far_apart(0.5, [-1e8, -2.0, -0.4])),
             ("background alone", _far_apart(1e4, [-0.1, -2.0, -0.4]))), cells=_cells_by_parts,
-        note="fused kernel, fed directly", judges=("scae.pixel_kernel", "core.kernels")),
+        note="fused kernel, fed directly", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
     OpCase("core.warp.resampler", Recipe(_hat, layouts={"data": 1, "out": 1}), _resampler,
            (("cell edges", _at_edges()),), note="products with hat weights", judges=("core.warp_hat",)),
 )

@@ -14,9 +14,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,7 +25,7 @@ import port
 from pipelines import train as stage
 from pipelines.bench.data import dataset
 from pipelines.support import console, environment, settings
-from port.core import kernels
+from port.core import backends
 from port.training import loop as train
 from port.training import precision
 
@@ -112,23 +111,9 @@ def passes(preset: settings.Preset, wanted: train.Settings, n_seeds: int, device
 def plain(way: Callable[[], object]) -> Callable[[], None]:
     """The same without kernels of ours."""
     def run() -> None:
-        with kernels_off():
+        with backends.switched("off"):
             way()
     return run
-
-
-@contextlib.contextmanager
-def kernels_off() -> Iterator[None]:
-    """The switch SCAE_KERNELS at `off`."""
-    before = os.environ.get(kernels.SWITCH)
-    os.environ[kernels.SWITCH] = "off"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[kernels.SWITCH]
-        else:
-            os.environ[kernels.SWITCH] = before
 
 
 def wait(device: torch.device) -> None:

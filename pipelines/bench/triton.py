@@ -20,9 +20,9 @@ import torch
 
 from pipelines.support import console, settings
 from pipelines.support.values import BadInput
-from port.core.kernels import Sizes
 from port.scae import pixel_kernel_triton as programs
 from port.scae import pixel_launch
+from port.scae.pixel_likelihood import Sizes
 
 CAPABILITY, WARP = 90, 32
 POINTERS = {"float32": "*fp32", "float64": "*fp64"}

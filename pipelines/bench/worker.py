@@ -47,10 +47,10 @@ class Port:
     def describe(self) -> dict:
         """Versions, device, precision and the path of the pixel likelihood."""
         from pipelines.support import environment
-        from port.core import kernels
+        from port.scae import pixel_likelihood
         decoder = getattr(self.model(), "part_decoder", None)
         return {"environment": environment.describe(self.device, amp=self.wanted.amp),
-                "pixel_likelihood": "none" if decoder is None else kernels.describe(decoder)}
+                "pixel_likelihood": "none" if decoder is None else pixel_likelihood.describe(decoder)}
 
     def run(self, variant: str) -> float:
         """Seconds of one run.

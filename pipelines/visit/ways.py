@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from port.core import kernels
+from port.core import backends
 from port.training import rungs
 
 
@@ -34,7 +34,7 @@ class Way:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to go this way."""
-        return {kernels.SWITCH: self.kernels}
+        return {backends.SWITCH: self.kernels}
 
 
 # In the order they are timed: first what is sure to work, then what is likely to be fastest.

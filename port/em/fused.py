@@ -1,12 +1,11 @@
 """EM routing of a convolutional capsule layer without its votes: the kernel of `em_kernel`.
 
 The same result as `em_routing.route` of `em_layers.pose_product`, on a CPU. SCAE_KERNELS=off (see
-`port.core.kernels`) keeps plain PyTorch, as do other devices and an installation without Numba.
+`port.core.backends`) keeps plain PyTorch, as do other devices and an installation without Numba.
 """
 
 from __future__ import annotations
 
-import os
 from typing import no_type_check
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.core import kernels
+from port.core import backends
 from port.em import routing as em_routing
 from port.em.routing import LOG_2PI, LOWEST, POSE, Routed
 from port.em.settings import Routing
@@ -28,11 +27,8 @@ def reason_against(device: torch.device) -> str:
     Raises:
         ValueError: the switch has another value.
     """
-    choice = os.environ.get(kernels.SWITCH, "auto")
-    if choice not in kernels.CHOICES:
-        raise ValueError(f"{kernels.SWITCH}={choice}: expected {' or '.join(kernels.CHOICES)}")
-    reasons = ((choice == "off", f"{kernels.SWITCH}=off"), (device.type != "cpu", f"on {device.type}"),
-               (not kernels.INSTALLED, "Numba is not installed"))
+    reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"), (device.type != "cpu", f"on {device.type}"),
+               (not backends.INSTALLED, "Numba is not installed"))
     return next((reason for holds, reason in reasons if holds), "")
 
 
@@ -113,7 +109,7 @@ def _moments(pose: Tensor, weight: Tensor, share: Tensor, previous: Tensor, stri
     constants = _constants(arrays[0].dtype, momentum, epsilon, floor,
                            em_kernel.smallest_mass(arrays[0].dtype))
     results = [tensor.numpy() for tensor in outputs]
-    kernels._share(len(pose), lambda first, last: em_kernel.moments_forward(
+    backends.share(len(pose), lambda first, last: em_kernel.moments_forward(
         first, last, *arrays, stride, high, wide, *constants, *results))
     return outputs
 
@@ -139,7 +135,7 @@ def _moments_backward(pose: Tensor, weight: Tensor, share: Tensor, previous: Ten
     grads = (torch.zeros_like(pose), weight.new_zeros(len(pose), *weight.shape),
              torch.empty_like(share), torch.empty_like(previous))
     results = [tensor.numpy() for tensor in grads]
-    kernels._share(len(pose), lambda first, last: em_kernel.moments_backward(
+    backends.share(len(pose), lambda first, last: em_kernel.moments_backward(
         first, last, *arrays, stride, high, wide, *constants, *saved, *results))
     return grads[0], grads[1].sum(0), grads[2], grads[3]
 
@@ -173,7 +169,7 @@ def _distances(pose: Tensor, weight: Tensor, mean: Tensor, root: Tensor, stride:
 
     out = mean.new_empty(*mean.shape[:-1], weight.shape[2])
     arrays, result = _arrays(pose, weight, mean, root), out.numpy()
-    kernels._share(len(pose), lambda first, last: em_kernel.distances_forward(
+    backends.share(len(pose), lambda first, last: em_kernel.distances_forward(
         first, last, *arrays, stride, high, wide, result))
     return out
 
@@ -194,7 +190,7 @@ def _distances_backward(pose: Tensor, weight: Tensor, mean: Tensor, root: Tensor
              torch.empty_like(mean), torch.empty_like(root))
     arrays, results = _arrays(pose, weight, mean, root), [tensor.numpy() for tensor in grads]
     given = grad.detach().contiguous().numpy()
-    kernels._share(len(pose), lambda first, last: em_kernel.distances_backward(
+    backends.share(len(pose), lambda first, last: em_kernel.distances_backward(
         first, last, *arrays, stride, high, wide, given, *results))
     return grads[0], grads[1].sum(0), grads[2], grads[3]
 

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port import config as configuration
-from port.core import initializers, kernels, layers, mixture, ops, warp
+from port.core import initializers, layers, mixture, ops, warp
 from port.core.layers import _parameter
 from port.core.taps import PARTS_CHANNELS_LAST, SILENT, Recorder
+from port.scae import pixel_likelihood
 
 Array = Float[Tensor, "..."]
 
@@ -153,12 +154,12 @@ class PartDecoder(nn.Module):
         Returns:
             `[B, C, S, S]`: `mixture.mixture_log_prob` of `forward`'s components.
         """
-        against = kernels.reason_against(
+        against = pixel_likelihood.reason_against(
             pose.device, self.templates_alpha is not None, self.scale is None,
-            kernels.sizes_of(templates, self.canvas, templates.shape[0] > 1))
+            pixel_likelihood.sizes_of(templates, self.canvas, templates.shape[0] > 1))
         if against or target.requires_grad or not self.settings.inverse_space_transform:
             decoded = self(pose, presence, templates)
             return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
         log_presence = torch.zeros_like(pose[..., 0]) if presence is None else ops.safe_log(presence)
-        return kernels.pixel_log_prob(target, templates, self.templates_alpha, pose, log_presence,
+        return pixel_likelihood.pixel_log_prob(target, templates, self.templates_alpha, pose, log_presence,
                                       torch.sigmoid(self.bg_value), self._background_logit())

@@ -12,7 +12,7 @@ canvas is ever held. Three things make it short work:
 - Each (example, part) owns its gradients: no atomics, and the order of every sum is fixed, so the
   result depends on neither the number of threads nor the run.
 
-`port.core.kernels` decides when this runs and shows it to autograd. Without Numba the functions are plain
+`port.scae.pixel_likelihood` decides when this runs and shows it to autograd. Without Numba the functions are plain
 Python: right, and far too slow.
 """
 

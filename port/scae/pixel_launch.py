@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor
 
-from port.core import kernels
-from port.core.kernels import Sizes
 from port.scae import pixel_kernel_triton as programs
+from port.scae import pixel_likelihood
+from port.scae.pixel_likelihood import Sizes
 
 # Largest template side and number of channels: up to there the accumulators stay in registers.
 LARGEST_SIDE, MOST_CHANNELS = 16, 3
@@ -43,7 +43,7 @@ def _power_of_two(n: int) -> int:
 
 
 def _sizes(templates: Tensor, target: Tensor) -> Sizes:
-    return kernels.sizes_of(templates, tuple(target.shape[2:]), templates.shape[0] > 1)
+    return pixel_likelihood.sizes_of(templates, tuple(target.shape[2:]), templates.shape[0] > 1)
 
 
 def _on(tensor: Tensor) -> contextlib.AbstractContextManager:
@@ -67,7 +67,7 @@ def forward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Ten
         log_prob `[B, C, H, W]`; for the backward the largest logit `[B, H·W]` and the sums over the
         components of exp(logit - largest) without and with density, `[B, H·W]` and `[B, C, H·W]`.
     """
-    outputs = kernels.outputs_like(target)
+    outputs = pixel_likelihood.outputs_like(target)
     n_tiles = math.prod(-(-size // tile) for size, tile in zip(target.shape[2:], TILE, strict=True))
     with _on(target):
         programs.forward_kernel[(len(target) * n_tiles,)](

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from port.constellation import batches as constellation_batches
-from port.core import kernels
 from port.data import dataset as data
 from port.families import family_of
+from port.scae import pixel_likelihood
 from port.training import diagnose, optimizers, precision, resume, rungs, schedule
 from port.training.distributed import ALONE, World, check_divisible
 from port.training.schedule import Settings
@@ -207,7 +207,7 @@ class Run:
         decoder = getattr(self.model, "part_decoder", None)
         compiled = rungs.ladder(self.settings, self.state.device.type)[0].compiled
         return {"ranks": self.world.size, "threads": torch.get_num_threads(),
-                "kernel": "none" if decoder is None else kernels.describe(decoder),
+                "kernel": "none" if decoder is None else pixel_likelihood.describe(decoder),
                 "compile": compiled, "deterministic": self.settings.deterministic,
                 "torch": torch.__version__}
 

@@ -27,7 +27,9 @@ from port.checkpoints.strangers import Choices, choose
 WITHOUT = """
 import sys, time
 sys.modules["tensorflow"] = None
-from pipelines import cli, console, inspect
+from pipelines import cli
+from pipelines.commands import inspect
+from pipelines.support import console
 started = time.process_time()
 code = cli.main(["inspect", CKPT])
 assert code == 0 and time.process_time() - started < 1.0, (code, time.process_time() - started)

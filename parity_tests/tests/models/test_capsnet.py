@@ -11,6 +11,7 @@ import torch
 
 from pipelines.bench import capsnet as bench_capsnet
 from port.capsnet import kernel as capsnet_kernel
+from port.capsnet import layers as capsnet_layers
 from port.capsnet import network as capsnet
 from port.capsnet import tf_names as convert_capsnet
 from port.capsnet.routing import capsule_votes, dynamic_routing
@@ -87,7 +88,7 @@ def test_kernel_without_votes(block_bytes: int, monkeypatch: pytest.MonkeyPatch)
 
 def test_layer_and_its_way_by_the_votes() -> None:
     """`RoutingCapsules.route` gives the same parents as the layer, and coupling that sums to 1."""
-    layer = capsnet.RoutingCapsules(6, 4, 3, 5, preset("official"), np.random.default_rng(0))
+    layer = capsnet_layers.RoutingCapsules(6, 4, 3, 5, preset("official"), np.random.default_rng(0))
     children = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1))
     routed = layer.route(children)
     torch.testing.assert_close(layer(children), routed.capsules, rtol=0, atol=1e-6)

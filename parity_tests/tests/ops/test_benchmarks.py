@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from port import config
-from port.core import attention, kernels, rmsprop, warp, warp_hat
+from port.core import attention, backends, rmsprop, warp, warp_hat
 from port.scae import object_decoder, part_decoder, part_encoder
 
 pytest.importorskip("pytest_benchmark")
@@ -52,7 +52,7 @@ def test_pixel_likelihood(benchmark, path: str, monkeypatch: pytest.MonkeyPatch)
     """Warp, mixture and likelihood."""
     if path == "kernel" and importlib.util.find_spec("numba") is None:
         pytest.skip("the kernel needs Numba, which is not installed")
-    monkeypatch.setitem(os.environ, kernels.SWITCH, "off" if path == "plain" else "auto")
+    monkeypatch.setitem(os.environ, backends.SWITCH, "off" if path == "plain" else "auto")
     settings = config.PartDecoder(template_size=(TEMPLATE, TEMPLATE), n_channels=1, use_alpha_channel=True,
                                   colorize_templates=True)
     decoder = part_decoder.PartDecoder(CANVAS, PARTS, FEATURES, settings, np.random.default_rng(0))

@@ -75,7 +75,7 @@ def test_recording(run: tuple[Golden, str, str], tier: str) -> None:
     if tier == "smoke" and (dtype == "float32" or not golden.folder.is_relative_to(goldens.HERE)):
         pytest.skip("smoke tier: committed fixtures in float64")
     model = models.build("port", arguments_of(golden), dtype)
-    against = importlib.import_module("port.core.kernels").describe(model.part_decoder)
+    against = importlib.import_module("port.scae.pixel_likelihood").describe(model.part_decoder)
     if "plain" in against:
         pytest.skip(f"no faster path for this configuration: {against}")
     verify_without_taps(golden, variant, dtype)
@@ -83,7 +83,7 @@ def test_recording(run: tuple[Golden, str, str], tier: str) -> None:
 
 COMPARE = """
 import sys, torch, port
-from port import kernels
+from port.scae import pixel_likelihood
 config = port.config.from_flat({"canvas_size": 20, "n_part_caps": 6, "n_obj_caps": 4, "template_size": 5,
     "n_part_special_features": 3, "colorize_templates": True, "use_alpha_channel": True,
     "template_nonlin": "sigmoid", "color_nonlin": "sigmoid", "output_channels": [4, 4],
@@ -103,7 +103,7 @@ def close(one, other, places):
 CHECKS = {
     # The examples are shared out among threads: nothing may depend on how.
     "threads": """
-assert "Numba" in core.kernels.describe(model.part_decoder)
+assert "Numba" in pixel_likelihood.describe(model.part_decoder)
 found = []
 for threads in (1, 2, 3, 1):
     torch.set_num_threads(threads)
@@ -124,11 +124,11 @@ assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], ot
     "switch": """
 import os
 fast = gradients(model)
-os.environ[core.kernels.SWITCH] = "off"
-assert "SCAE_KERNELS=off" in core.kernels.describe(model.part_decoder)
+os.environ["SCAE_KERNELS"] = "off"
+assert "SCAE_KERNELS=off" in pixel_likelihood.describe(model.part_decoder)
 torch.ops.scae.pixel_likelihood = None
 close(gradients(model), fast, 400)
-os.environ[core.kernels.SWITCH] = "on"
+os.environ["SCAE_KERNELS"] = "on"
 try:
     model(image)
 except ValueError as error:
@@ -138,9 +138,9 @@ else:
 """,
     # Numba hidden: every module imports, the plain path runs, and says so.
     "without Numba": """
-assert "Numba is not installed" in core.kernels.describe(model.part_decoder)
-from port import decoder_kernel
-assert decoder_kernel.numba is None
+assert "Numba is not installed" in pixel_likelihood.describe(model.part_decoder)
+from port.scae import pixel_kernel
+assert pixel_kernel.numba is None
 gradients(model)
 assert "numba" not in sys.modules or sys.modules["numba"] is None
 """,

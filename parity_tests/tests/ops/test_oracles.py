@@ -168,7 +168,7 @@ def _adam(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
 
 def _primary_capsules(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     grid = oracles.capsnet.network.primary_capsules(x["features"], v, a["settings"])
-    return {"grid": grid, "flat": oracles.capsnet.network.flatten_grid(grid)}
+    return {"grid": grid, "flat": oracles.capsnet.layers.flatten_grid(grid)}
 
 
 def _shift_offset(x: Arrays, a: dict[str, Any], v: Arrays) -> np.ndarray:
@@ -261,11 +261,11 @@ ORACLES: dict[str, Oracle] = {
         "capsule_lengths", "squash", "capsule_votes", "coupling_coefficients", "dynamic_routing")},
     **{f"capsnet.network.{name}": by_name("capsnet.network", name) for name in (
         "margin_terms", "margin_loss", "reconstruction_loss", "mask_capsules", "flatten_grid")},
-    "capsnet.network.Convolution": lambda x, a, v: oracles.capsnet.network.convolution(x["image"], v, a["stride"]),
-    "capsnet.network.PrimaryCapsules": _primary_capsules,
-    "capsnet.network.RoutingCapsules": lambda x, a, v: oracles.capsnet.network.routing_capsules(
+    "capsnet.layers.Convolution": lambda x, a, v: oracles.capsnet.network.convolution(x["image"], v, a["stride"]),
+    "capsnet.layers.PrimaryCapsules": _primary_capsules,
+    "capsnet.layers.RoutingCapsules": lambda x, a, v: oracles.capsnet.network.routing_capsules(
         x["capsules"], v, a["sizes"][2], a["settings"]),
-    "capsnet.network.CapsuleDecoder": lambda x, a, v: oracles.capsnet.network.capsule_decoder(x["masked"], v),
+    "capsnet.layers.CapsuleDecoder": lambda x, a, v: oracles.capsnet.network.capsule_decoder(x["masked"], v),
     "capsnet.network.CapsNet": lambda x, a, v: oracles.capsnet.network.caps_net(
         x["image"], v, a["settings"], x.get("label"), a["mask"]),
     **oracles_em.ORACLES,

@@ -28,12 +28,12 @@ from parity_tests.harness.strategies import Case, cases
 from parity_tests.harness.triton_side import TritonSide
 from parity_tests.harness.verify import verify
 from parity_tests.mutants.planting import Mutant
-from parity_tests.mutants.triton import MUTANTS
+from parity_tests.mutants.scae.pixel_kernel_triton import MUTANTS
 from parity_tests.registry import OpCase
 from parity_tests.tests.ops.test_fast_paths import RUNS
 from pipelines.bench import triton as triton_offline
-from port.core import kernels
-from port.scae import pixel_launch
+from port.core import backends
+from port.scae import pixel_launch, pixel_likelihood
 
 
 def _installed() -> bool:
@@ -94,7 +94,7 @@ def test_whole_model(name: str, side: TritonSide) -> None:
 
 
 GPU = torch.device("cuda")
-SIZES = kernels.Sizes(3, 1, (5, 5), (9, 9), True, torch.float32)
+SIZES = pixel_likelihood.Sizes(3, 1, (5, 5), (9, 9), True, torch.float32)
 
 
 @pytest.mark.parametrize(("installed", "changed", "reason"), [
@@ -109,13 +109,13 @@ def test_reasons_for_the_plain_path(installed: bool, changed: dict, reason: str,
     """Said, and found once; on a GPU that is not there the launch fails."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    monkeypatch.setattr(kernels, "TRITON_INSTALLED", installed)
+    monkeypatch.setattr(backends, "TRITON_INSTALLED", installed)
     monkeypatch.setattr(pixel_launch, "_tried", {})
     sizes = SIZES._replace(**changed)
-    assert kernels.reason_against(GPU, True, True, sizes).startswith(reason)
+    assert pixel_likelihood.reason_against(GPU, True, True, sizes).startswith(reason)
     assert len(pixel_launch._tried) == installed
     monkeypatch.setenv("SCAE_KERNELS", "off")
-    assert kernels.reason_against(GPU, True, True, sizes) == "SCAE_KERNELS=off"
+    assert pixel_likelihood.reason_against(GPU, True, True, sizes) == "SCAE_KERNELS=off"
 
 
 def test_compiles_for_a_gpu(tier: str, tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_offline_refuses(capsys: pytest.CaptureFixture) -> None:
 
 def test_bytes_are_those_of_the_arrays() -> None:
     """What the operator takes and returns, and the gradients, each once; sums read what they add."""
-    sizes = kernels.Sizes(3, 2, (4, 5), (6, 7), True, torch.float64)
+    sizes = pixel_likelihood.Sizes(3, 2, (4, 5), (6, 7), True, torch.float64)
     target, templates, alpha = torch.empty(2, 2, 6, 7), torch.empty(2, 3, 2, 4, 5), torch.empty(3, 4, 5)
     per_part = torch.empty(2, 3, 7)
-    sums = kernels.outputs_like(target)
+    sums = pixel_likelihood.outputs_like(target)
     given = [target, templates, alpha, per_part]
     grads = [templates, alpha.expand(2, -1, -1, -1), per_part]
     moved = triton_offline.moved_bytes(sizes, 2)

@@ -115,7 +115,7 @@ def test_a_suite_that_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_the_failure_is_the_last_line_of_a_log(tmp_path: Path) -> None:
     """A stream that is no terminal keeps what is printed; the line on the other one comes after it."""
-    program = ("from pipelines import console, values\n"
+    program = ("from pipelines.support import console, values\n"
                "def work():\n    print('a table')\n    raise values.CheckFailed('row 3')\n"
                "raise SystemExit(console.exit_code(work))")
     with open(tmp_path / "log", "w") as log:

@@ -15,7 +15,7 @@ from parity_tests import registry
 from parity_tests.harness import recorder
 from parity_tests.harness.compare import ParityError
 from parity_tests.harness.reference_values import keeping
-from parity_tests.mutants import MUTANTS
+from parity_tests.mutants.collection import MUTANTS
 from parity_tests.mutants.planting import KERNELS, REPOSITORY, Mutant, catch, check_row, planted
 
 ON_DISK = "grid-float64"

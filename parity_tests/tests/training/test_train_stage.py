@@ -180,7 +180,7 @@ class Server:
 FOLLOW = """
 import sys
 from pathlib import Path
-from pipelines import tracking
+from pipelines.support import tracking
 with tracking.curves(Path(sys.argv[1]), "digits-0-abc", {"lr": 1e-3}, False, sys.argv[2]) as log:
     for step in (1, 2):
         log({"step": step, "loss": 3.0 / step})

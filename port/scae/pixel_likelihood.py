@@ -1,34 +1,20 @@
-"""Which path computes the pixel likelihood, and its kernels as one operator.
+"""The pixel likelihood of the template decoder as one operator, and which path computes it.
 
-One switch: the environment variable SCAE_KERNELS, `auto` by default (a kernel wherever one can run) or
-`off` (plain PyTorch everywhere). On a CPU the kernel is `decoder_kernel` (Numba), on a GPU
-`decoder_kernel_triton`; with TRITON_INTERPRET=1, Triton's own variable, the latter runs on a CPU too, by
-Triton's interpreter, which is for checking it. `reason_against` holds every condition in one place.
+On a CPU the kernel is `pixel_kernel` (Numba), on a GPU `pixel_kernel_triton`; with TRITON_INTERPRET=1,
+Triton's own variable, the latter runs on a CPU too, by Triton's interpreter, which is for checking it.
+`reason_against` holds every condition in one place; `port.core.backends` has the switch.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.core import warp
-
-Array = Float[Tensor, "..."]
-
-SWITCH = "SCAE_KERNELS"
-CHOICES = ("auto", "off")
-
-
-INSTALLED = importlib.util.find_spec("numba") is not None
-TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+from port.core import backends, warp
+from port.core.backends import share
 
 
 class Sizes(NamedTuple):
@@ -40,11 +26,6 @@ class Sizes(NamedTuple):
     canvas: tuple[int, int]
     per_example: bool
     dtype: torch.dtype
-
-
-def by_triton(device: torch.device) -> bool:
-    """Whether a tensor there goes to the Triton kernel: on a GPU, or where its interpreter is asked for."""
-    return device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
 
 
 def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: Sizes | None = None) -> str:
@@ -60,22 +41,19 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
     Raises:
         ValueError: the switch has another value.
     """
-    choice = os.environ.get(SWITCH, "auto")
-    if choice not in CHOICES:
-        raise ValueError(f"{SWITCH}={choice}: expected {' or '.join(CHOICES)}")
-    gpu = by_triton(device)
-    reasons = ((choice == "off", f"{SWITCH}=off"),
+    gpu = backends.by_triton(device)
+    reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"),
                (device.type not in ("cpu", "cuda"), f"on {device.type}"),
                (not alpha, "templates without alpha"), (not unit_scale, "a learned scale"),
-               (gpu and not TRITON_INSTALLED, "Triton is not installed"),
-               (not gpu and not INSTALLED, "Numba is not installed"))
+               (gpu and not backends.TRITON_INSTALLED, "Triton is not installed"),
+               (not gpu and not backends.INSTALLED, "Numba is not installed"))
     reason = next((reason for holds, reason in reasons if holds), "")
     return reason if reason or not gpu or sizes is None else _not_on_gpu(device, *sizes)
 
 
 @no_type_check
 def _not_on_gpu(device, *sizes) -> str:
-    """`decoder_launch.trial`, which torch.compile runs while it traces; it takes no named tuples there."""
+    """`pixel_launch.trial`, which torch.compile runs while it traces; it takes no named tuples there."""
     from port.scae import pixel_launch
 
     return pixel_launch.trial(Sizes(*sizes), device)
@@ -99,7 +77,7 @@ def describe(decoder: torch.nn.Module) -> str:
                             sizes_of(decoder.templates, decoder.canvas, decoder.mlp is not None))
     if reason:
         return f"plain PyTorch ({reason})"
-    if by_triton(device):
+    if backends.by_triton(device):
         return "fused GPU kernel (Triton)" + ("" if device.type == "cuda" else ", by its interpreter")
     return "fused CPU kernel (Numba)"
 
@@ -130,33 +108,6 @@ def pixel_log_prob(target: Float[Tensor, "batch channels s1 s2"],
     return out
 
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
-
-
-def _share(n_examples: int, work: Callable[[int, int], None]) -> None:
-    """Run `work(first, last)` over all examples on as many threads as torch uses.
-
-    Python threads and not Numba's: the kernel holds no lock, `torch.set_num_threads` rules both,
-    and no second OpenMP runtime comes into the process.
-    """
-    n_threads = min(torch.get_num_threads(), n_examples)
-    if n_threads <= 1:
-        return work(0, n_examples)
-    key = os.getpid()  # threads do not survive a fork
-    with _pools_lock:
-        if key not in _pools:
-            _pools.clear()
-            _pools[key] = ThreadPoolExecutor(os.cpu_count(), "scae-kernel")
-    # Two parts a thread, so that one that is held up by another process delays less.
-    n_parts = min(2 * n_threads, n_examples)
-    cuts = [i * n_examples // n_parts for i in range(n_parts + 1)]
-    done = [_pools[key].submit(work, *cut) for cut in zip(cuts[1:-1], cuts[2:], strict=True)]
-    work(cuts[0], cuts[1])
-    for future in done:
-        future.result()
-
-
 def _arguments(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor,
                background: Tensor, background_logit: Tensor, target: Tensor) -> tuple:
     """Arrays and constants that forward and backward share, in the kernel's order."""
@@ -177,14 +128,14 @@ def _pixel_likelihood(templates: Tensor, alpha: Tensor, inverse: Tensor, log_pre
     """log_prob `[B, C, H, W]`; for the backward, at each pixel: what the logits were reduced by `[B, H·W]`,
     Σ exp(logit - that) `[B, H·W]`, and the same times the densities `[B, C, H·W]`."""
     given = (templates, alpha, inverse, log_presence, background, background_logit, target)
-    if by_triton(target.device):
+    if backends.by_triton(target.device):
         from port.scae import pixel_launch
         return pixel_launch.forward(*given)
     from port.scae import pixel_kernel
     outputs = outputs_like(target)
     arguments = _arguments(*given)
     arrays = outputs[0].flatten(2).numpy(), *(output.numpy() for output in outputs[1:])
-    _share(len(target), lambda first, last: pixel_kernel.forward_examples(
+    share(len(target), lambda first, last: pixel_kernel.forward_examples(
         first, last, *arguments, *arrays))
     return outputs
 
@@ -214,14 +165,14 @@ def _pixel_likelihood_backward(templates: Tensor, alpha: Tensor, inverse: Tensor
     gradient = gradient.contiguous()
     grads = [target.new_empty(batch, *shape) for shape in (
         (n_parts, channels, height, width), (n_parts, height, width), (n_parts, 6), (n_parts,), (), ())]
-    if by_triton(target.device):
+    if backends.by_triton(target.device):
         from port.scae import pixel_launch
         pixel_launch.backward(*given, shift, mixing_sum, joint_sum, gradient, *grads)
     else:
         from port.scae import pixel_kernel
         arguments = _arguments(*given)
         arrays = [t.detach().numpy() for t in (shift, mixing_sum, joint_sum, gradient.flatten(2), *grads)]
-        _share(batch, lambda first, last: pixel_kernel.backward_examples(
+        share(batch, lambda first, last: pixel_kernel.backward_examples(
             first, last, *arguments, *arrays))
     # Sums over the examples: the weights serve the whole batch.
     if templates.shape[0] == 1:
