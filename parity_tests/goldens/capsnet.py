@@ -15,7 +15,10 @@ import numpy as np
 
 from parity_tests.goldens.routing import RoutingRecord
 from parity_tests.harness.sides import Arrays, Lib, Recipe
-from parity_tests.registry import old_capsnet as rows
+from parity_tests.registry.capsnet.layers import CAPSULES, DECODER, PRIMARY
+from parity_tests.registry.capsnet.losses import MARGIN, TERMS
+from parity_tests.registry.capsnet.network import NETWORK
+from parity_tests.registry.capsnet.routing import ROUTING, SQUASH
 
 # `(k·7919 + 13) mod size` samples a full-size network's gradients.
 SAMPLES = 64
@@ -57,13 +60,13 @@ def one(value: Any = 1.0) -> np.ndarray:
 def _squash(record: RoutingRecord, group: str) -> Run:
     official = "axis" in record.attributes
     attributes = {"axis": record.attributes["axis"]} if official else {"epsilon": 1e-8}
-    return Run(rows.SQUASH, record.inputs, attributes, {"v": ("out", same)},
+    return Run(SQUASH, record.inputs, attributes, {"v": ("out", same)},
                {"out": record.group(group).cotangents["v"]}, {"s": ("grad/s", same)})
 
 
 def _routing(record: RoutingRecord, group: str) -> Run:
     attributes = {"iterations": int(group[1:]), "leaky": record.attributes["leaky"]}
-    return Run(rows.ROUTING, record.inputs, attributes, {"v": ("capsules", same)},
+    return Run(ROUTING, record.inputs, attributes, {"v": ("capsules", same)},
                {"capsules": record.group(group).cotangents["v"]},
                {name: (f"grad/{name}", same) for name in ("votes", "bias")})
 
@@ -86,7 +89,7 @@ def _capsule_layer(record: RoutingRecord, group: str) -> Run:
     attributes = {"preset": "official" if official else "xg", "sizes": [children, before, parents, after],
                   "settings": {"iterations": iterations,
                                "leaky": bool(record.attributes.get("leaky", False))}}
-    return Run(rows.CAPSULES, {"capsules": record.inputs["u"]}, attributes, {"v": ("capsules", same)},
+    return Run(CAPSULES, {"capsules": record.inputs["u"]}, attributes, {"v": ("capsules", same)},
                {"capsules": record.group(group).cotangents["v"]},
                {"u": ("grad/capsules", same)} | names, variables)
 
@@ -99,7 +102,7 @@ def _primary(record: RoutingRecord, group: str) -> Run:
         "primary_atoms": a["atoms"], "leaky": a["leaky"]}}
     names = {"x": ("grad/features", lambda g: g.transpose(0, 3, 1, 2)[:, None])} | {
         f"var/prim/{name}_1": (f"vargrad/conv_capsule1/{name}", same) for name in ("weights", "biases")}
-    return Run(rows.PRIMARY, {"features": features}, attributes,
+    return Run(PRIMARY, {"features": features}, attributes,
                {"grid": ("grid", same), "flat": ("flat", same)}, record.group(group).cotangents, names,
                {f"conv_capsule1/{name}": record.variables[f"prim/{name}_1"]
                 for name in ("weights", "biases")})
@@ -107,9 +110,9 @@ def _primary(record: RoutingRecord, group: str) -> Run:
 
 def _margin(record: RoutingRecord, group: str) -> Run:
     if group == "el":  # the official elements carry its factor 1/2
-        return Run(rows.TERMS, record.inputs, {}, {"elementwise": ("out", lambda v: 0.5 * v)}, {})
+        return Run(TERMS, record.inputs, {}, {"elementwise": ("out", lambda v: 0.5 * v)}, {})
     name = {"mean": "official", "sum": "paper"}[group]
-    return Run(rows.MARGIN, record.inputs, {"reduction": group}, {name: ("out", same)}, {"out": one()},
+    return Run(MARGIN, record.inputs, {"reduction": group}, {name: ("out", same)}, {"out": one()},
                {"lengths": ("grad/lengths", same)})
 
 
@@ -128,7 +131,7 @@ def _reconstruction(record: RoutingRecord, group: str) -> Run:
                   "pixels": inputs["image"].shape[1], "initial": "official",
                   "weight": record.attributes["balance"]}
     output = {"recon": "image", "rl": "recon_loss", "tot": "total"}[group]
-    recipe = replace(rows.DECODER, call=_run_reconstruction, outputs=("image", "recon_loss", "total"),
+    recipe = replace(DECODER, call=_run_reconstruction, outputs=("image", "recon_loss", "total"),
                      constants=("image", "mask"))
     return Run(recipe, inputs, attributes, {output: (output, same)},
                {} if group == "recon" else {output: one()},
@@ -183,7 +186,7 @@ def _network(record: RoutingRecord, group: str) -> Run:
     if "correct" in record.group(group).outputs:
         outputs["correct"] = ("accuracy", lambda share: share * len(record.inputs["label"]))
     variables = network_variables(record)
-    return Run(rows.NETWORK, {"image": record.inputs["images"].transpose(0, 2, 3, 1),
+    return Run(NETWORK, {"image": record.inputs["images"].transpose(0, 2, 3, 1),
                               "label": record.inputs["label"]},
                {"preset": "official", "settings": network_settings(record)}, outputs, {"loss": one()},
                {f"var/{name}": (f"vargrad/{name}", same) for name in variables}, variables)

@@ -1,5 +1,5 @@
 """Oracles of `capsnet/`."""
 
-from parity_tests.oracles.capsnet import network
+from parity_tests.oracles.capsnet import layers, losses, network, routing
 
-__all__ = ["network"]
+__all__ = ["layers", "losses", "network", "routing"]

@@ -1,5 +1,5 @@
 """Oracles of `constellation/`."""
 
-from parity_tests.oracles.constellation import data, model
+from parity_tests.oracles.constellation import data, decoder, likelihood, model
 
-__all__ = ["data", "model"]
+__all__ = ["data", "decoder", "likelihood", "model"]

@@ -1,5 +1,5 @@
 """Oracles of `em/`."""
 
-from parity_tests.oracles.em import network
+from parity_tests.oracles.em import layers, losses, routing
 
-__all__ = ["network"]
+__all__ = ["layers", "losses", "routing"]

@@ -8,13 +8,12 @@ import numpy as np
 
 from parity_tests.goldens.em import table
 from parity_tests.harness.sides import Arrays
-from parity_tests.oracles.em import network as em
 
 OFFICIAL = "OFFICIAL"
 
 
-def _by_name(name: str) -> Any:
-    return lambda x, a, v: getattr(em, name)(**x, **a)
+def _by_name(module: Any, name: str) -> Any:
+    return lambda x, a, v: getattr(module, name)(**x, **a)
 
 
 def _variable(v: Arrays, *ends: str) -> np.ndarray:
@@ -37,7 +36,7 @@ def _convolutional(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndar
             drawn[u, w, i, j, m, n] = weight[i, u, w, m, n * sizes[3] + j]
         else:
             drawn[u, w, i, j, m, n] = weight[0, (u * sizes[1] + w) * sizes[2] + i, j, m, n]
-    return em.convolutional(x["pose"], x["activation"], drawn, **_betas(v), stride=a["stride"],
+    return layers.convolutional(x["pose"], x["activation"], drawn, **_betas(v), stride=a["stride"],
                             padding=a["padding"], routing=a["routing"])
 
 
@@ -47,26 +46,26 @@ def _classes(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     for i, j, m, n in np.ndindex(drawn.shape):
         official = table(a).endswith(OFFICIAL)
         drawn[i, j, m, n] = weight[i, m, n * a["classes"] + j] if official else weight[0, i, j, m, n]
-    return em.classes(x["pose"], x["activation"], drawn, **_betas(v), coordinates=a["coordinates"],
+    return layers.classes(x["pose"], x["activation"], drawn, **_betas(v), coordinates=a["coordinates"],
                       routing=a["routing"], centres=a.get("centres"))
 
 
 def _primary(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
     if a["primary"] == "joint":
         kernel = next(value for name, value in v.items() if name == "conv_capsule1/weights")
-        return em.primary_capsules(x["features"], kernel[0, 0], _variable(v, "act/weights")[0, 0],
+        return layers.primary_capsules(x["features"], kernel[0, 0], _variable(v, "act/weights")[0, 0],
                                    joint=True)
-    return em.primary_capsules(
+    return layers.primary_capsules(
         x["features"], _variable(v, "pose/weights")[0, 0], _variable(v, "activation/weights")[0, 0],
         _variable(v, "pose/biases"), _variable(v, "activation/biases"))
 
 
 ORACLES = {
-    **{f"em.routing.{name}": _by_name(name) for name in (
+    **{f"em.routing.{name}": _by_name(routing, name) for name in (
         "fold", "parent_counts", "initial_assignment", "m_step", "e_step", "compete", "route")},
-    **{f"em.layers.{name}": _by_name(name) for name in ("pose_product", "coordinate_addition")},
+    **{f"em.layers.{name}": _by_name(layers, name) for name in ("pose_product", "coordinate_addition")},
     "em.layers.PrimaryCapsules": _primary,
     "em.layers.ConvCapsules": _convolutional,
     "em.layers.ClassCapsules": _classes,
-    "em.losses.spread_loss": _by_name("spread_loss"),
+    "em.losses.spread_loss": _by_name(losses, "spread_loss"),
 }

@@ -13,7 +13,7 @@ from parity_tests.goldens.verify_capsnet import verify_record, verify_steps
 from parity_tests.harness import recorder
 from parity_tests.harness.compare import ParityError
 from parity_tests.harness.sides import Lib
-from parity_tests.registry import old_capsnet as rows
+from parity_tests.registry.capsnet.network import NETWORK
 from port.capsnet import settings as capsnet_settings
 
 RECORDS = goldens_routing.records("capsnet")
@@ -104,7 +104,7 @@ def test_each_difference_rests_on_a_committed_recording() -> None:
                                                     ("xg", 8_215_568)])
 def test_number_of_parameters(preset: str, parameters: int) -> None:
     """As counted in the recording (official) and published (paper)."""
-    model = rows.NETWORK.build(Lib("port", "float32"), {"preset": preset, "settings": {}})
+    model = NETWORK.build(Lib("port", "float32"), {"preset": preset, "settings": {}})
     assert sum(p.numel() for p in model.parameters()) == parameters
     full = [record for record in RECORDS if "n_parameters" in record.group().outputs]
     if preset == "official":
@@ -115,11 +115,11 @@ def test_number_of_parameters(preset: str, parameters: int) -> None:
 def test_table_maps_every_recorded_variable_once() -> None:
     """The conversion table takes each recorded variable to one parameter, and back to the same name."""
     lib = Lib("port", "float32")
-    table = rows.NETWORK.mapping({})
+    table = NETWORK.mapping({})
     for record in RECORDS:
         if not record.network:
             continue
-        model = rows.NETWORK.build(lib, {"preset": "official",
+        model = NETWORK.build(lib, {"preset": "official",
                                          "settings": golden_capsnet.network_settings(record)})
         names = {name: lib.checkpoints.convert.port_name(name, table)[0]
                  for name in golden_capsnet.network_variables(record)}

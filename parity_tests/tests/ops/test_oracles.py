@@ -112,7 +112,7 @@ def _likelihood(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray
 
 
 def _unordered(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
-    return oracles.constellation.model.order_invariant_likelihood(
+    return oracles.constellation.likelihood.order_invariant_likelihood(
         **{"df": _freedom(v), **x}, n_votes=a["n_votes"])
 
 
@@ -167,7 +167,7 @@ def _adam(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
 
 
 def _primary_capsules(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
-    grid = oracles.capsnet.network.primary_capsules(x["features"], v, a["settings"])
+    grid = oracles.capsnet.layers.primary_capsules(x["features"], v, a["settings"])
     return {"grid": grid, "flat": oracles.capsnet.layers.flatten_grid(grid)}
 
 
@@ -243,10 +243,10 @@ ORACLES: dict[str, Oracle] = {
     "constellation.data.create": _constellations,
     "constellation.likelihood.order_invariant_likelihood": _unordered,
     "constellation.likelihood.OrderInvariantCapsuleLikelihood": _unordered,
-    "constellation.likelihood.mixing_kl": by_name("constellation.model", "mixing_kl"),
-    "constellation.likelihood.usage_loss": lambda x, a, v: oracles.constellation.model.usage_loss(
+    "constellation.likelihood.mixing_kl": by_name("constellation.likelihood", "mixing_kl"),
+    "constellation.likelihood.usage_loss": lambda x, a, v: oracles.constellation.likelihood.usage_loss(
         x["is_from_capsule"], x.get("presence"), x["pres_logit"]),
-    "constellation.decoder.caps_presence": by_name("constellation.model", "caps_presence"),
+    "constellation.decoder.caps_presence": by_name("constellation.decoder", "caps_presence"),
     "constellation.decoder.ConstellationCapsule": _decoder("constellation_capsule"),
     "constellation.decoder.ConstellationDecoder": _decoder("constellation_decoder"),
     "core.losses.template_l1": lambda x, a, v: oracles.scae.pcae.template_l1(x["templates"]),
@@ -257,15 +257,16 @@ ORACLES: dict[str, Oracle] = {
     "core.adam.adam_update": lambda x, a, v: dict(zip(
         ("var", "m", "v"), oracles.core.adam.adam_update(**x, **a))),
     "core.adam.Adam": _adam,
-    **{f"capsnet.routing.{name}": by_name("capsnet.network", name) for name in (
+    **{f"capsnet.routing.{name}": by_name("capsnet.routing", name) for name in (
         "capsule_lengths", "squash", "capsule_votes", "coupling_coefficients", "dynamic_routing")},
-    **{f"capsnet.network.{name}": by_name("capsnet.network", name) for name in (
-        "margin_terms", "margin_loss", "reconstruction_loss", "mask_capsules", "flatten_grid")},
-    "capsnet.layers.Convolution": lambda x, a, v: oracles.capsnet.network.convolution(x["image"], v, a["stride"]),
+    **{f"capsnet.losses.{name}": by_name("capsnet.losses", name) for name in (
+        "margin_terms", "margin_loss", "reconstruction_loss")},
+    **{f"capsnet.layers.{name}": by_name("capsnet.layers", name) for name in ("mask_capsules", "flatten_grid")},
+    "capsnet.layers.Convolution": lambda x, a, v: oracles.capsnet.layers.convolution(x["image"], v, a["stride"]),
     "capsnet.layers.PrimaryCapsules": _primary_capsules,
-    "capsnet.layers.RoutingCapsules": lambda x, a, v: oracles.capsnet.network.routing_capsules(
+    "capsnet.layers.RoutingCapsules": lambda x, a, v: oracles.capsnet.layers.routing_capsules(
         x["capsules"], v, a["sizes"][2], a["settings"]),
-    "capsnet.layers.CapsuleDecoder": lambda x, a, v: oracles.capsnet.network.capsule_decoder(x["masked"], v),
+    "capsnet.layers.CapsuleDecoder": lambda x, a, v: oracles.capsnet.layers.capsule_decoder(x["masked"], v),
     "capsnet.network.CapsNet": lambda x, a, v: oracles.capsnet.network.caps_net(
         x["image"], v, a["settings"], x.get("label"), a["mask"]),
     **oracles_em.ORACLES,

@@ -87,7 +87,7 @@ def _capsule_likelihood(x, a, v):
 
 
 def _order_invariant(x, a, v):
-    return oracles.constellation.model.order_invariant_likelihood(
+    return oracles.constellation.likelihood.order_invariant_likelihood(
         **x, n_votes=a["n_votes"], df=_freedom(v)
     )
 

@@ -1,4 +1,4 @@
-"""Rows of `optim_adam`, which both routing ancestors train with."""
+"""Rows of `core/adam.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from parity_tests.goldens.ops import function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
+from parity_tests.registry.row import OpCase
 
 
 def _decay(m: Maker) -> Case:

@@ -1,4 +1,4 @@
-"""Rows of `em_settings` and `em_routing`; those of the layers are in `registry_em_layers`."""
+"""Rows of `em/routing.py`."""
 
 from __future__ import annotations
 
@@ -9,39 +9,20 @@ import numpy as np
 from parity_tests.goldens.ops import function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
-
-POSE = 16
-# Variances near the floor 1e-9 magnify the rounding of the mean by 1e9 in the gradient; the recordings
-# cover that floor, the drawn ones are larger.
-FLOORS = [5e-4, 1e-2, 0.3]
-
-
-def _routing(m: Maker, iterations: int | None = None, **fixed: Any) -> dict[str, Any]:
-    """Arguments of `Routing`, every setting drawn."""
-    drawn = {"iterations": m.size(1, 3) if iterations is None else iterations,
-             "final_lambda": m.choice([0.01, 0.02, 0.1]),
-             "schedule": m.choice(["geometric", "linear", "constant"]),
-             "competition": m.choice(["parents", "parents", "filled", "stride_1_per_type"]),
-             "initial": m.choice(["parents", "parents", "types"]),
-             "initial_epsilon": m.choice([0.0, 1e-9, 0.1]), "mass_epsilon": m.choice([0.0, 1e-9, 0.02]),
-             "mass_epsilon_in_cost": m.flag(), "variance_floor": m.choice(FLOORS),
-             "momentum": m.choice([0.0, 0.1]), "log_epsilon": m.choice([0.0, 1e-9, 0.01]),
-             "cost_scale": m.choice(["none", "children"]), "betas": m.choice(["paper", "official"])}
-    return drawn | fixed
+from parity_tests.registry.em.drawing import (
+    POSE,
+    ROUTED,
+    draw_grid,
+    draw_routing,
+    draw_sizes,
+    make_settings,
+)
+from parity_tests.registry.row import OpCase
 
 
 def _official_scale(routing: dict[str, Any]) -> float:
     """The official activation bias is worth 2,500 of the paper's."""
     return 2500.0 if routing["betas"] == "official" else 1.0
-
-
-def _sizes(m: Maker) -> tuple[int, ...]:
-    """B, P, Q, K, L, I, J: windows of at least two children, so that a variance is one."""
-    batch, rows, columns = m.size(1, 2), m.size(1, 3), m.size(1, 3)
-    high, wide = m.size(1, 3), m.size(1, 3)
-    types_in = m.size(2 if high * wide == 1 else 1, 3)
-    return batch, rows, columns, high, wide, types_in, m.size(1, 4)
 
 
 def _votes(m: Maker, sizes: tuple[int, ...]) -> np.ndarray:
@@ -51,12 +32,8 @@ def _votes(m: Maker, sizes: tuple[int, ...]) -> np.ndarray:
     return centre + m.normal(*sizes, POSE, scale=m.choice([0.5, 2.0]))
 
 
-def _settings(lib: Any, routing: dict[str, Any]) -> Any:
-    return lib.em.settings.Routing(**routing)
-
-
 def _temperature(m: Maker) -> Case:
-    return m.case({"iteration": m.size(0, 5), "routing": _routing(m)})
+    return m.case({"iteration": m.size(0, 5), "routing": draw_routing(m)})
 
 
 def _beta(m: Maker) -> Case:
@@ -71,15 +48,8 @@ def _divide(m: Maker) -> Case:
     return m.case(numerator=m.normal(*shape, 3), denominator=y[..., None])
 
 
-def _grid(m: Maker) -> Case:
-    kernel, stride = (m.size(1, 3), m.size(1, 3)), m.size(1, 3)
-    height, width = kernel[0] + m.size(0, 4), kernel[1] + m.size(0, 4)
-    return m.case({"kernel": kernel, "stride": stride},
-                  children=m.normal(m.size(1, 2), height, width, *m.shape(1, 2)))
-
-
 def _entries(m: Maker) -> Case:
-    sizes = _sizes(m)
+    sizes = draw_sizes(m)
     stride = m.size(1, 3)
     used = [(n - 1) * stride + k for n, k in zip(sizes[1:3], sizes[3:5])]
     grid = None if m.flag() else (used[0] + m.size(0, 2), used[1] + m.size(0, 2))
@@ -94,12 +64,12 @@ def _counts(m: Maker) -> Case:
 
 def _initial(m: Maker) -> Case:
     case = _counts(m)
-    case.attributes |= {"parent_types": m.size(1, 4), "routing": _routing(m)}
+    case.attributes |= {"parent_types": m.size(1, 4), "routing": draw_routing(m)}
     return case
 
 
 def _m_step(m: Maker) -> Case:
-    sizes, routing = _sizes(m), _routing(m, betas="paper")
+    sizes, routing = draw_sizes(m), draw_routing(m, betas="paper")
     inputs = {"votes": _votes(m, sizes), "weights": m.uniform(*sizes, low=0.02, high=1.0),
               "beta_u": m.normal(sizes[-1], scale=1.0), "beta_a": m.normal(sizes[-1], scale=1.0)}
     if m.flag():
@@ -112,11 +82,11 @@ def _m_step(m: Maker) -> Case:
 
 
 def _log_activation(m: Maker) -> Case:
-    return m.case({"routing": _routing(m)}, logit=m.logits(*m.shape(1, 3)))
+    return m.case({"routing": draw_routing(m)}, logit=m.logits(*m.shape(1, 3)))
 
 
 def _e_step(m: Maker) -> Case:
-    sizes = _sizes(m)
+    sizes = draw_sizes(m)
     parents = (*sizes[:3], sizes[-1])
     return m.case(terms=POSE, votes=_votes(m, sizes), mean=m.normal(*parents, POSE, scale=1.0),
                   variance=m.uniform(*parents, POSE, low=0.05, high=3.0),
@@ -124,7 +94,7 @@ def _e_step(m: Maker) -> Case:
 
 
 def _compete(m: Maker) -> Case:
-    sizes = _sizes(m)
+    sizes = draw_sizes(m)
     return m.case({"stride": m.size(1, 3),
                    "competition": m.choice(["parents", "filled", "stride_1_per_type"])},
                   terms=int(np.prod(sizes[1:5])) * sizes[-1],
@@ -132,7 +102,7 @@ def _compete(m: Maker) -> Case:
 
 
 def _route(m: Maker) -> Case:
-    sizes, routing = _sizes(m), _routing(m)
+    sizes, routing = draw_sizes(m), draw_routing(m)
     return m.case({"stride": m.size(1, 3), "routing": routing}, terms=int(np.prod(sizes[3:6])) * POSE,
                   votes=_votes(m, sizes), activation=m.uniform(*sizes[:-1], low=0.05, high=1.0),
                   beta_u=m.normal(sizes[-1], scale=1.0),
@@ -169,13 +139,13 @@ def _filled() -> Case:
 
 
 def _run_route(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
-    return lib.em.routing.route(**x, stride=a["stride"], routing=_settings(lib, a["routing"]))
+    return lib.em.routing.route(**x, stride=a["stride"], routing=make_settings(lib, a["routing"]))
 
 
 def _with_routing(name: str) -> Any:
     def call(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
         rest = {key: value for key, value in a.items() if key != "routing"}
-        return lib.get(f"em.routing.{name}")(**x, **rest, routing=_settings(lib, a["routing"]))
+        return lib.get(f"em.routing.{name}")(**x, **rest, routing=make_settings(lib, a["routing"]))
     return call
 
 
@@ -183,19 +153,16 @@ def _covered(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> np.ndarr
     return np.asarray(lib.em.routing.covered(**a))
 
 
-ROUTED = ("pose", "activation", "logit", "assignment")
 _ZEROS = Case({"numerator": np.array([0.0, 1.0, -1.0, 3.0]),
                "denominator": np.array([0.0, 0.0, -0.0, -2.0])})
+
 ROWS = (
-    OpCase("em.settings.check_choices", tested_by="test_em.py"),
-    OpCase("em.settings.check_numbers", tested_by="test_em.py"),
-    OpCase("em.settings.preset", tested_by="test_em.py"),
     OpCase("em.routing.inverse_temperature", Recipe(_with_routing("inverse_temperature")), _temperature,
            exact=True),
     OpCase("em.routing.paper_betas", function("em.routing.paper_betas", ("u", "a")), _beta),
     OpCase("em.routing.safe_divide", function("em.routing.safe_divide"), _divide,
            (("zero", _ZEROS),)),
-    OpCase("em.routing.windows", function("em.routing.windows"), _grid),
+    OpCase("em.routing.windows", function("em.routing.windows"), draw_grid),
     OpCase("em.routing.fold", function("em.routing.fold"), _entries, oracle=True),
     OpCase("em.routing.covered", Recipe(_covered), _counts, exact=True),
     OpCase("em.routing.parent_counts", function("em.routing.parent_counts"), _counts, exact=True,

@@ -1,4 +1,4 @@
-"""Rows of `object_decoder`, `losses` and `probe`."""
+"""Rows of `scae/object_decoder.py`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,31 @@ import numpy as np
 from parity_tests.goldens.ops import _LAYER_OUT, _LIKELIHOOD_OUT, SCOPES, function, module
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.harness.tolerances import DISTRIBUTION_MAGNITUDE
-from parity_tests.registry import OpCase
+from parity_tests.registry.drawing import CAPSULE_NOISE, draw_settings
+from parity_tests.registry.row import OpCase
+
+
+def _vote_density(m: Maker) -> Case:
+    batch, votes, dims = m.sizes(3, 2, 5)
+    inputs = {"x": m.normal(batch, 1, dims, scale=1.0), "votes": m.normal(batch, votes, dims, scale=1.0),
+              "scales": m.uniform(batch, votes, low=0.05, high=2.0)}
+    if m.flag():
+        inputs["df"] = m.uniform(low=2.1, high=9.0)
+    return m.case(terms=dims, **inputs)
+
+
+def _noise(m: Maker) -> Case:
+    shape = m.shape(1, 3)
+    inputs = {"logit": m.normal(*shape)}
+    if m.flag(4) is False:
+        inputs["raw"] = m.uniform(*shape, low=-0.5, high=0.5)
+    return m.case({"noise_type": m.choice(["uniform", "logistic", "normal", None]),
+                   "noise_scale": m.choice([4.0, 2.0])}, **inputs)
+
+
+def _run_noise(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
+    return lib.scae.object_decoder.add_noise(x["logit"], x.get("raw"), **a)
+
 
 LIKELIHOOD_OUT = _LIKELIHOOD_OUT
 LAYER_OUT = (*_LAYER_OUT, "all_params")
@@ -58,16 +81,9 @@ def _no_votes() -> Case:
     return Case(case.inputs | {"vote_presence_prob": np.zeros((1, 2, 3))})
 
 
-def _settings(m: Maker, caps: int, votes: int) -> dict[str, Any]:
-    return {"n_caps": caps, "n_caps_dims": 2, "n_votes": votes, "n_caps_params": m.size(2, 5),
-            "n_hiddens": m.choice([4, [3, 5], 7]), "learn_vote_scale": m.flag(),
-            "deformations": m.flag(3) is False, "noise_type": m.choice(["uniform", "logistic", None]),
-            "noise_scale": 4.0, "similarity_transform": m.flag(), "caps_dropout_rate": 0.0}
-
-
 def _layer(m: Maker) -> Case:
     batch, caps, votes, features = m.sizes(4, 2, 6)
-    settings = _settings(m, caps, votes)
+    settings = draw_settings(m, caps, votes)
     inputs = {"features": m.normal(batch, caps, features, scale=1.0)}
     if settings["noise_type"] is not None:
         inputs["caps_noise"] = m.uniform(batch, caps, 1, low=-0.5, high=0.5)
@@ -86,7 +102,7 @@ def _layer(m: Maker) -> Case:
 
 def _image_capsule(m: Maker) -> Case:
     batch, caps, votes, features = m.sizes(4, 2, 6)
-    settings = _settings(m, caps, votes)
+    settings = draw_settings(m, caps, votes)
     inputs = {"features": m.normal(batch, caps, features, scale=1.0),
               "x": m.normal(batch, votes, 6, scale=1.0), "presence": m.presence(batch, votes)}
     if settings["noise_type"] is not None and m.flag():
@@ -118,79 +134,12 @@ def _run_image_capsule(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -
                     "dynamic_weights_l2": votes.dynamic_weights_l2, "caps_presence": caps_presence}
 
 
-CAPSULE_NOISE = ("caps_noise", "vote_noise", "caps_mask")
-
-
-def _presences(m: Maker) -> np.ndarray:
-    batch, caps = m.sizes(2, 2, 8)
-    return m.probability(batch, caps)
-
-
-def _sparsity(m: Maker) -> Case:
-    p = _presences(m)
-    return m.case(terms=p.size, p=p)
-
-
-def _l2(m: Maker) -> Case:
-    p = _presences(m)
-    return m.case({"num_classes": m.choice([10.0, 2.0, 7.0]),
-                   "within_example_constant": m.choice([0.0, 0.0, 4.3])}, terms=p.size, p=p)
-
-
-def _any_sparsity(m: Maker) -> Case:
-    case = _l2(m)
-    case.attributes["loss_type"] = m.choice(["entropy", "kl", "l2"])
-    return case
-
-
-def _tensor(m: Maker) -> Case:
-    x = m.normal(*m.shape())
-    return m.case(terms=x.size, x=x)
-
-
-def _weights(m: Maker) -> Case:
-    first, second = m.normal(*m.shape(2, 2)), m.normal(*m.shape(1, 3))
-    return m.case(terms=first.size + second.size, first=first, second=second)
-
-
-TERMS = ("rec_ll", "log_prob", "dynamic_weights_l2", "primary_caps_l1",
-         "posterior_within_sparsity_loss", "posterior_between_sparsity_loss",
-         "prior_within_sparsity_loss", "prior_between_sparsity_loss", "template_l1", "rec_mse",
-         "weight_decay_loss", "posterior_cls_xe", "prior_cls_xe")
-WEIGHTS = ("caps_ll_weight", "dynamic_l2_weight", "primary_caps_sparsity_weight", "weight_decay",
-           "posterior_within_example_sparsity_weight", "posterior_between_example_sparsity_weight",
-           "prior_within_example_sparsity_weight", "prior_between_example_sparsity_weight",
-           "rec_ll_weight", "template_l1_weight", "mse_weight")
-# Terms that a weight of 0 leaves out: each is drawn at 0, between 0 and 1, and above.
-OPTIONAL_WEIGHTS = ("template_l1_weight", "mse_weight")
-
-
-def _total(m: Maker) -> Case:
-    names = TERMS[:-2] if m.flag(3) else TERMS
-    weights = {name: float(m.rng.uniform(0.1, 3.0)) for name in WEIGHTS}
-    weights |= {name: m.choice([0.0, 0.4, 2.0]) for name in OPTIONAL_WEIGHTS}
-    return m.case({"weights": weights}, terms=len(names), **{name: m.normal() for name in names})
-
-
-def _optional_terms(*weights: float) -> Case:
-    """Every term is 1, apart from the weights of the optional ones all weights are 1."""
-    return Case({name: np.ones(()) for name in TERMS}, {"weights": dict.fromkeys(WEIGHTS, 1.0) | dict(
-        zip(OPTIONAL_WEIGHTS, weights))}, terms=len(TERMS))
-
-
-def _probe(m: Maker) -> Case:
-    batch, features, classes = m.sizes(3, 2, 7)
-    inputs = {"features": m.normal(batch, features), "labels": m.rng.integers(0, classes, batch)}
-    if m.flag():
-        kind = m.choice(["bool", "int64", "float64"])
-        drawn = m.rng.random(batch) if kind == "float64" else m.rng.random(batch) > 0.4
-        inputs["labeled"] = drawn.astype(kind)
-    return m.case({"n_features": features, "n_classes": classes}, terms=max(features, batch), **inputs)
-
-
-_PAIR = ("within", "between")
-_ZEROS = (("all zero", Case({"p": np.zeros((2, 3))}, {})),)
 ROWS = (
+    OpCase("scae.object_decoder.vote_log_prob", function("scae.object_decoder.vote_log_prob"), _vote_density,
+           oracle=True),
+    OpCase("scae.object_decoder.degrees_of_freedom", function("scae.object_decoder.degrees_of_freedom"),
+           lambda m: m.case(raw=m.normal()), oracle=True),
+    OpCase("scae.object_decoder.add_noise", Recipe(_run_noise), _noise, oracle=True),
     OpCase("scae.object_decoder.capsule_likelihood",
            function("scae.object_decoder.capsule_likelihood", LIKELIHOOD_OUT), _likelihood,
            (("tied votes, presence at the dummy's", _tied_votes()), ("no votes", _no_votes())),
@@ -205,29 +154,4 @@ ROWS = (
         _run_image_capsule, (*LIKELIHOOD_OUT, "vote", "scale", "vote6", "dynamic_weights_l2",
                              "caps_presence"), {}, CAPSULE_NOISE, _build_image_capsule,
         "image_capsule", "object_decoder."), _image_capsule, oracle=True),
-    OpCase("core.losses.capsule_entropy", function("core.losses.capsule_entropy", _PAIR), _sparsity, _ZEROS,
-           oracle=True, magnitude=DISTRIBUTION_MAGNITUDE),
-    OpCase("core.losses.neg_capsule_kl", function("core.losses.neg_capsule_kl", _PAIR), _sparsity, _ZEROS,
-           oracle=True, magnitude=DISTRIBUTION_MAGNITUDE),
-    OpCase("core.losses.capsule_presence_l2", function("core.losses.capsule_presence_l2", _PAIR), _l2,
-           oracle=True),
-    OpCase("core.losses.sparsity_loss", function("core.losses.sparsity_loss", _PAIR), _any_sparsity, oracle=True,
-           magnitude=DISTRIBUTION_MAGNITUDE),
-    OpCase("core.losses.l2_loss", function("core.losses.l2_loss"), _tensor, oracle=True),
-    OpCase("core.losses.weight_decay_loss", Recipe(
-        lambda lib, x, a, _: lib.core.losses.weight_decay_loss([x["first"], x["second"]])), _weights,
-        oracle=True),
-    OpCase("core.losses.total_loss", Recipe(
-        lambda lib, x, a, _: lib.core.losses.total_loss(x, _section(lib, a["weights"]))), _total,
-        (("small weights", _optional_terms(0.4, 0.3)), ("one left out", _optional_terms(0.0, 0.3)),
-         ("the other", _optional_terms(0.4, 0.0))), oracle=True),
-    OpCase("core.probe.ClassificationProbe", module(
-        "core.probe.ClassificationProbe", ("logits", "xe", "acc"), lambda a: a,
-        lambda lib, x, a, m: m(**x), constants=("labels", "labeled")), _probe, (
-            ("tied logits", Case({"features": np.zeros((2, 3)), "labels": np.array([0, 1])},
-                                 {"n_features": 3, "n_classes": 4})),), oracle=True),
 )
-
-
-def _section(lib: Any, weights: dict[str, float]) -> Any:
-    return lib.section("Autoencoder", weights)

@@ -1,7 +1,4 @@
-"""Rows that run a faster path of the port against the same reference, under the same bounds.
-
-A row carries the name of the op whose result it computes; its reference side is the plain op.
-"""
+"""Rows of faster paths; they share their names with the plain ones."""
 
 from __future__ import annotations
 
@@ -13,9 +10,16 @@ import numpy as np
 from parity_tests.goldens.ops import SCOPES
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
-from parity_tests.registry.old_images import _at_edges, _resampler, _warp_cells
-from parity_tests.registry.old_parts import DECODER_LAYOUTS, _decoder_cells, _part_decoder, build_decoder
+from parity_tests.registry.drawing import (
+    DECODER_LAYOUTS,
+    at_edges,
+    build_decoder,
+    decoder_cells,
+    draw_part_decoder,
+    draw_resampler,
+    warp_cells,
+)
+from parity_tests.registry.row import OpCase
 
 NAN = float("nan")
 
@@ -34,7 +38,7 @@ def _pixel_log_prob(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> d
 
 def _draw(m: Maker) -> Case:
     """A part decoder as the kernel takes it: alpha, unit scale, constant background."""
-    case = _part_decoder(m)
+    case = draw_part_decoder(m)
     settings = case.attributes["settings"]
     settings |= {"use_alpha_channel": True, "learn_output_scale": False}
     inputs = {name: value for name, value in case.inputs.items() if name != "bg_image"}
@@ -103,7 +107,7 @@ def _far_apart(background_logit: float, log_presence: list[float]) -> Case:
 
 
 def _cells_by_parts(lib: Any, x: dict[str, Any], a: dict[str, Any]) -> Any:
-    return _warp_cells(lib, x, {"canvas_shape": x["target"].shape[-2:] if lib.side == "port"
+    return warp_cells(lib, x, {"canvas_shape": x["target"].shape[-2:] if lib.side == "port"
                                 else x["target"].shape[1:3], "inverse": True})
 
 
@@ -128,10 +132,11 @@ SPECIAL = (
     ("one pixel, one row", _fixed([IDENTITY, [0.6, 0.1, 0, 0.1, 0.5, 0.2]], size=(1, 4), channels=1)),
     ("black and white", _fixed([IDENTITY, [0.6, 0.1, 0, 0.1, 0.5, 0.2]], nonlinearity="relu1")),
 )
+
 ROWS = (
     OpCase("scae.part_decoder.PartDecoder", Recipe(
         _pixel_log_prob, ("log_prob",), DECODER_LAYOUTS | {"target": 1, "log_prob": 1}, ("target",),
-        build_decoder, *SCOPES["PartDecoder"]), _draw, SPECIAL, cells=_decoder_cells,
+        build_decoder, *SCOPES["PartDecoder"]), _draw, SPECIAL, cells=decoder_cells,
         note="fused kernel: warp, mixture and likelihood in one", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
     OpCase("core.mixture.mixture_log_prob", Recipe(
         _by_parts, layouts={"target": 1, "templates": 2, "alpha": 2, "out": 1},
@@ -140,6 +145,6 @@ ROWS = (
             ("far apart, one absent", _far_apart(0.5, [-1e8, -2.0, -0.4])),
             ("background alone", _far_apart(1e4, [-0.1, -2.0, -0.4]))), cells=_cells_by_parts,
         note="fused kernel, fed directly", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
-    OpCase("core.warp.resampler", Recipe(_hat, layouts={"data": 1, "out": 1}), _resampler,
-           (("cell edges", _at_edges()),), note="products with hat weights", judges=("core.warp_hat",)),
+    OpCase("core.warp.resampler", Recipe(_hat, layouts={"data": 1, "out": 1}), draw_resampler,
+           (("cell edges", at_edges()),), note="products with hat weights", judges=("core.warp_hat",)),
 )

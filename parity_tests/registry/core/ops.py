@@ -1,4 +1,4 @@
-"""Rows of `ops`: pure mathematics on tensors."""
+"""Rows of `core/ops.py`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from parity_tests.goldens.ops import function
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
+from parity_tests.registry.row import OpCase
 
 NAN, INF = float("nan"), float("inf")
 

@@ -1,4 +1,4 @@
-"""Rows of the image model's other modes: part capsules alone, and a third level of capsules."""
+"""Rows of `scae/hierarchy.py`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from parity_tests.goldens.ops import _LIKELIHOOD_OUT as LIKELIHOOD_OUT
-from parity_tests.goldens.ops import function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
-from parity_tests.registry.old_objects import _settings
+from parity_tests.registry.drawing import draw_settings
+from parity_tests.registry.row import OpCase
+from parity_tests.registry.scae.drawing import draw_total, run_total
 
-PART_TERMS = ("rec_ll", "template_l1", "rec_mse", "primary_caps_l1", "weight_decay_loss")
-PART_WEIGHTS = ("rec_ll_weight", "template_l1_weight", "mse_weight", "primary_caps_sparsity_weight",
-                "weight_decay")
 PAIRS = tuple((kind, place) for kind in ("posterior", "prior") for place in ("within", "between"))
 UPPER_TERMS = ("upper_log_prob", "parent_log_prob", "upper_dynamic_weights_l2",
                *(f"upper_{kind}_{place}_sparsity_loss" for kind, place in PAIRS))
@@ -23,33 +20,12 @@ UPPER_WEIGHTS = ("caps_ll_weight", "parent_ll_weight", "dynamic_l2_weight",
                  *(f"{kind}_{place}_example_sparsity_weight" for kind, place in PAIRS))
 
 
-def _total(m: Maker, terms: tuple[str, ...], weights: tuple[str, ...]) -> Case:
-    drawn = {name: float(m.rng.uniform(0.1, 3.0)) for name in weights}
-    if "mse_weight" in drawn:  # at 0 the term is left out
-        drawn["mse_weight"] = m.choice([0.0, 0.4, 2.0])
-    return m.case({"weights": drawn}, terms=len(terms), **{name: m.normal() for name in terms})
-
-
-def _small_error() -> Case:
-    """A squared error that counts, with a weight below 1."""
-    weights = dict.fromkeys(PART_WEIGHTS, 1.0) | {"mse_weight": 0.3}
-    return Case({name: np.ones(()) for name in PART_TERMS}, {"weights": weights}, terms=len(PART_TERMS))
-
-
-def _run_total(op: str, section: str) -> Any:
-    def call(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
-        weights = a["weights"] if lib.side == "reference" else getattr(
-            lib.scae.config_modes, section)(**a["weights"])
-        return lib.get(op)(x, weights)
-    return call
-
-
 def _upper(m: Maker) -> Case:
     batch, objects, caps, params = m.sizes(4, 2, 5)
     encoder = {"n_layers": m.size(1, 2), "n_heads": m.choice([1, 2]), "n_dims": m.size(4, 6),
                "n_output_dims": m.size(3, 6), "n_outputs": caps, "layer_norm": m.flag(),
                "dropout_rate": 0.0, "n_inducing_points": 0}
-    decoder = _settings(m, caps, objects)
+    decoder = draw_settings(m, caps, objects)
     # Presences apart by more than rounding: attention looks at the largest alone.
     presence = np.stack([m.rng.permutation(objects) for _ in range(batch)]) / objects * 0.8 + 0.1
     return m.case({"n_params": params, "encoder": encoder, "decoder": decoder,
@@ -77,15 +53,8 @@ def _run_upper(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[s
 
 
 ROWS = (
-    OpCase("core.losses.template_l1", function("core.losses.template_l1"), lambda m: m.case(
-        templates=m.normal(*m.shape(1, 4))), oracle=True, magnitude=1.0),
-    OpCase("scae.pcae.total_loss", Recipe(_run_total("scae.pcae.total_loss", "PartLosses")),
-           lambda m: _total(m, PART_TERMS, PART_WEIGHTS), (("small error", _small_error()),),
-           oracle=True),
-    OpCase("scae.pcae.PartAutoencoder", tested_by="test_modes.py",
-           note="every tap, gradient and optimizer step under drawn configurations"),
-    OpCase("scae.hierarchy.upper_loss", Recipe(_run_total("scae.hierarchy.upper_loss", "UpperLosses")),
-           lambda m: _total(m, UPPER_TERMS, UPPER_WEIGHTS), oracle=True),
+    OpCase("scae.hierarchy.upper_loss", Recipe(run_total("scae.hierarchy.upper_loss", "UpperLosses")),
+           lambda m: draw_total(m, UPPER_TERMS, UPPER_WEIGHTS), oracle=True),
     OpCase("scae.hierarchy.UpperLevel", Recipe(
         _run_upper, (*LIKELIHOOD_OUT, "vote6", "scale", "caps_presence", "transform", "dynamic_weights_l2"),
         {}, ("presence",), _build_upper, "upper", "upper."), _upper),

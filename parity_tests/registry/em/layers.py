@@ -1,8 +1,7 @@
-"""Rows of `em_layers`, `em_losses` and `em_network`."""
+"""Rows of `em/layers.py`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,15 @@ from parity_tests.goldens.em import table
 from parity_tests.goldens.ops import function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
-from parity_tests.registry.old_em import POSE, ROUTED, _grid, _routing, _settings, _sizes
+from parity_tests.registry.em.drawing import (
+    POSE,
+    ROUTED,
+    draw_grid,
+    draw_routing,
+    draw_sizes,
+    make_settings,
+)
+from parity_tests.registry.row import OpCase
 
 
 def _padding(m: Maker) -> Case:
@@ -20,7 +26,7 @@ def _padding(m: Maker) -> Case:
 
 
 def _padded(m: Maker) -> Case:
-    case = _grid(m)
+    case = draw_grid(m)
     case.attributes["padding"] = m.choice(["SAME", "SAME", "VALID"])
     return case
 
@@ -30,7 +36,7 @@ def _image(m: Maker) -> Case:
 
 
 def _product(m: Maker) -> Case:
-    batch, rows, columns, high, wide, types_in, parents = _sizes(m)
+    batch, rows, columns, high, wide, types_in, parents = draw_sizes(m)
     return m.case(terms=4, pose=m.normal(batch, rows, columns, high, wide, types_in, POSE),
                   weight=m.normal(high, wide, types_in, parents, 4, 4))
 
@@ -77,7 +83,7 @@ def _conv_capsules(m: Maker) -> Case:
     kernel = m.choice([2, 3, (1, 3), (3, 2)])
     high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
     a = {"types_in": m.size(1, 3), "types_out": m.size(1, 3), "kernel": kernel, "stride": m.size(1, 2),
-         "padding": m.choice(["VALID", "SAME"]), "routing": _routing(m), "stddev": 0.5,
+         "padding": m.choice(["VALID", "SAME"]), "routing": draw_routing(m), "stddev": 0.5,
          "identity": m.flag(), "betas": (0.5, 0.25)}
     return m.case(a, terms=high * wide * a["types_in"] * POSE,
                   **_children(m, high + m.size(0, 3), wide + m.size(0, 2), a["types_in"]))
@@ -86,7 +92,7 @@ def _conv_capsules(m: Maker) -> Case:
 def _class_capsules(m: Maker) -> Case:
     high, wide = m.size(1, 3), m.size(2, 3)
     a = {"types_in": m.size(1, 3), "classes": m.size(1, 4),
-         "routing": _routing(m, competition=m.choice(["parents", "filled"])),
+         "routing": draw_routing(m, competition=m.choice(["parents", "filled"])),
          "coordinates": m.choice(["column", "row"]), "stddev": 0.5, "identity": m.flag(),
          "betas": (0.5, 0.25)}
     case = m.case(a, terms=high * wide * a["types_in"] * POSE, **_children(m, high, wide, a["types_in"]))
@@ -118,57 +124,13 @@ def _build(op: str, ibm: str, official: str) -> Any:
     def build(lib: Any, a: dict[str, Any]) -> Any:
         arguments = {name: value for name, value in a.items() if name != "centres"}
         if "routing" in a:
-            arguments["routing"] = _settings(lib, a["routing"])
+            arguments["routing"] = make_settings(lib, a["routing"])
         return lib.module(op, _scope(a, ibm, official), **arguments)
     return build
 
 
 def _run_class(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> Any:
     return m(**x, centres=a.get("centres"))
-
-
-def _network(m: Maker) -> Case:
-    """A whole network on an image just large enough for its layers."""
-    name = m.choice(["paper", "ibm", "official"])
-    padding = "SAME" if name != "official" and m.flag() else "VALID"
-    strides = (m.size(1, 2), 1)
-    convolved = (2 - 1) * 1 + 3  # children of the first capsule layer for a 2 × 2 grid above it
-    size = {2: 2 * (convolved + 1) + 5, 1: 2 * convolved + 5}[strides[0]]
-    a = {"preset": name, "changes": {
-        "image_channels": m.size(1, 2), "channels": m.size(2, 3),
-        "types": (m.size(1, 2), m.size(1, 2), m.size(1, 3)), "strides": strides, "padding": padding,
-        "kernels": (3, 2), "classes": m.size(2, 3),
-        "beta_a": (0.0, 0.0), "primary_stddev": (0.5, 0.5), "decay": 1e-2}}
-    return m.case(a | {"step": m.choice([0, 200_000])}, terms=9 * 2 * POSE,
-                  image=m.uniform(2, size, size, a["changes"]["image_channels"]),
-                  label=m.rng.integers(0, a["changes"]["classes"], 2))
-
-
-def _network_settings(lib: Any, a: dict[str, Any]) -> Any:
-    settings = lib.em.settings.preset(a["preset"], **a["changes"])
-    # The floor of the recordings is too ill-conditioned for the general bounds, see `FLOORS`.
-    return replace(settings, routing=replace(settings.routing, variance_floor=1e-2),
-                   class_routing=replace(settings.class_routing, variance_floor=1e-2))
-
-
-def _run_network(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> dict[str, Any]:
-    found = m(x["image"])
-    total, spread = m.loss(found.activation, x["label"], a["step"])
-    return {"total": total, "spread": spread, "activation": found.activation, "logit": found.logit,
-            "pose": found.pose,
-            "first_pose": found.layers[0].pose, "first_activation": found.layers[0].activation}
-
-
-def _loss(m: Maker) -> Case:
-    batch, classes = m.size(1, 5), m.size(2, 5)
-    return m.case({"margin": m.choice([0.2, 0.9]), "reduction": m.choice(["sum", "mean"])},
-                  terms=batch * classes, activation=m.uniform(batch, classes),
-                  label=m.rng.integers(0, classes, batch))
-
-
-def _margin(m: Maker) -> Case:
-    return m.case({"step": m.size(0, 1_000_000), "schedule": m.choice(["sigmoid", "linear", "constant"]),
-                   "ramp": m.choice([10_000, 500_000])})
 
 
 def _coordinate_call(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
@@ -200,12 +162,4 @@ ROWS = (
     OpCase("em.layers.ClassCapsules", Recipe(
         _run_class, ROUTED, build=_build("em.layers.ClassCapsules", "class_caps", "capsule2"),
         torch_scope="class_capsules.", table=table), _class_capsules, oracle=True),
-    OpCase("em.losses.spread_margin", function("em.losses.spread_margin"), _margin, exact=True),
-    OpCase("em.losses.spread_loss", function("em.losses.spread_loss", constants=("label",)), _loss,
-           oracle=True),
-    OpCase("em.network.MatrixCapsules", Recipe(
-        _run_network, ("total", "spread", "activation", "logit", "pose", "first_pose",
-                       "first_activation"), {"image": 1}, ("label",),
-        build=lambda lib, a: lib.module("em.network.MatrixCapsules", "", _network_settings(lib, a)),
-        table=lambda a: "em.tf_names:OFFICIAL" if a["preset"] == "official" else "em.tf_names"), _network),
 )

@@ -1,4 +1,4 @@
-"""Rows of `scae` and `optim`."""
+"""Rows of `core/rmsprop.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from parity_tests.goldens.ops import function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
-from parity_tests.registry import OpCase
+from parity_tests.registry.row import OpCase
 
 
 def _epsilon(m: Maker) -> Case:
@@ -69,8 +69,6 @@ def _run_optimizer(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> di
 
 
 ROWS = (
-    OpCase("scae.model.ImageAutoencoder", tested_by="test_model.py",
-           note="every tap, gradient and optimizer step under drawn configurations"),
     OpCase("core.rmsprop.rmsprop_epsilon", function("core.rmsprop.rmsprop_epsilon"), _epsilon, exact=True,
            oracle=True),
     OpCase("core.rmsprop.rmsprop_update", function("core.rmsprop.rmsprop_update", ("var", "ms", "mom")), _update, (
