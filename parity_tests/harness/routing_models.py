@@ -1,7 +1,7 @@
 """The reference's CapsNet and matrix capsules as a command takes a model: by arguments, with loss and taps.
 
-The twin of `port/capsnet/classifier.py` and `port/em/classifier.py`, whose tap names these are. It stands here since no one but the
-commands that compare both sides needs it.
+The twin of `port/capsnet/classifier.py` and `port/em/classifier.py`, whose tap names these are. It stands here since
+no one but the commands that compare both sides needs it.
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ ROWS = (
     OpCase("scae.part_decoder.PartDecoder", Recipe(
         _pixel_log_prob, ("log_prob",), DECODER_LAYOUTS | {"target": 1, "log_prob": 1}, ("target",),
         build_decoder, *SCOPES["PartDecoder"]), _draw, SPECIAL, cells=decoder_cells,
-        note="fused kernel: warp, mixture and likelihood in one", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
+        note="fused kernel: warp, mixture and likelihood in one",
+        judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
     OpCase("core.mixture.mixture_log_prob", Recipe(
         _by_parts, layouts={"target": 1, "templates": 2, "alpha": 2, "out": 1},
         constants=("target",)), _draw_by_parts, (

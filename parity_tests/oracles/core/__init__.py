@@ -14,4 +14,5 @@ from parity_tests.oracles.core import (
     warp,
 )
 
-__all__ = ["adam", "attention", "initializers", "layers", "losses", "mixture", "ops", "preprocess", "probe", "rmsprop", "warp"]
+__all__ = ["adam", "attention", "initializers", "layers", "losses", "mixture", "ops", "preprocess", "probe",
+           "rmsprop", "warp"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from parity_tests.goldens.em import table
 from parity_tests.harness.sides import Arrays
+from parity_tests.oracles.em import layers, losses, routing
 
 OFFICIAL = "OFFICIAL"
 
