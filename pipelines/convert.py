@@ -27,9 +27,9 @@ from pipelines.checkpoints.comparison import Report
 from pipelines.prepare import write_json
 from pipelines.support import console, sections, settings
 from pipelines.support.values import BadInput, CheckFailed, unknown
-from port import checkpoints
 from port.checkpoints import contents, convert, model_folder
 from port.checkpoints.strangers import Choices
+from port.checkpoints.tensor_bundle import locate
 from port.checkpoints.tensor_bundle.errors import printable
 from port.families import Model, family_of
 from port.scae import tf_names as mapping
@@ -263,7 +263,7 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
     if target.is_dir():
         raise BadInput(f"{prefix} is a folder; name a prefix, for instance {target / 'model.ckpt-1'}")
     with original.in_words(prefix):
-        if checkpoints.locate.is_there(target):
+        if locate.is_there(target):
             raise BadInput(f"{prefix}: a checkpoint is there already; name another prefix")
         port.write_checkpoint(target, arrays)
     if not verify:

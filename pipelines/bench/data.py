@@ -7,13 +7,13 @@ import torch
 from pipelines.evaluation import constellation
 from pipelines.support import settings
 from port.data import dataset as data
-from port.training import loop as train
+from port.data.streams import Examples
 
 SIDES = {"digits": 16, "usps": 16, "mnist": 28, "svhn": 32, "svhn_head": 32, "cifar10": 32, "smallnorb": 48}
 N_BATCHES = 4
 
 
-def dataset(preset: settings.Preset, batch_size: int, device: torch.device | str) -> train.AnyDataset:
+def dataset(preset: settings.Preset, batch_size: int, device: torch.device | str) -> Examples:
     """Random bytes, or constellations, placed and augmented in training as a preset's own are.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,7 +16,6 @@ from torch import Tensor
 from port.constellation import data
 from port.constellation.config import ConstellationConfig
 from port.constellation.data import PATTERNS, SLOTS, SPAN
-from port.training.schedule import Settings
 
 BLOCK = 100  # batches that are scaled together, as in the original (Q29)
 
@@ -193,6 +192,6 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         return replace(self, test=Batch(*(field.to(device) for field in self.test)))
 
-    def batches(self, config: ConstellationConfig, settings: Settings, seed: int) -> Batches:
+    def batches(self, config: ConstellationConfig, settings: Any, seed: int) -> Batches:
         """The stream that training takes; shuffling and placing have no meaning here."""
         return Batches(self.wanted, settings.batch_size, seed, self.test.corners.device)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.configuration.routing import CapsNetConfig, EMConfig
+from port.configuration.protocol import Configuration
 from port.core.taps import Taps
 
 Array = Float[Tensor, "..."]
@@ -29,7 +29,7 @@ class Classified(NamedTuple):
     taps: Taps | None
 
 
-def check_images(image: Tensor, config: CapsNetConfig | EMConfig, dtype: torch.dtype) -> None:
+def check_images(image: Tensor, config: Configuration, dtype: torch.dtype) -> None:
     """Refuse images of another shape or dtype.
 
     Args:

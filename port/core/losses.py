@@ -6,12 +6,12 @@ Read beside `reference/core/losses.py`: same functions, same order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port import config as configuration
 from port.core import ops
 
 Array = Float[Tensor, "..."]
@@ -154,7 +154,7 @@ def template_l1(templates: Array) -> Array:
     return torch.mean(torch.relu(templates))
 
 
-def total_loss(terms: Mapping[str, Array], weights: configuration.Autoencoder) -> Array:
+def total_loss(terms: Mapping[str, Array], weights: Any) -> Array:
     """The optimised scalar.
 
     -rec_ll - w·log_prob + w·dynamic_weights_l2 + w·primary_caps_l1 + Σ over posterior and prior of

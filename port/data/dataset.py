@@ -23,7 +23,7 @@ from torch import Tensor
 
 from port.core import preprocess
 from port.data import augment
-from port.config import AnyConfig
+from port.configuration.protocol import Configuration
 
 # Where an image may come to lie on its canvas; `translate` and `crop` are the routing ancestors'.
 SHIFTS = ("original", "uniform", "centred", "translate", "crop")
@@ -59,7 +59,7 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def batches(self, config: AnyConfig, settings, seed: int) -> Batches:
+    def batches(self, config: Configuration, settings, seed: int) -> Batches:
         """The stream of training images that `port.training.loop` takes (`settings`: `schedule.Settings`)."""
         return Batches(self.train, settings.batch_size, config.canvas, seed, settings.shuffle,
                        settings.shift, settings.max_shift, settings.jitter, settings.data_workers)

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port.config import Config
 from port.core import attention, layers, losses, mixture, ops, preprocess, probe
 from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder, Taps
 from port.scae import object_decoder as objects
 from port.scae import part_decoder as decoders
 from port.scae import part_encoder as encoders
+from port.scae.config import Config
 from port.scae.noise import Noise
 
 Array = Float[Tensor, "..."]

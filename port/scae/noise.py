@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from port.config import AnyConfig
+from port.configuration.protocol import Configuration
 
 
 class Draw(NamedTuple):
@@ -24,7 +24,7 @@ class Draw(NamedTuple):
     size: float = 0.0
 
 
-def noise_plan(config: AnyConfig) -> list[Draw]:
+def noise_plan(config: Configuration) -> list[Draw]:
     """The draws of one forward pass in order.
 
     Args:
@@ -80,7 +80,7 @@ class Noise:
         self.raw = tuple(torch.as_tensor(raw[name]) for name in expected)
 
     @classmethod
-    def draw(cls, generator: torch.Generator, config: AnyConfig, batch_size: int,
+    def draw(cls, generator: torch.Generator, config: Configuration, batch_size: int,
              device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Noise:
         """Draw everything that one forward pass of `config` needs.
 
@@ -112,7 +112,7 @@ class Noise:
             raw[f"raw_{j}"] = value
         return cls(**raw)
 
-    def assign(self, config: AnyConfig, batch_size: int) -> dict[str, Tensor | list[Tensor]]:
+    def assign(self, config: Configuration, batch_size: int) -> dict[str, Tensor | list[Tensor]]:
         """The draws by use; attention masks as a list.
 
         Raises:

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from port import config as configuration
 from port.core import initializers, layers, mixture, ops
 from port.core.layers import _parameter
 from port.core.taps import SILENT, Recorder
+from port.scae import config as configuration
 
 Array = Float[Tensor, "..."]
 

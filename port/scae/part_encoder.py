@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port import config as configuration
 from port.core import layers, ops
 from port.core.layers import _parameter
 from port.core.taps import CHANNELS_LAST, SILENT, Recorder
+from port.scae import config as configuration
 
 Array = Float[Tensor, "..."]
 

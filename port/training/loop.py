@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from port.constellation import batches as constellation_batches
-from port.data import dataset as data
+from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
 from port.training import diagnose, optimizers, precision, resume, rungs, schedule
@@ -30,7 +29,6 @@ from port.training.distributed import ALONE, World, check_divisible
 from port.training.schedule import Settings
 from port.training.step import Step
 
-AnyDataset = data.Dataset | constellation_batches.Dataset
 # What may change when a run continues: how long it is, how often it reports, and what only changes
 # the order of rounding (see `port.training.resume`).
 NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "checkpoint_seconds", "threads", "compile",
@@ -59,7 +57,7 @@ class Trained:
     rung: str = "eager"
 
 
-def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
+def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
           folder: Path | None = None, on_step: Callable[[int], None] | None = None,
           on_row: Callable[[dict[str, float]], None] | None = None,
           world: World = ALONE) -> Trained:
@@ -94,7 +92,7 @@ def train(model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
 class Run:
     """A model being trained, one step at a time; arguments as for `train`."""
 
-    def __init__(self, model: torch.nn.Module, dataset: AnyDataset, settings: Settings,
+    def __init__(self, model: torch.nn.Module, dataset: Examples, settings: Settings,
                  folder: Path | None = None, on_step: Callable[[int], None] | None = None,
                  on_row: Callable[[dict[str, float]], None] | None = None, world: World = ALONE):
         check_divisible(settings.batch_size, world.size)

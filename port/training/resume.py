@@ -24,8 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from port.constellation import batches as constellation_batches
-from port.data import dataset
+from port.data.streams import Stream
 from port.training import optimizers
 from port.training.distributed import ALONE, World
 
@@ -40,7 +39,7 @@ class State:
     """All that the next step depends on, in memory and on disk."""
 
     def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
-                 batches: dataset.Batches | constellation_batches.Batches,
+                 batches: Stream,
                  noise_generator: torch.Generator):
         self.model, self.optimizer, self.batches = model, optimizer, batches
         self.noise_generator = noise_generator

@@ -42,9 +42,9 @@ def test_says_no(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
     save_file(slots, other / "optimizer.safetensors")
     assert "multi_head_qkv_attention/linear_1/w/RMSProp_1 of the port" in failed(other)
     with monkeypatch.context() as patch:
-        import reference.mixture
-        right = reference.mixture.mixture_mean
-        patch.setattr(reference.mixture, "mixture_mean", lambda *a, **k: right(*a, **k) * (1 + 1e-9))
+        from reference.core import mixture
+        right = mixture.mixture_mean
+        patch.setattr(mixture, "mixture_mean", lambda *a, **k: right(*a, **k) * (1 + 1e-9))
         assert "part_dec/mean of the port (float64)" in failed(converted)
     with monkeypatch.context() as patch:
         import port.ops
@@ -77,9 +77,9 @@ def test_golden_says_no(converted: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert f"{name} of the reference" in failed("grads64_noise.npz", **{name: 1 + 1e-9})
     assert "loss/total before update 0" in failed("history_ckpt_noise.npz", **{"loss/total": 1 + 1e-5})
     with monkeypatch.context() as patch:
-        import reference.mixture
-        right = reference.mixture.mixture_mean
-        patch.setattr(reference.mixture, "mixture_mean", lambda *a, **k: right(*a, **k) * (1 + 1e-3))
+        from reference.core import mixture
+        right = mixture.mixture_mean
+        patch.setattr(mixture, "mixture_mean", lambda *a, **k: right(*a, **k) * (1 + 1e-3))
         assert "bottom_up/mean of the reference (float64)" in failed("forward64_noise.npz")
         # With float32 alone both sides run in float64 too, or the patch would widen its own bound.
         assert "part_dec/mean of the port (float64)" in failed("forward_noise.npz")

@@ -49,7 +49,7 @@ def test_mutant_is_caught(mutant: Mutant) -> None:
 def test_sound_kernel_as_python(kernel: str) -> None:
     """What catches the kernels' mutants passes the kernels themselves, interpreted in the same way."""
     first = "from __future__ import annotations"
-    with planted(Mutant("sound", f"port/{kernel}.py", first, first, "nothing")), recorder.aside():
+    with planted(Mutant("sound", f"port/{kernel.replace('.', '/')}.py", first, first, "nothing")), recorder.aside():
         for row in [row for row in (*registry.rows().values(), *registry.fast_rows())
                     if kernel in row.judges]:
             check_row(row, examples=2)
