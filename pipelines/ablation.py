@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,11 +22,12 @@ import torch
 import port
 from pipelines import train as training
 from pipelines.prepare import dataset_for, write_json
-from pipelines.support import console, environment, sections, settings
+from pipelines.support import console, environment, locks, sections, settings
 from pipelines.support.values import BadInput, build, load_params, unknown
 from port.evaluation import clustering as evaluate
 from port.evaluation import constellation as evaluate_constellation
 from port.training import loop as train
+from port.training import sound
 
 TABLE = "ablation_table"
 IMAGES = ("posterior_kmeans", "prior_kmeans", "posterior_probe", "prior_probe", "rec_ll")
@@ -138,15 +138,23 @@ def run(wanted: Ablation, name: str, seed: int, results: str | os.PathLike = set
         BadInput: unknown settings.
         NonFiniteLoss: a number is not finite.
     """
-    row = wanted.row(name)
+    row, folder = wanted.row(name), settings.folder_of("ablation", name, seed, results)
     preset = preset_of(wanted, row, params)
     loop, place = training.check(preset, seed, device)
+    with locks.held(folder, "trains"):
+        return train_row(name, row, preset, seed, loop, place, results)
+
+
+def train_row(name: str, row: Row, preset: settings.Preset, seed: int, loop: train.Settings,
+              place: torch.device, results: str | os.PathLike) -> Path:
+    """What `run` does once the row is known and its folder its own."""
     dataset = dataset_for(preset, results).to(place)
     config = preset.config()
     model = port.build(config, seed).to(place)
     identity = train.identity(config.to_arguments(), asdict(loop), preset.sections["prepare"],
                               {"device": place.type})
     checkpoints = training.RUNS / f"ablation-{name}-{seed}-{identity}"
+    sound.clear(checkpoints.parent, checkpoints.name)
     with console.progress(loop.steps, f"ablation {name}, seed {seed}:") as bar:
         trained = train.train(model, dataset, loop, checkpoints, bar.step, bar.row)
     measured = measure(model, dataset, preset.evaluate(), row)
@@ -158,7 +166,7 @@ def run(wanted: Ablation, name: str, seed: int, results: str | os.PathLike = set
         "parameters": sum(p.numel() for p in model.parameters()), "protocols": measured})
     write_json(folder / "config.json", preset.resolved() | {"train": asdict(loop)})
     write_json(folder / "environment.json", environment.describe(place, seed=seed, **trained.precision))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    sound.discard(checkpoints)
     return folder
 
 

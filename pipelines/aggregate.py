@@ -31,7 +31,10 @@ import port
 from pipelines.prepare import write_json
 from pipelines.results import paper, plots
 from pipelines.support import console, sections, settings
+from pipelines.support.measured import REASONS
 from pipelines.support.values import BadInput
+from port.checkpoints import run_folder
+from port.core import files
 from port.evaluation import clustering as evaluate
 from port.training import loop as train
 
@@ -92,6 +95,7 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
 
     Raises:
         BadInput: no evaluation, or a file that is missing or damaged.
+        DataError: a seed's files are of several runs.
     """
     trained = seeds_in(settings.folder_of("train", preset, results=results))
     evaluated = seeds_in(settings.folder_of("evaluate", name, results=results))
@@ -102,6 +106,7 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
     for seed in evaluated:
         at = settings.folder_of("train", preset, seed, results)
         beside = settings.folder_of("evaluate", name, seed, results)
+        run_folder.check_whole(at)
         config = read(at / "config.json") | {"evaluate": read(beside / "config.json")["evaluate"]}
         found = Run(seed, read(at / "metrics.json"), read(beside / "metrics.json"), config,
                     read(at / "environment.json"), at / "history.csv")
@@ -210,7 +215,7 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     first, wanted = runs[0], preset.evaluate()
     steps, data = first.train["steps"], first.evaluated["data"]
     full, different = against_preset(first, preset)
-    obstacle = paper.obstacle_to(data, len(runs), steps, full, different)
+    obstacle = paper.obstacle_to(data, len(runs), steps, full, different, first.evaluated["trained_on"])
     found = {"preset": preset.name, "model": first.evaluated.get("model", "scae"), "data": data,
              "trained_on": first.evaluated["trained_on"],
              "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
@@ -221,7 +226,9 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     for protocol, moments in first.evaluated["protocols"].items():
         rows = {}
         for measure, value in moments["final"].items():
-            if isinstance(value, dict):
+            if all(run.evaluated["protocols"][protocol]["final"].get(measure) is None for run in runs):
+                found.setdefault(REASONS, {})[f"{protocol}.{measure}"] = reason_of(first, protocol, measure)
+            elif isinstance(value, dict):
                 rows[measure] = accuracy(runs, protocol, measure, wanted, obstacle)
             else:
                 numbers = [number(run, protocol, measure) for run in runs]
@@ -257,6 +264,11 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Eval
             "verdict": says.word, "reason": says.reason}
 
 
+def reason_of(run: Run, protocol: str, measure: str, moment: str = "final") -> str | None:
+    """Why a seed's evaluation has no such value, where it says so."""
+    return run.evaluated.get(REASONS, {}).get(f"protocols.{protocol}.{moment}.{measure}")
+
+
 def number(run: Run, protocol: str, measure: str, moment: str = "final") -> float:
     """A value of a seed's evaluation.
 
@@ -269,8 +281,9 @@ def number(run: Run, protocol: str, measure: str, moment: str = "final") -> floa
     except KeyError:
         value = None
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(f"seed {run.seed}: {protocol} {measure} ({moment}) is {value}, not a "
-                       "number; evaluate it again or remove the seed")
+        reason = reason_of(run, protocol, measure, moment)
+        raise BadInput(f"seed {run.seed}: {protocol} {measure} ({moment}) is {value}, not a number"
+                       + (f" ({reason})" if reason else "") + "; evaluate it again or remove the seed")
     return float(value)
 
 
@@ -323,15 +336,13 @@ def thinned(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[dict]:
 
 
 def write_curves(path: Path, rows: list[dict]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
+    with files.whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         # Committed, so with git's own line ends: DVC would see another file after a checkout.
         columns = CLASSIFIER_CURVES if any("accuracy" in row for row in rows) else CURVES
         writer = csv.DictWriter(file, ["seed", "step", *columns], restval="", extrasaction="ignore",
                                 lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def say(measured: dict) -> None:

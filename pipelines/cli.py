@@ -28,7 +28,8 @@ Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be "
     "repeated.")]
-Params = Annotated[str, typer.Option(metavar="FILE", help="The file of presets.")]
+Params = Annotated[str, typer.Option(
+    metavar="FILE", help="The file of presets; an installed package's stands in for params.yaml.")]
 Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
 Device = Annotated[str | None, typer.Option(
     help="auto, cpu or cuda; default: as the preset says.")]
@@ -80,6 +81,18 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
                             images, device, out)
     for path in paths:
         print(path)
+
+
+@app.command()
+def export(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run or a model.")],
+           out: Annotated[str, typer.Argument(metavar="FILE", help="The file to write: .pt2 or .onnx.")],
+           kind: Annotated[str | None, typer.Option(
+               "--format", metavar="pt2|onnx", help="In place of what the file's name says.")] = None
+           ) -> None:
+    """A trained model as a file for other programs, for any batch size, compared with the model."""
+    from pipelines import export as command
+
+    command.run(run, out, kind)
 
 
 @app.command()
@@ -179,6 +192,8 @@ def convert(source: Annotated[str, typer.Argument(
                 "--no-verify", help="Skip the proof; the result is marked unverified.")] = False,
             allow_nonfinite: Annotated[bool, typer.Option(
                 "--allow-nonfinite", help="Convert NaN and infinities as they are.")] = False,
+            overwrite: Annotated[bool, typer.Option(
+                "--overwrite", help="Replace another model that OUT holds.")] = False,
             skip: Skip = None, rename: Rename = None, averages: Averages = False,
             params: Params = "params.yaml") -> None:
     """An original checkpoint to PyTorch and proven equal, or back."""
@@ -186,7 +201,7 @@ def convert(source: Annotated[str, typer.Argument(
     from port.checkpoints.strangers import Choices
 
     command.run(source, out, preset, config, to, dry_run, not no_verify, allow_nonfinite, params,
-                Choices(skip or (), rename or (), averages))
+                Choices(skip or (), rename or (), averages), overwrite)
 
 
 @app.command()
@@ -281,8 +296,12 @@ def main(arguments: list[str] | None = None) -> int:
             outcome["code"] = command.main(arguments, prog_name="scae", standalone_mode=False) or 0
         except typer.Exit as stop:
             outcome["code"] = stop.exit_code
-        except typer.Abort:
-            raise KeyboardInterrupt from None
+        except typer.Abort as stop:  # click's word for the end of an input too
+            raise stop.__cause__ if isinstance(stop.__cause__, EOFError) else KeyboardInterrupt from None
+        except SystemExit as stop:  # click's answer to a closed pipe
+            if isinstance(stop.__context__, OSError):
+                raise stop.__context__ from None
+            raise
         except Exception as error:
             # Usage errors are click's; which click typer carries depends on its version.
             if not hasattr(error, "format_message"):

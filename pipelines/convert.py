@@ -30,9 +30,9 @@ from pipelines.support.values import BadInput, CheckFailed, unknown
 from port.checkpoints import contents, convert, model_folder
 from port.checkpoints.strangers import Choices
 from port.checkpoints.tensor_bundle import locate
-from port.checkpoints.tensor_bundle.errors import printable
+from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
+from port.core import variable_table
 from port.families import Model, family_of
-from port.scae import tf_names as mapping
 
 TARGETS = ("torch", "tf")
 CHOICES = "choices"  # key of what was renamed, left out or replaced, in the folder's metadata
@@ -41,7 +41,7 @@ UNVERIFIED = "**unverified**: nobody compared it with its source."
 
 def run(source: str, out: str, preset: str | None = None, config: str | None = None, to: str = "torch",
         dry_run: bool = False, verify: bool = True, allow_nonfinite: bool = False,
-        params: str = "params.yaml", choices: Choices | None = None) -> None:
+        params: str = "params.yaml", choices: Choices | None = None, overwrite: bool = False) -> None:
     """Convert one way or the other; what is printed last says whether it is proven.
 
     Raises:
@@ -58,6 +58,8 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
         to_tf(source, out, dry_run, verify)
         return
     found = original.read(source, choices)
+    if not (overwrite or dry_run):
+        refuse_another_model(Path(out), found)
     sorted_out = found.sorted_out()
     said, default = original.given_configuration(preset, config, params, sorted_out.variables)
     if dry_run:
@@ -87,6 +89,25 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
                 verdict = f"done, {equal(report)}; {without_reference(source, out)}"
     summary(model, found, sorted_out)
     print(f"{out}: {verdict}")
+
+
+def refuse_another_model(out: Path, found: original.Original) -> None:
+    """Raise where the folder holds a model that this checkpoint did not become.
+
+    Raises:
+        BadInput: naming what it was made from.
+    """
+    if not (out / "model.safetensors").exists():
+        return
+    try:
+        kept = model_folder.load_metadata(out)
+    except CheckpointError:  # damaged, so nobody knows whose it was
+        kept = {}
+    if kept.get("source_sha256") != found.digest:
+        made = f"that was converted from {printable(kept['source'])}" if "source" in kept \
+            else "that was not converted from this checkpoint"
+        raise BadInput(f"{out} holds another model, {made}; name another folder, or give --overwrite to "
+                       "replace it")
 
 
 def build(source: contents.Contents, said: dict, default: bool) -> Model:
@@ -209,14 +230,14 @@ def print_table(source: contents.Contents) -> None:
     """Every variable with its target, and what is skipped."""
     rows = []
     for name, array in source.variables.items():
-        target = mapping.port_name(name, source.origin.table)
+        target = variable_table.port_name(name, source.origin.table)
         if target is None:
             rows.append((name, str(list(array.shape)), "", ""))
             continue
-        if isinstance(target[1], mapping.Layout):  # its shape is the configuration's
+        if isinstance(target[1], variable_table.Layout):  # its shape is the configuration's
             shape, how = "", "another order of numbers"
         else:
-            shape = f" {list(mapping.to_port(np.empty(array.shape, np.int8), target[1]).shape)}"
+            shape = f" {list(variable_table.to_port(np.empty(array.shape, np.int8), target[1]).shape)}"
             how = "" if target[1] == "same" else target[1]
         slots = " + slots" * (f"{name}/{next(iter(source.origin.slots))}" in source.slots)
         rows.append((name, str(list(array.shape)), f"{target[0]}{shape}{slots}", how))

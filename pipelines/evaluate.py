@@ -15,9 +15,11 @@ images, and the folder is results/evaluate/<preset>_on_<source>/<seed>/.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -31,10 +33,12 @@ from pipelines.evaluation import baselines, parts
 from pipelines.evaluation.baselines import interval
 from pipelines.prepare import dataset_for, fits, load, write_json
 from pipelines.support import console, environment, pictures, sections, settings
-from pipelines.support.values import BadInput, CheckFailed
+from pipelines.support.measured import REASONS, lines, put, settled, shown
+from pipelines.support.values import BadInput, CheckFailed, write_text
 from pipelines.training import given_weights
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
+from port.evaluation.labels import NotMeasurable, check_finite
 
 KINDS = ("posterior", "prior")
 # (protocol, measure, words, required). The probe fitted afterwards is required under noise only:
@@ -96,19 +100,25 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
             measured["protocols"][protocol][moment] = measure(
                 train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
             if last and protocol == "clean":
-                write_tsne(folder / "pictures" / "tsne.csv", test, wanted)
+                mapped = test
     measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results)
     measured["checks"] = checks(measured["protocols"], wanted)
     if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given
         measured["checks"] = measured["checks"][1:]
+    if not dataset.test.labelled:  # what it has learned of classes, nobody can say
+        measured["checks"] = measured["checks"][:1]
     failed = [check["says"] for check in measured["checks"]
               if check["required"] and not check["passed"]]
     measured["learned"] = not failed
 
-    write_json(folder / "metrics.json", measured)
+    # Metrics first: no picture that cannot be drawn may cost them.
+    write_json(folder / "metrics.json", settled(measured))
     write_json(folder / "config.json", {"preset": preset.name, "on": on, "evaluate": asdict(wanted)})
     write_json(folder / "environment.json", environment.describe(place, seed=seed))
     write_confusions(folder / "confusion.csv", confusions)
+    write_tsne(folder / "pictures" / "tsne.csv", mapped, wanted, measured)
+    measured = settled(measured)
+    write_json(folder / "metrics.json", measured)
     pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
     say(measured)
     if wanted.require_learning and failed and on is None:
@@ -121,8 +131,8 @@ def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: s
     """The stage for a preset of another model family; see `pipelines.families`."""
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     source = settings.folder_of("train", preset.name, seed, results)
-    measured = family.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
-                               steps_of(source), on)
+    measured = settled(family.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
+                                       steps_of(source), on))
     write_json(folder / "metrics.json", measured | {"weights": weights_of(source)})
     write_json(folder / "config.json", {"preset": preset.name, "on": on,
                                         "evaluate": asdict(preset.evaluate())})
@@ -147,7 +157,7 @@ def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
         BadInput: an unknown source, or images that do not fit the preset's model.
         DataError: it is not there.
     """
-    wanted = replace(preset.prepare(), source=source, options=None)
+    wanted = replace(preset.prepare(), source=source, options=None, path=None, size=None)
     other = load(wanted)
     config = preset.config()
     channels, height, width = other.test.images.shape[1:]
@@ -174,8 +184,8 @@ def weights_of(folder: Path) -> str:
     return given_weights.digest(folder / "model", "model")
 
 
-def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
-            wanted: sections.Evaluate) -> tuple[evaluate.Collected | None, evaluate.Collected]:
+def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str, wanted: sections.Evaluate
+            ) -> tuple[evaluate.Collected | NotMeasurable | None, evaluate.Collected]:
     """One pass over the training images that fits use, and one over the test images.
 
     Everything a protocol needs comes from these two passes; the protocols differ in the noise, so
@@ -189,37 +199,55 @@ def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str,
                                 shift=faithful or wanted.clean_shift)
     n_fit = wanted.fit_images or len(dataset.train)
     kept = data.Split(dataset.train.images[:n_fit], dataset.train.labels[:n_fit])
-    return (run_over(kept, wanted.seed + 100) if len(kept) else None,
-            run_over(dataset.test, wanted.seed))
+    if faithful and 0 < len(kept) < wanted.batch_size:
+        fitted_on = NotMeasurable(f"{len(kept)} training images make no whole batch of {wanted.batch_size}")
+    else:
+        fitted_on = run_over(kept, wanted.seed + 100) if len(kept) else None
+    return fitted_on, run_over(dataset.test, wanted.seed)
 
 
-def measure(train: evaluate.Collected | None, test: evaluate.Collected, n_classes: int,
+def measure(train: evaluate.Collected | NotMeasurable | None, test: evaluate.Collected, n_classes: int,
             protocol: str, wanted: sections.Evaluate,
             confusions: dict[str, np.ndarray] | None = None) -> dict:
-    """All accuracies of what a model says under one protocol, each with its interval."""
-    faithful = protocol == "faithful"
-    found: dict = {"test_images": len(test.labels), "fit_images": 0 if train is None
-                   else len(train.labels), "rec_ll": test.rec_ll, "log_prob": test.log_prob}
+    """All accuracies of what a model says under one protocol, each with its interval, or null and why."""
+    faithful, n_fit = protocol == "faithful", 0
+    if isinstance(train, evaluate.Collected):
+        n_fit = len(train.labels)
+    found: dict = {"test_images": len(test.labels), "fit_images": n_fit, "rec_ll": test.rec_ll,
+                   "log_prob": test.log_prob}
     for kind in KINDS:
         features = getattr(test, kind)
-        if faithful:
-            clusters = evaluate.cluster_classify(features, test.labels, n_classes,
-                                                 evaluate.new_kmeans(n_classes, wanted.seed))
-        elif train is not None:
-            clusters = evaluate.cluster_transfer(getattr(train, kind), train.labels, features,
-                                                 test.labels, n_classes, wanted.seed)
-        else:
-            continue
-        found[f"{kind}_kmeans"] = interval(clusters.prediction == test.labels, wanted)
-        if confusions is not None:
-            confusions[f"{protocol}_{kind}_kmeans"] = confusion(
-                test.labels, clusters.prediction, n_classes)
-        probed = getattr(test, f"{kind}_correct")
-        if probed is not None:
-            found[f"{kind}_probe"] = interval(probed, wanted)
-        if train is not None:
+
+        def clustered(kind: str = kind, features: np.ndarray = features) -> dict:
+            if faithful:
+                clusters = evaluate.cluster_classify(features, test.labels, n_classes,
+                                                     evaluate.new_kmeans(n_classes, wanted.seed))
+            else:
+                clusters = evaluate.cluster_transfer(getattr(train, kind), train.labels, features,
+                                                     test.labels, n_classes, wanted.seed)
+            if confusions is not None:
+                confusions[f"{protocol}_{kind}_kmeans"] = confusion(
+                    test.labels, clusters.prediction, n_classes)
+            return interval(clusters.prediction == test.labels, wanted)
+
+        def probed(correct: np.ndarray, features: np.ndarray = features) -> dict:
+            check_finite(features, "presences")  # else the first class is called the answer
+            return interval(correct, wanted)
+
+        def fitted(kind: str = kind, features: np.ndarray = features) -> dict:
+            if isinstance(train, NotMeasurable):
+                raise train
             predicted = evaluate.logistic_probe(getattr(train, kind), train.labels, features)
-            found[f"{kind}_logistic"] = interval(predicted == test.labels, wanted)
+            return interval(predicted == test.labels, wanted)
+
+        if not faithful and train is None:
+            continue
+        put(found, f"{kind}_kmeans", clustered)
+        correct = getattr(test, f"{kind}_correct")
+        if correct is not None:
+            put(found, f"{kind}_probe", partial(probed, correct))
+        if train is not None:
+            put(found, f"{kind}_logistic", fitted)
     return found
 
 
@@ -228,10 +256,16 @@ def checks(protocols: dict, wanted: sections.Evaluate) -> list[dict]:
     before, after = (protocols["clean"][moment]["rec_ll"] for moment in ("initial", "final"))
     found = [{"check": "reconstruction log-likelihood", "initial": before, "final": after,
               "required": True, "passed": bool(after > before),
-              "says": f"held-out rec_ll {before:.2f} -> {after:.2f}"}]
+              "says": f"held-out rec_ll {shown(before, 2)} -> {shown(after, 2)}"}]
     for protocol, name, words, required in PROBES:
-        initial, final = (protocols[protocol][moment].get(name) for moment in ("initial", "final"))
-        if initial is None or final is None:
+        moments = [protocols[protocol][moment] for moment in ("initial", "final")]
+        if not all(name in moment for moment in moments):
+            continue
+        initial, final = (moment[name] for moment in moments)
+        if initial is None or final is None:  # what could not be measured has not been shown
+            found.append({"check": words, "protocol": protocol, "initial": initial and initial["value"],
+                          "final": final and final["value"], "required": required, "passed": False,
+                          "says": f"{words} {shown(initial)} -> {shown(final)}"})
             continue
         gain = evaluate.exceeds(evaluate.Accuracy(**final), evaluate.Accuracy(**initial))
         found.append({
@@ -243,21 +277,33 @@ def checks(protocols: dict, wanted: sections.Evaluate) -> list[dict]:
     return found
 
 
-def write_tsne(path: Path, test: evaluate.Collected, wanted: sections.Evaluate) -> None:
-    """Places of some test images in the plane, by t-SNE of each kind of presence: one row each."""
+def write_tsne(path: Path, test: evaluate.Collected, wanted: sections.Evaluate, measured: dict) -> None:
+    """Places of some test images in the plane, by t-SNE of each kind of presence: one row each.
+
+    A kind without a map has its reason in `measured`; without any, or with few images, there is no file.
+    """
     n = min(wanted.tsne_images, len(test.labels))
-    if n < 3:
+    places: dict[str, np.ndarray] = {}
+    if n >= 3:
+        chosen = np.sort(np.random.default_rng(wanted.seed).choice(len(test.labels), n, replace=False))
+        found: dict = {}
+        for kind in KINDS:
+            if put(found, kind, lambda kind=kind: evaluate.tsne(getattr(test, kind)[chosen],
+                                                                wanted.seed)) is not None:
+                places[kind] = found[kind]
+        reasons = {f"tsne.{kind}": reason for kind, reason in found.get(REASONS, {}).items()}
+        if reasons:
+            measured[REASONS] = measured.get(REASONS, {}) | reasons
+    if not places:
         path.unlink(missing_ok=True)
         return
-    chosen = np.sort(np.random.default_rng(wanted.seed).choice(len(test.labels), n, replace=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["presence", "example", "label", "x", "y"])
-        for kind in KINDS:
-            places = evaluate.tsne(getattr(test, kind)[chosen], wanted.seed)
-            for example, (x, y) in zip(chosen, places):
-                writer.writerow([kind, example, test.labels[example], f"{x:.4f}", f"{y:.4f}"])
+    rows = io.StringIO()
+    writer = csv.writer(rows)
+    writer.writerow(["presence", "example", "label", "x", "y"])
+    for kind, found_places in places.items():
+        for example, (x, y) in zip(chosen, found_places):
+            writer.writerow([kind, example, test.labels[example], f"{x:.4f}", f"{y:.4f}"])
+    write_text(path, rows.getvalue())
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -269,16 +315,15 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.n
 
 def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
     """One row per cell: which clustering, true class, class given, count."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clustering", "actual", "predicted", "count"])
-        for name, table in confusions.items():
-            for true, row in enumerate(table):
-                for predicted, count in enumerate(row):
-                    if predicted < len(table) or count:
-                        writer.writerow([name, true, predicted if predicted < len(table) else -1,
-                                         count])
+    cells = io.StringIO()
+    writer = csv.writer(cells)
+    writer.writerow(["clustering", "actual", "predicted", "count"])
+    for name, table in confusions.items():
+        for true, row in enumerate(table):
+            for predicted, count in enumerate(row):
+                if predicted < len(table) or count:
+                    writer.writerow([name, true, predicted if predicted < len(table) else -1, count])
+    write_text(path, cells.getvalue())
 
 
 def say(measured: dict) -> None:
@@ -287,7 +332,8 @@ def say(measured: dict) -> None:
     print(f"evaluate: {measured['preset']}, seed {measured['seed']}, accuracy at step 0 -> end [interval]; "
           + ", ".join(f"{name} protocol: {found['final']['test_images']} test images"
                       for name, found in protocols.items()))
-    names = [name for name, value in protocols["clean"]["final"].items() if isinstance(value, dict)]
+    names = dict.fromkeys(name for moments in protocols.values() for name, value in moments["final"].items()
+                          if isinstance(value, dict))
     for name in names:
         cells = []
         for protocol, moments in protocols.items():
@@ -298,7 +344,9 @@ def say(measured: dict) -> None:
         print(f"  {name:20s} {'  '.join(cells)}")
     for name, found in measured["baseline"].items():
         print(f"  raw pixels, {name}: " + ", ".join(
-            f"{key} {value['value']:.3f}" for key, value in found.items() if key != "fitted_on"))
+            f"{key} {shown(value)}" for key, value in found.items() if key != "fitted_on"))
+    for line in lines(measured):
+        print(f"  {line}")
     missed = [check for check in measured["checks"] if not check["passed"]]
     print(f"  {len(measured['checks']) - len(missed)} of {len(measured['checks'])} checks passed"
           + "".join(f"; {'FAILED' if check['required'] else 'below'}: {check['says']}" for check in missed))

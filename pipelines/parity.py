@@ -37,6 +37,9 @@ def run(wanted: sections.Parity, results: str | os.PathLike = settings.RESULTS) 
     """
     if wanted.tier not in TIERS:
         raise BadInput("parity: " + unknown("tier", wanted.tier, TIERS))
+    if not (REPOSITORY / "pyproject.toml").is_file():
+        raise BadInput("parity: the suite runs in the repository, whose recordings and settings are no "
+                       "part of an installed package; clone it and run there")
     folder = Path(results) / "parity"
     table = folder / "parity.json"
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,8 @@ from pathlib import Path
 from pipelines.results import plots
 from pipelines.results.unfinished import Unfinished, find
 from pipelines.support import console, sections, settings
-from pipelines.support.values import BadInput, CheckFailed
+from pipelines.support.measured import lines
+from pipelines.support.values import BadInput, CheckFailed, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
@@ -83,10 +84,7 @@ def render(template: str, shown: dict) -> str:
 
 def write(out: Path, page: str) -> Path:
     """Write a page under a temporary name first."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, out)
+    write_text(out, page)
     return out
 
 
@@ -105,7 +103,7 @@ def gather(wanted: sections.Report, results: Path) -> dict:
         "environment": read(train / "environment.json"),
         **viewpoint(read(settings.folder_of("equivariance", wanted.preset, wanted.seed, results)
                          / "metrics.json")),
-        "evaluated": metrics, "accuracies": accuracies(metrics),
+        "evaluated": metrics, "accuracies": accuracies(metrics), "not_measured": lines(metrics),
         "curves": plots.learning_curves(plots.read_history(history)) if history.exists() else [],
         "pictures": pictures(evaluated / "pictures"),
         "confusions": confusions(evaluated / "confusion.csv"),
@@ -151,7 +149,7 @@ def accuracies(metrics: dict) -> dict:
             cells.append({"initial": moments["initial"].get(measure),
                           "final": moments["final"].get(measure),
                           "baseline": (baseline.get(beside) or {}).get(key) if beside else None})
-        if any(cell["final"] for cell in cells):
+        if any(measure in moments["final"] for moments in metrics["protocols"].values()):
             rows.append({"name": words, "protocols": cells})
     return {"protocols": protocols, "rows": rows}
 
@@ -257,7 +255,9 @@ def tsne(path: Path) -> list[tuple[str, str]]:
 
 
 def share(value) -> str:
-    """0.123 as 12.3 %, with a second decimal above 99 %."""
+    """0.123 as 12.3 %, with a second decimal above 99 %; a dash where nothing was measured."""
+    if value is None:
+        return "\N{EN DASH}"
     return f"{100 * value:.{2 if value > 0.99 else 1}f}\N{NO-BREAK SPACE}%"
 
 

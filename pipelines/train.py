@@ -19,8 +19,7 @@ import contextlib
 import csv
 import math
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,16 +28,19 @@ import torch
 import port
 from pipelines.evaluation import parts
 from pipelines.prepare import dataset_for, write_json
-from pipelines.support import console, descent, environment, settings, tracking
+from pipelines.support import children, console, descent, environment, locks, run_folders, settings, tracking
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
+from port.checkpoints import run_folder
+from port.core import swap
 from port.data import dataset as data
 from port.families import family_of
-from port.scae import pixel_likelihood as scae_pixel_likelihood
-from port.training import distributed, resume, rungs
+from port.scae.pixel_likelihood import describe
+from port.training import distributed, resume, rungs, sound
 from port.training import loop as train
 
 RUNS = Path("runs")
+LEFT = ("model", run_folder.ENVIRONMENT, *run_folder.FILES)  # by a run, in its folder
 CONSTELLATIONS_AN_EPOCH = 60_000  # as many as MNIST has training images
 
 
@@ -56,8 +58,12 @@ class Job:
 
     @classmethod
     def make(cls, preset: settings.Preset, seed: int, results: str | os.PathLike,
-             device: torch.device, runs: Path | None = None) -> Job:
-        """Build the model and name the folders; `runs` is that of the checkpoints, kept where given."""
+             device: torch.device, runs: Path | None = None,
+             dataset: data.Dataset | None = None) -> Job:
+        """Build the model and name the folders; `runs` is that of the checkpoints, kept where given.
+
+        The data set is part of what names the checkpoints: a run on other data is another run.
+        """
         wanted, _ = preset.train(seed)
         model, digest = parts.build(preset, seed, results)
         started = {"parts": digest} if digest else {}
@@ -69,11 +75,26 @@ class Job:
         if "continue_from" in given:
             started["continue_from"] = given_weights.digest(Path(given["continue_from"]), "continue_from",
                                                             optimizer=True)
-        identity = train.identity(model.config.to_arguments(), asdict(wanted),
-                                  preset.sections["prepare"], {"device": device.type}, started)
+        decides = [model.config.to_arguments(), asdict(wanted), preset.sections["prepare"],
+                   {"device": device.type}, started]
         return cls(preset, wanted, device, model.to(device),
                    settings.folder_of("train", preset.name, seed, results),
-                   (runs or RUNS) / f"{preset.name}-{seed}-{identity}", runs is not None)
+                   run_folders.checkpoints(runs or RUNS, preset.name, seed, decides, dataset,
+                                           runs is not None), runs is not None)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run's folders, and clear what a process that was killed there left.
+
+        Raises:
+            BadInput: another process trains this run.
+        """
+        with contextlib.ExitStack() as stack:
+            for folder in (self.folder, self.checkpoints):
+                stack.enter_context(locks.held(folder, "trains"))
+            sound.clear(self.checkpoints.parent, self.checkpoints.name)
+            swap.recover(self.folder, LEFT)
+            yield
 
     def begin(self, dataset: data.Dataset) -> None:
         """Go on from a converted checkpoint, where one is named and the run has not begun."""
@@ -92,7 +113,7 @@ class Job:
         """Write everything a run leaves, then give up its checkpoints."""
         write(self.folder, self.model, trained, self.preset, self.wanted, self.device, **facts)
         if not self.keep:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            sound.discard(self.checkpoints)
         print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
               f"{self.folder / 'model'}", flush=True)
 
@@ -120,24 +141,25 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     try:
         dataset = load(preset, results, world).to(place)
         preset = counted(preset, dataset)
-        job = Job.make(preset, seed, results, place, runs)
+        job = Job.make(preset, seed, results, place, runs, dataset)
         wanted = job.wanted
         if not world.main:
             train.train(job.model, dataset, wanted, job.checkpoints, world=world)
             return job.folder
-        job.begin(dataset)
-        print(f"train: {preset.name}, seed {seed}, "
-              f"{sum(p.numel() for p in job.model.parameters()):,} parameters, {wanted.steps:,} "
-              f"steps of {wanted.batch_size} on {place.type}"
-              + (f", {world.size} ranks" if world.size > 1 else ""), flush=True)
-        if hasattr(job.model, "part_decoder"):
-            print(f"train: pixel likelihood by {pixel_likelihood(job.model)}", flush=True)
-        with console.progress(wanted.steps) as bar, \
-                job.curves(preset.wandb() if wandb is None else wandb) as log:
-            trained = train.train(job.model, dataset, wanted, job.checkpoints, bar.step,
-                                  both(bar.row, log), world)
-        trained.notes[:0] = notes
-        job.done(trained, ranks=world.size)
+        with job.alone():
+            job.begin(dataset)
+            print(f"train: {preset.name}, seed {seed}, "
+                  f"{sum(p.numel() for p in job.model.parameters()):,} parameters, {wanted.steps:,} "
+                  f"steps of {wanted.batch_size} on {place.type}"
+                  + (f", {world.size} ranks" if world.size > 1 else ""), flush=True)
+            if hasattr(job.model, "part_decoder"):
+                print(f"train: pixel likelihood by {pixel_likelihood(job.model)}", flush=True)
+            with console.progress(wanted.steps) as bar, \
+                    job.curves(preset.wandb() if wandb is None else wandb) as log:
+                trained = train.train(job.model, dataset, wanted, job.checkpoints, bar.step,
+                                      both(bar.row, log), world)
+            trained.notes[:0] = notes
+            job.done(trained, ranks=world.size)
         return job.folder
     finally:
         distributed.leave(world)
@@ -212,37 +234,37 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
         BadInput: the switch SCAE_KERNELS has another value than those there are.
     """
     try:
-        return scae_pixel_likelihood.describe(model.part_decoder)
+        return describe(model.part_decoder)
     except ValueError as error:
         raise BadInput(str(error)) from None
 
 
 def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: settings.Preset,
           wanted: train.Settings, device: torch.device, **facts) -> None:
-    """Everything a run leaves; `facts` go into the environment file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port.save(model, folder / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
-              f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
-    resume.write_tensors(folder / "model", "optimizer",
-                         resume.read_slots(model, trained.optimizer))
-    columns = list(dict.fromkeys(name for row in trained.history for name in row))
-    with open(folder / "history.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(trained.history)
-    write_json(folder / "metrics.json", {
-        "steps": trained.step, "seconds": round(trained.seconds, 1),
-        "steps_per_second": round(trained.step / max(trained.seconds, 1e-9), 2),
-        **{name: value for name, value in trained.history[-1].items()
-           if name not in ("step", "seconds")}})
-    write_json(folder / "config.json", preset.resolved()
-               | {"train": asdict(wanted) | given_weights.named(preset),
-                  "arguments": model.config.to_arguments()})
-    write_json(folder / "environment.json", environment.describe(
-        device, seed=wanted.seed, weights=given_weights.digest(folder / "model", "model"),
-        **trained.precision,
-        rung=trained.rung, compiled=rungs.RUNGS[trained.rung].compiled,
-        captured=rungs.RUNGS[trained.rung].captured, notes=trained.notes, **facts))
+    """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file."""
+    with swap.swapped(folder, LEFT) as new:
+        port.save(model, new / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
+                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
+        resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer))
+        columns = list(dict.fromkeys(name for row in trained.history for name in row))
+        with open(new / "history.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(trained.history)
+        write_json(new / "metrics.json", {
+            "steps": trained.step, "seconds": round(trained.seconds, 1),
+            "steps_per_second": round(trained.step / max(trained.seconds, 1e-9), 2),
+            **{name: value for name, value in trained.history[-1].items()
+               if name not in ("step", "seconds")}})
+        write_json(new / "config.json", preset.resolved()
+                   | {"train": asdict(wanted) | given_weights.named(preset),
+                      "arguments": model.config.to_arguments()})
+        write_json(new / "environment.json", environment.describe(
+            device, seed=wanted.seed, weights=given_weights.digest(new / "model", "model"),
+            **trained.precision,
+            rung=trained.rung, compiled=rungs.RUNGS[trained.rung].compiled,
+            captured=rungs.RUNGS[trained.rung].captured, notes=trained.notes,
+            files=run_folder.digests(new), **facts))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -256,6 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--notes", type=Path, metavar="FILE", help="lines for environment.json; a rung "
                         "that fails adds its own")
     given = parser.parse_args(arguments)
+    children.follow_parent()
 
     def work():
         preset = settings.load_preset(given.preset, given.overrides, given.params)

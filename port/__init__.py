@@ -7,7 +7,7 @@ from port.checkpoints.convert import from_tf, to_tf
 from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
 from port.constellation.model import ConstellationAutoencoder
-from port.core import quirks
+from port.core import compiler_cache, quirks  # noqa: F401, the first one first
 from port.core import rmsprop as optim
 from port.families import build
 from port.scae.hierarchy import HierarchyAutoencoder

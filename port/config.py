@@ -14,25 +14,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from port.configuration import routing as config_routing
-from port.configuration.routing import CapsNetConfig, EMConfig
+from port.capsnet import config as capsnet_config
+from port.capsnet.config import CapsNetConfig
+from port.configuration.fields import CHOICES, UNSET, ConfigError, convert_value, unknown
+from port.configuration.plain import PlainConfig, Spelling
 from port.constellation import config as config_constellation
 from port.constellation.config import ConstellationConfig
+from port.em import config as em_config
+from port.em.config import EMConfig
 from port.scae.config import (
-    CHOICES,
     CNN,
     SECTIONS,
-    UNSET,
     Autoencoder,
     Config,
-    ConfigError,
     ObjDecoder,
     ObjEncoder,
     PartDecoder,
     PartEncoder,
-    convert_value,
     to_json,
-    unknown,
 )
 from port.scae.config_modes import (
     CONFIGS,
@@ -51,7 +50,9 @@ __all__ = ["CHOICES", "CNN", "FLAT", "SECTIONS", "TRAINING_FLAGS", "UNSET", "Any
            "parse_flags", "read", "to_flat", "training_flags"]
 
 
-AnyConfig = Config | PartConfig | ConstellationConfig | CapsNetConfig | EMConfig
+AnyConfig = Config | PartConfig | ConstellationConfig | PlainConfig
+# The families whose configuration is one of plain values: how each is spelled.
+SPELLINGS: dict[str, Spelling] = {CapsNetConfig.kind: capsnet_config.SPELLING, EMConfig.kind: em_config.SPELLING}
 
 
 def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
@@ -75,8 +76,8 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     Raises:
         ConfigError: unknown key or value, or a contradiction between sections.
     """
-    if config_routing.is_routing(arguments):
-        return config_routing.from_arguments(arguments)
+    if arguments.get("model") in SPELLINGS:
+        return SPELLINGS[arguments["model"]].read(arguments)
     constellation = config_constellation.is_constellation(arguments)
     cls = ConstellationConfig if constellation else CONFIGS[kind_of(arguments)]
     kinds = config_constellation.SECTIONS if constellation else SECTIONS_OF[cls.kind]
@@ -113,8 +114,8 @@ _DROPPED = {"use_lr_schedule": "the original builds the decay and discards it (Q
 
 def to_flat(config: AnyConfig) -> dict[str, Any]:
     """Every setting under its flat name; `from_flat` reads it back."""
-    if config.kind in config_routing.KINDS:
-        return config_routing.to_flat(config)
+    if config.kind in SPELLINGS:
+        return SPELLINGS[config.kind].written(config)
     if isinstance(config, ConstellationConfig):
         return {"model": config.kind} | {name: _value(config, *places[0])
                                          for name, places in config_constellation.FLAT.items()}
@@ -140,8 +141,8 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as nested class arguments, nothing added but `n_votes`."""
     for key in _DROPPED.keys() & settings.keys():
         warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
-    if config_routing.is_routing(settings):
-        return config_routing.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
+    if settings.get("model") in SPELLINGS:
+        return SPELLINGS[settings["model"]].nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     if config_constellation.is_constellation(settings):
         return config_constellation.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     kind = kind_of(settings)
@@ -271,11 +272,12 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     arguments = _spelled_out(mapping, model)
     constellation = config_constellation.is_constellation(arguments)
     said_of = ConstellationConfig.kind if constellation else arguments["model"] \
-        if config_routing.is_routing(arguments) else kind_of(arguments)
+        if arguments.get("model") in SPELLINGS else kind_of(arguments)
     if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
-    if said_of in config_routing.KINDS:
-        return config_routing.said_outright(config_routing.nested(arguments), mapping)
+    if said_of in SPELLINGS:
+        spelling = SPELLINGS[said_of]
+        return spelling.outright(spelling.nested(arguments), mapping)
     said = {}
     if "flags" in mapping and "arguments" not in mapping and not constellation:
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from port.capsnet.classifier import CapsNetClassifier
+from port.capsnet.config import CapsNetConfig
 from port.config import AnyConfig, Config
-from port.configuration.routing import CapsNetConfig, EMConfig
 from port.constellation.config import ConstellationConfig
 from port.constellation.model import ConstellationAutoencoder
 from port.em.classifier import MatrixCapsuleClassifier
+from port.em.config import EMConfig
 from port.scae.config_modes import HierarchyConfig, ObjectConfig, PartConfig
 from port.scae.hierarchy import HierarchyAutoencoder
 from port.scae.model import ImageAutoencoder

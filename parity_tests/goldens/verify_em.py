@@ -104,6 +104,7 @@ class Trained:
             self.optimizer = lib.core.adam.Adam(self.network.variables_by_name, s.lr)
         else:
             self.table = lib.em.tf_names.table_of(s)
+            self.network.check_range = False  # the recorded images lie in [-1, 1]
             lib.checkpoints.convert.load_module(self.network, {
                 name: value.astype(record.dtype) for name, value in record.variables.items()},
                 table=self.table)

@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from pipelines.support import console
 from port.capsnet import kernel as capsnet_kernel
 from port.capsnet import network as capsnet
 from port.capsnet.routing import capsule_votes, dynamic_routing
 from port.capsnet.settings import PRESETS, Settings, preset
 from port.core import adam as optim_adam
+from port.core import files
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -115,11 +117,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in ratios.items():
         print(f"  {name:30s} {value:6.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(vars(arguments) | {
+        files.write_text(arguments.json, json.dumps(vars(arguments) | {
             "json": str(arguments.json), "torch": torch.__version__, "seconds": seconds,
             "ratios": ratios}, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(console.exit_code(main))

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.bench.capsnet import CLOCKS, measure
+from pipelines.support import console
 from port.core import adam as optim_adam
+from port.core import files
 from port.em import fused as em_fused
 from port.em import routing as em_routing
 from port.em import settings as em_settings
@@ -100,11 +102,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  {name:12s} {value:8.4f} s")
     print(f"  step / (convolution + votes) {ratio:6.2f}\n  memory of a step {memory:8.0f} MB")
     if arguments.json:
-        arguments.json.write_text(json.dumps(vars(arguments) | {
+        files.write_text(arguments.json, json.dumps(vars(arguments) | {
             "json": str(arguments.json), "torch": torch.__version__, "path": path, "seconds": seconds,
             "ratio": ratio, "memory_mb": memory}, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(console.exit_code(main))

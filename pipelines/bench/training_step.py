@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipelines.support.values import BadInput
+from pipelines.support.values import BadInput, write_text
 
 N_WARM_UP = 2  # rounds; one where a single round is asked for
 MEMORY_STEPS = 5
@@ -291,6 +291,4 @@ def table(found: dict) -> str:
 
 def write(found: dict, path: Path) -> None:
     """JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(found, indent=1) + "\n")

@@ -20,6 +20,7 @@ import torch
 
 from pipelines.support import console, settings
 from pipelines.support.values import BadInput
+from port.core import files
 from port.scae import pixel_kernel_triton as programs
 from port.scae import pixel_launch
 from port.scae.pixel_likelihood import Sizes
@@ -144,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
                   f"{row['spilled']:11}{row['shared']:10}{row['loop_covered']:9}{row['loop_uncovered']:9}"
                   f"{row['bytes'] / 1e6:11.1f}")
         if given.json:
-            Path(given.json).write_text(json.dumps({"triton": version, "rows": rows}, indent=1) + "\n")
+            files.write_text(given.json, json.dumps({"triton": version, "rows": rows}, indent=1) + "\n")
     return console.exit_code(work)
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipelines.support import children
 from pipelines.support.values import BadInput, CheckFailed
 
 # Task → the function that does it: JSON values in, JSON values out.
@@ -81,9 +82,9 @@ def _run(task: str, request: dict[str, Any], reply: Path) -> str:
     # The child's own folder is no place to import from; the packages are this process's.
     command = [sys.executable, "-P", "-m", "pipelines.checkpoints.child", task, str(reply)]
     sys.stdout.flush()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          errors="backslashreplace",
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}) as child:
+    with children.start(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                        errors="backslashreplace",
+                        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}) as child:
         try:
             _, error = child.communicate(json.dumps(request))
         except BaseException:
@@ -142,6 +143,7 @@ def _no_stderr() -> Iterator[None]:
 
 def main() -> int:
     """The child: one task, its request on stdin, its answer in a file."""
+    children.follow_parent()
     task, reply = sys.argv[1:]
     request = json.load(sys.stdin)
     try:

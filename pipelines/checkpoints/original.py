@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from port.checkpoints import CheckpointError, contents, convert, infer, model_fo
 from port.checkpoints.strangers import Choices, choose, hint
 from port.checkpoints.tensor_bundle.dtypes import CODES, DTYPES
 from port.checkpoints.tensor_bundle.errors import printable
+from port.core import swap
 
 
 @dataclass(frozen=True)
@@ -177,22 +176,11 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
                            ) if out.exists() else []
         if strangers:
             raise BadInput(f"{out} holds {strangers[0]}, which would be lost; name another folder")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with in_words(str(out)), swap.swapped(out, replaceable) as made:
         yield made
-        with in_words(str(out)):
-            mask = _umask()  # both libraries make their files for the owner alone
-            made.chmod(0o777 & ~mask)
-            for item in made.rglob("*"):
-                item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
-            old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
-            if out.exists():
-                os.replace(out, old / out.name)
-            os.replace(made, out)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        mask = _umask()  # both libraries make their files for the owner alone
+        for item in made.rglob("*"):
+            item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
 
 
 def _umask() -> int:

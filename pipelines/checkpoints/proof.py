@@ -17,8 +17,7 @@ from parity_tests.harness.models import ModelOutcome
 from pipelines.checkpoints import original
 from pipelines.checkpoints.comparison import Report
 from port.checkpoints import contents, convert
-from port.config import AnyConfig
-from port.configuration import routing as config_routing
+from port.config import SPELLINGS, AnyConfig
 from port.constellation import data as constellation_data
 from port.families import Model, family_of
 
@@ -96,7 +95,7 @@ class Input:
             side = config.canvas
             self.image = rng.random((batch, side, side, config.channels)).astype(np.float32)
             self.label = None
-            if config.kind in config_routing.KINDS:
+            if config.kind in SPELLINGS:
                 self.label = rng.integers(0, config.n_classes, batch)
             elif config.autoencoder.probe:
                 self.label = rng.integers(0, config.autoencoder.n_classes, batch)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipelines.support import picture_files
 from pipelines.support.values import BadInput
+from port.core import array_files
 from port.data import dataset
 
 ARRAYS = (".npy", ".npz")
@@ -35,7 +37,7 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> dataset.Split:
     if path.suffix.lower() in ARRAYS:
         images = _array(path)
     elif path.suffix.lower() in PICTURES:
-        images = _picture(path, channels)
+        images = picture_files.read(path, channels, canvas)
     else:
         raise BadInput(f"images {path}: give a number of test images, or a file {', '.join(ARRAYS)}, "
                        f"{', '.join(PICTURES)}")
@@ -59,7 +61,8 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> dataset.Split:
 
 
 def _folder(path: Path, channels: int, canvas: int) -> dataset.Split:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (*ARRAYS, *PICTURES))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (*ARRAYS, *PICTURES)
+                   and picture_files.visible(file) and not file.is_dir())
     if not files:
         raise BadInput(f"images {path}: no file {', '.join((*ARRAYS, *PICTURES))} in this folder")
     each = [read(file, channels, canvas) for file in files]
@@ -74,30 +77,12 @@ def _folder(path: Path, channels: int, canvas: int) -> dataset.Split:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            names = [name for name in KEYS if name in found.files] or list(found.files)[:1]
-            if not names:
-                raise BadInput(f"images {path}: no array in it")
-            return found[names[0]]
+        return array_files.one(path, KEYS)
+    except array_files.TooLarge as error:
+        raise BadInput(f"images {path}: {error}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"images {path}: cannot be read ({' '.join(str(error).split())})") from None
-
-
-def _picture(path: Path, channels: int) -> np.ndarray:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise BadInput(f"images {path}: reading pictures needs Pillow; install pillow, or give a .npy") \
-            from None
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, ValueError, UnidentifiedImageError) as error:
         raise BadInput(f"images {path}: cannot be read ({' '.join(str(error).split())})") from None
 
 

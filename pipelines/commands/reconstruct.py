@@ -24,6 +24,7 @@ from pipelines.support.values import BadInput
 from port.data import dataset
 
 IMAGES = 16
+MOST_IMAGES = 1000
 
 
 def run(preset: settings.Preset, seed: int, results: str | os.PathLike = settings.RESULTS,
@@ -80,7 +81,8 @@ def count(images: int | str) -> int | None:
     """A number of test images, or None where a file or folder is named.
 
     Raises:
-        BadInput: a number below 1, or neither a number nor a file or folder that is there.
+        BadInput: a number below 1 or above `MOST_IMAGES`, or neither a number nor a file or folder that
+            is there.
     """
     try:
         number = int(images)
@@ -91,6 +93,8 @@ def count(images: int | str) -> int | None:
         return None
     if number < 1:
         raise BadInput(f"images {number}: give at least 1")
+    if number > MOST_IMAGES:
+        raise BadInput(f"images {number}: at most {MOST_IMAGES:,} fit into the pictures")
     return number
 
 

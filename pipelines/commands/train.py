@@ -49,6 +49,9 @@ def train(
             help="mnist, usps, cifar10, svhn, svhn_head, digits, constellation; smallnorb with em. "
             "mlab: mnist.",
             autocompletion=_complete("DATASETS"))] = None,
+        images: Annotated[str | None, typer.Option(
+            "--data", metavar="PATH", help="Own images: a folder with a folder for each class, or without, "
+            "or an .npz; size, channels and classes come from them.")] = None,
         data_workers: Annotated[int | None, typer.Option(
             help="Threads that cut batches out of the data, on a CPU. mlab: 0.")] = None,
         pcae_num_caps: Annotated[int | None, typer.Option(
@@ -118,7 +121,8 @@ def train(
         device: Annotated[str | None, typer.Option(
             help="auto, cpu or cuda; default: as the preset says.")] = None,
         params: Annotated[str, typer.Option(
-            metavar="FILE", help="The file of presets.")] = "params.yaml",
+            metavar="FILE", help="The file of presets; an installed package's stands in for "
+            "params.yaml.")] = "params.yaml",
         results: Annotated[str | None, typer.Option(
             metavar="DIR", help="Folder the results go to; default: a new runs/NAME/N.")] = None,
         resume: Annotated[bool, typer.Option(
@@ -139,6 +143,11 @@ def train(
         "inverse_space_transform": None if no_inverse is None else not no_inverse, "ocae_lr": ocae_lr,
         "parts": parts, "log_run_name": log_run_name, "log_project": log_project, "log_team": log_team,
         "log_upload": log_upload, "log_frequency": log_frequency}
+    if images is not None:
+        from pipelines.support import fit_images
+        if dataset is not None:
+            raise BadInput("--data and --dataset both name the images; give one of them")
+        overrides = [*fit_images.overrides(images), *(overrides or ())]
     if init is not None:
         overrides = [*(overrides or ()), f"train.continue_from={init}"]
     run(preset, options, seed, seeds, overrides, config, device, wandb, params, results, resume)
@@ -156,7 +165,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     from pipelines import train as stage
     from pipelines.commands import mlab
     from pipelines.evaluation import parts
-    from pipelines.support import console, settings
+    from pipelines.support import console, locks, settings
     from pipelines.training import numbered
     from pipelines.training import seeds as several
     from port.training import loop
@@ -198,6 +207,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         if folder is None:
             folder = begun = numbered.begin(chosen, run_name)
         else:
+            locks.refuse_held(settings.folder_of("train", chosen.name, seed, folder), "trains")
             print(f"train: going on with {folder}, which was stopped", flush=True)
     try:
         if seeds is not None:

@@ -21,6 +21,7 @@ import torch
 
 from pipelines.prepare import write_json
 from pipelines.support import environment, sections
+from pipelines.support.measured import put
 from port.core import preprocess
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
@@ -65,16 +66,24 @@ def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> d
             return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
         train, test = pixels(fitted, wanted.seed + 100), pixels(dataset.test, wanted.seed)
         labels = fitted.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
-        clean = evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
-                                          wanted.seed)
-        refitted = evaluate.cluster_classify(
-            test, labels[1], dataset.n_classes,
-            evaluate.new_kmeans(dataset.n_classes, wanted.seed))
-        probe = evaluate.logistic_probe(train, labels[0], test)
-        found[name] = {"fitted_on": len(fitted),
-                       "kmeans_clean": interval(clean.prediction == labels[1], wanted),
-                       "kmeans_refitted": interval(refitted.prediction == labels[1], wanted),
-                       "logistic": interval(probe == labels[1], wanted)}
+
+        def clean(train=train, test=test, labels=labels) -> np.ndarray:
+            return evaluate.cluster_transfer(train, labels[0], test, labels[1], dataset.n_classes,
+                                             wanted.seed).prediction
+
+        def refitted(test=test, labels=labels) -> np.ndarray:
+            return evaluate.cluster_classify(
+                test, labels[1], dataset.n_classes,
+                evaluate.new_kmeans(dataset.n_classes, wanted.seed)).prediction
+
+        def logistic(train=train, test=test, labels=labels) -> np.ndarray:
+            return evaluate.logistic_probe(train, labels[0], test)
+
+        found[name] = {"fitted_on": len(fitted)}
+        for measure, predict in (("kmeans_clean", clean), ("kmeans_refitted", refitted),
+                                 ("logistic", logistic)):
+            put(found[name], measure,
+                lambda predict=predict, truth=labels[1]: interval(predict() == truth, wanted))
     return found
 
 

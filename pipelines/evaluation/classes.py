@@ -17,10 +17,13 @@ import torch
 import port
 from pipelines import evaluate as stage
 from pipelines.support import pictures, sections, settings
+from pipelines.support.measured import put
+from pipelines.support.measured import shown as measure
 from port.data import dataset as data
 from port.evaluation import classes as evaluate_classes
 from port.evaluation.classes import Answers
 from port.evaluation.clustering import Accuracy, exceeds
+from port.evaluation.labels import check_finite
 from port.families import Model
 
 SHIFTED = ("original", "uniform")
@@ -72,14 +75,22 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
 
 def moment_of(seen: Answers, wanted: sections.Evaluate) -> dict:
     """The measures of one model as plain values."""
-    found = {"accuracy": stage.interval(seen.correct, wanted), "loss": seen.loss,
-             "test_images": len(seen.labels)}
+    def right() -> dict:
+        check_finite(seen.evidence, "evidence")  # else the first class is called the answer
+        return stage.interval(seen.correct, wanted)
+
+    found: dict = {"loss": seen.loss, "test_images": len(seen.labels)}
+    put(found, "accuracy", right)
     return found if seen.error is None else found | {"squared_error": seen.error}
 
 
 def checks(moments: dict, wanted: sections.Evaluate) -> list[dict]:
     """What a run that has learned must show on images it was not trained on."""
     initial, final = (moments[moment]["accuracy"] for moment in ("initial", "final"))
+    if initial is None or final is None:
+        return [{"check": "test accuracy", "initial": initial and initial["value"],
+                 "final": final and final["value"], "required": True, "passed": False,
+                 "says": f"test accuracy {measure(initial)} -> {measure(final)}"}]
     gain = exceeds(Accuracy(**final), Accuracy(**initial))
     return [{"check": "test accuracy", "initial": initial["value"], "final": final["value"],
              "required": True, "standard_errors": gain, "passed": bool(gain >= wanted.standard_errors),
@@ -129,8 +140,9 @@ def say(measured: dict) -> None:
     """The accuracies in a line."""
     before, after = (measured["protocols"]["clean"][moment] for moment in ("initial", "final"))
     value = after["accuracy"]
+    bounds = f" [{value['low']:.4f}, {value['high']:.4f}]" if value else ""
     print(f"evaluate, {measured['data']}, {after['test_images']} test images: accuracy "
-          f"{before['accuracy']['value']:.4f} -> {value['value']:.4f} "
-          f"[{value['low']:.4f}, {value['high']:.4f}], loss {before['loss']:.4f} -> {after['loss']:.4f}")
+          f"{measure(before['accuracy'], 4)} -> {measure(value, 4)}{bounds}, loss "
+          f"{measure(before['loss'], 4)} -> {measure(after['loss'], 4)}")
     for check in measured["checks"]:
         print(f"  {'ok    ' if check['passed'] else 'FAILED'} {check['says']}")

@@ -19,6 +19,7 @@ from pipelines.support import pictures, sections, settings
 from pipelines.support.values import BadInput, refuse_unknown
 from port.constellation import data as constellation_data
 from port.constellation.batches import Batch, Dataset, Generator
+from port.core import files
 from port.data import dataset as data
 from port.evaluation import constellation as evaluate_constellation
 from port.evaluation.clustering import bipartite_match
@@ -67,9 +68,8 @@ def draw(options: dict | None) -> Dataset:
 def prepare(preset: settings.Preset, folder: Path) -> dict:
     """Write the test constellations; returns the summary for metrics.json."""
     test = draw(preset.prepare().options).test
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / "data.npz", **{name: field.numpy() for name, field
-                                                in test._asdict().items()})
+    with files.whole(folder / "data.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{name: field.numpy() for name, field in test._asdict().items()})
     return {"name": SOURCE, "test": {"examples": len(test.corners),
                                      "mean_points": test.presence.sum(1).mean().item(),
                                      "per_slot": test.pattern_presence.sum(0).int().tolist()},
@@ -124,9 +124,11 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
         for moment, model in (("initial", initial), ("final", final)):
             found = seen[protocol, moment] = evaluate_constellation.collect(
                 model, dataset.test, wanted.batch_size, noise_seed=noise_seed)
+            share = _share(found.correct, found.present, wanted)
+            if not np.isfinite(found.log_prob):  # whichever capsule comes first is then called the answer
+                share |= dict.fromkeys(("value", "low", "high"), float("nan"))
             measured["protocols"][protocol][moment] = {
-                "segmentation": _share(found.correct, found.present, wanted),
-                "log_prob": found.log_prob, "test_examples": len(found.present)}
+                "segmentation": share, "log_prob": found.log_prob, "test_examples": len(found.present)}
     last = seen["clean", "final"]
     several = (dataset.test.pattern_presence.sum(1) > 1).cpu().numpy()
     measured["several_patterns"] = {

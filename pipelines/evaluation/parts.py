@@ -15,12 +15,14 @@ import torch
 
 import port
 from pipelines.support import pictures, sections, settings
+from pipelines.support.measured import REASONS, put, shown
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
 from port.core import preprocess
 from port.data import dataset as data
 from port.evaluation import parts as evaluate_parts
 from port.evaluation.clustering import logistic_probe
+from port.evaluation.labels import check_finite
 
 SECTIONS = ("part_encoder", "part_decoder")
 SHARED = ("canvas", "channels", "cnn", *SECTIONS)
@@ -129,11 +131,19 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
             train, test = (evaluate_parts.collect(model, split, wanted.batch_size, offset + wanted.seed,
                                                   noise, noise or wanted.clean_shift)
                            for split, offset in ((kept, 100), (dataset.test, 0)))
-            right = logistic_probe(train.features, train.labels, test.features) == test.labels
-            measured["protocols"][protocol][moment] = {
-                "rec_ll": mean(test.rec_ll, wanted), "mse": mean(test.mse, wanted),
-                "logistic": mean(right.astype(np.float64), wanted),
-                "present_parts": mean((test.presence > 0.5).sum(1).astype(np.float64), wanted)}
+
+            def fitted(train=train, test=test) -> dict:
+                right = logistic_probe(train.features, train.labels, test.features) == test.labels
+                return mean(right.astype(np.float64), wanted)
+
+            def present(test=test) -> dict:
+                check_finite(test.presence, "presences")
+                return mean((test.presence > 0.5).sum(1).astype(np.float64), wanted)
+
+            found = {"rec_ll": mean(test.rec_ll, wanted), "mse": mean(test.mse, wanted)}
+            put(found, "logistic", fitted)
+            put(found, "present_parts", present)
+            measured["protocols"][protocol][moment] = found
     measured["baseline"] = baseline(final, kept, dataset.test, wanted)
     measured["checks"] = checks(measured)
     measured["learned"] = all(check["passed"] for check in measured["checks"])
@@ -189,8 +199,10 @@ def say(measured: dict) -> None:
     for protocol, moments in measured["protocols"].items():
         print(f"evaluate, {protocol} protocol, {measured['test_images']} test images (step 0 -> end)")
         for name, value in moments["final"].items():
-            print(f"  {name:14s} {moments['initial'][name]['value']:.4f} -> {value['value']:.4f} "
-                  f"[{value['low']:.4f}, {value['high']:.4f}]")
+            if name == REASONS:
+                continue
+            bounds = f" [{value['low']:.4f}, {value['high']:.4f}]" if value else ""
+            print(f"  {name:14s} {shown(moments['initial'][name], 4)} -> {shown(value, 4)}{bounds}")
     for check in measured["checks"]:
         print(f"  {'ok    ' if check['passed'] else 'FAILED'} {check['says']}")
 

@@ -87,6 +87,7 @@ def read_run(folder: Path) -> dict:
     preset, seed = settings.preset_of_run(folder)
     found = {"name": str(folder), "preset": preset.name, "seed": seed, "folder": folder}
     found |= {name: report.read(folder / f"{name}.json") for name in ("config", "metrics", "environment")}
+    found["environment"].pop("files", None)  # their digests tell no condition
     evaluated = folder.resolve().parents[2] / "evaluate" / preset.name / str(seed)
     beside = folder.resolve().parents[1].name == "train"
     found["evaluated"] = report.read(evaluated / "metrics.json") if beside else {}

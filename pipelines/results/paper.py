@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from port.data import standard_sets
+
 MIN_SEEDS = 5
 
 
@@ -97,6 +99,8 @@ def figure(data: str, measure: str, preset: str = "") -> Figure | None:
     The autoencoder's paper speaks of a data set, but for some rows of a table; those of its ancestors
     speak of one network each. There the preset counts.
     """
+    if standard_sets.is_other(data):
+        return None
     if measure == "accuracy":
         return ANCESTORS.get((preset, STAND_INS.get(data, data)))
     kind, own = MEASURES.get(measure, measure), PRESETS.get(preset, {})
@@ -124,7 +128,7 @@ def verdict(mean: float, high: float, paper: Figure | None, obstacle: str = "") 
 
 
 def obstacle_to(data: str, n_seeds: int, steps: int, full_steps: int | None,
-                differences: list[str]) -> str:
+                differences: list[str], trained_on: str = "") -> str:
     """Why results are not yet to be judged, or an empty string.
 
     Args:
@@ -133,7 +137,10 @@ def obstacle_to(data: str, n_seeds: int, steps: int, full_steps: int | None,
         steps: each was trained.
         full_steps: of the preset; None where there is no such preset.
         differences: of the runs' settings from the preset's.
+        trained_on: the data set of the training images.
     """
+    if standard_sets.is_other(trained_on):
+        return f"trained on another data set, {trained_on}"
     if data in STAND_INS:
         return f"not the published {name_of(STAND_INS[data])}"
     if full_steps is None:

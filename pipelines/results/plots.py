@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from port.core import files
+
 # Stand-ins that matplotlib writes into the SVG, and the CSS variable each becomes.
 INK, FAINT, FIRST, SECOND, THIRD, CELL = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
@@ -194,7 +196,7 @@ def tsne(path: Path) -> list[tuple[str, str]]:
             points = [(float(row["x"]), float(row["y"])) for row in chosen
                       if int(row["label"]) == label]
             axes.plot(*zip(*points), "o", color=CLASSES[label % len(CLASSES)], markersize=3.2,
-                      markeredgewidth=0, alpha=0.85, label=str(label))
+                      markeredgewidth=0, alpha=0.85, label=str(label) if label >= 0 else "no label")
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -207,9 +209,8 @@ def tsne(path: Path) -> list[tuple[str, str]]:
 
 def save(folder: Path, charts: dict[str, str]) -> None:
     """Write charts as SVG files."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, chart in charts.items():
-        (folder / f"{name}.svg").write_text(chart, encoding="utf-8")
+        files.write_text(folder / f"{name}.svg", chart)
 
 
 def read_confusions(path: Path) -> dict[str, np.ndarray]:

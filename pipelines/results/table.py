@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines.results import paper
 from pipelines.support import console, settings
 from pipelines.aggregate import read
-from pipelines.support.values import BadInput
+from pipelines.support.values import BadInput, write_text
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
@@ -123,9 +123,7 @@ def put_into(path: Path, table: str) -> None:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
 def main(arguments: list[str] | None = None) -> int:

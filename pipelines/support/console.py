@@ -1,8 +1,9 @@
 """How stages and the command line talk: exit codes, one-line errors, progress.
 
-Exit codes: 0 done, 1 a check failed or a number is not finite, 2 bad usage or bad input (one line
-on stderr, no traceback), 3 a step cannot be made as `train.rung` says (`port.training.rungs`), 130
-interrupted (143 by SIGTERM). Of several ranks of torchrun the first one says what all would say.
+Exit codes: 0 done, 1 a check failed or a number is not finite, 2 bad usage or bad input (one line on
+stderr, no traceback; `pipelines.support.boundary` says what else becomes one), 3 a step cannot be made as
+`train.rung` says (`port.training.rungs`), 130 interrupted (143 by SIGTERM). Of several ranks of torchrun
+the first one says what all would say.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from pipelines.support import boundary
 from pipelines.support.values import BadInput, CheckFailed
 from port.data import dataset
 from port.training import loop as train
@@ -37,8 +39,32 @@ class Ended(Exception):
 
 def exit_code(work: Callable[[], None]) -> int:
     """Run `work`; turn what it raises into a line on stderr and an exit code."""
+    with boundary.streams(), boundary.terminable():
+        try:
+            return _code(work)
+        except BrokenPipeError:
+            boundary.close_output()
+            return boundary.CLOSED_PIPE
+        except boundary.Terminated:
+            print("terminated", file=sys.stderr)
+            return 128 + signal.SIGTERM
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
+        except Exception as error:
+            line = boundary.line_for(error)
+            if line is None:
+                raise
+            if isinstance(error, OSError) and error.filename is None:
+                boundary.close_output()  # perhaps the output itself, which is tried once more at the end
+            say(f"error: {line}")
+            return BAD_INPUT
+
+
+def _code(work: Callable[[], None]) -> int:
     try:
         work()
+        boundary.flush()
         return 0
     except dataset.DataError as error:  # of one machine among several, perhaps: every rank says it
         sys.stdout.flush()
@@ -61,9 +87,6 @@ def exit_code(work: Callable[[], None]) -> int:
     except train.Interrupted as error:
         say(f"{error}; state saved, the same command continues")
         return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def say(line: str) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.support import console, settings
+from pipelines.support import children, console, settings
 from port.training import distributed, rungs
 from port.training.schedule import Settings
 
@@ -65,7 +64,7 @@ def run(preset: settings.Preset, seeds: Sequence[int], ladder: Sequence[rungs.Ru
 
 def followed(command: Sequence[str]) -> int:
     """The exit code of a process that is handed SIGTERM on; Ctrl-C reaches it by itself."""
-    process = subprocess.Popen(command)
+    process = children.start(command)
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame:
                                             process.send_signal(number)),
               signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None)}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from port.core import files
 from port.data import dataset
 
 GAP = 2  # pixels between two images
@@ -56,12 +57,12 @@ def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: 
         "explained": explained_rows(given, drawn, winner, presence),
     }
     written = [save_png(folder / f"{name}.png", picture) for name, picture in paths.items()]
-    rows = [{"image": i, "label": int(split.labels[i]), "parts": [
+    rows = [{"image": i, "label": int(split.labels[i]) if split.labelled else None, "parts": [
         {"part": k, "presence": round(float(presence[i, k]), 4), "capsule": int(winner[i, k]),
          "posterior": round(float(posterior[i, k, winner[i, k]]), 4)}
         for k in np.argsort(-presence[i], kind="stable").tolist()]} for i in range(n_images)]
     path = folder / "explained.json"
-    path.write_text(json.dumps(rows) + "\n")
+    files.write_text(path, json.dumps(rows) + "\n")
     return [*written, path]
 
 
@@ -163,7 +164,7 @@ def save_png(path: Path, picture: np.ndarray, width: int = 900) -> Path:
     pixels = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
     factor = max(1, width // pixels.shape[1])
     pixels = pixels.repeat(factor, 0).repeat(factor, 1)
-    path.write_bytes(encode_png(pixels))
+    files.write_bytes(path, encode_png(pixels))
     return path
 
 

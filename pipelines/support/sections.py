@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipelines.support.values import build, load_params
+from port.configuration import limits
+from port.configuration.limits import limited
 
 Section = TypeVar("Section")
 
@@ -17,13 +19,17 @@ class Prepare:
     """Section `prepare`: where the images come from.
 
     Attributes:
-        source: a name in `port.data.sources.SOURCES`.
+        source: a name in `port.data.sources.SOURCES`; `folder` and `npz` are own images.
+        path: of own images (`pipelines.support.own_images`), as named, else below the data root.
+        size: pixels that own images are cut square and resampled to; None keeps theirs.
         data_root: folder looked at first; the variable SCAE_DATA wins.
         download: fetch what is missing.
         options: arguments of the source.
     """
 
     source: str = "digits"
+    path: str | None = None
+    size: int | None = None
     data_root: str = "data"
     download: bool = True
     options: dict | None = None
@@ -50,19 +56,22 @@ class Evaluate:
         threads: of the CPU; 0 leaves the libraries' choice.
     """
 
-    batch_size: int = 128
-    seed: int = 0
-    bootstrap_draws: int = 2000
-    level: float = 0.95
-    fit_images: int = 0
-    baseline_images: int = 10_000
-    tsne_images: int = 1000
-    n_pictures: int = 16
+    batch_size: int = limited(128, at_least=1, at_most=10**6)
+    seed: int = limits.seed()
+    bootstrap_draws: int = limited(2000, at_least=1, at_most=10**7)
+    level: float = limited(0.95, above=0, below=1)
+    fit_images: int = limited(0, at_least=0)
+    baseline_images: int = limited(10_000, at_least=1)
+    tsne_images: int = limited(1000, at_least=0, at_most=10**5)
+    n_pictures: int = limited(16, at_least=1, at_most=10**4)
     require_learning: bool = False
-    standard_errors: float = 3.0
+    standard_errors: float = limited(3.0, at_least=0)
     clean_shift: bool = True
     device: str = "auto"
-    threads: int = 0
+    threads: int = limited(0, at_least=0, at_most=limits.THREADS)
+
+    def __post_init__(self) -> None:
+        limits.check(self)
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,11 @@ class CapsnetDimensions:
         steps: l; each number goes from -l·δ to +l·δ about its own value.
     """
 
-    delta: float = 0.05
-    steps: int = 5
+    delta: float = limited(0.05, above=0)
+    steps: int = limited(5, at_least=1, at_most=1000)
 
-    def __post_init__(self):
-        if not self.delta > 0:
-            raise ValueError(f"delta must be above 0, not {self.delta}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, not {self.steps}")
+    def __post_init__(self) -> None:
+        limits.check(self)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,11 @@ class CapsnetReconstruction:
         batch_size: images at a time.
     """
 
-    n_images: int = 16
-    batch_size: int = 250
+    n_images: int = limited(16, at_least=1, at_most=10**4)
+    batch_size: int = limited(250, at_least=1, at_most=10**6)
+
+    def __post_init__(self) -> None:
+        limits.check(self)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,10 @@ class Parity:
     """Section `parity`: which tier of the suite runs, and in how many processes."""
 
     tier: str = "smoke"
-    workers: int = 0
+    workers: int = limited(0, at_least=0, at_most=limits.THREADS)
+
+    def __post_init__(self) -> None:
+        limits.check(self)
 
 
 @dataclass(frozen=True)
@@ -126,19 +138,20 @@ class Equivariance:
         threads: of the CPU; 0 leaves the library's choice.
     """
 
-    images: int = 450
-    shifts: list | tuple = (1, 2)
-    degrees: list | tuple = (10, 20)
-    batch_size: int = 128
+    images: int = limited(450, at_least=1)
+    shifts: list | tuple = limited((1, 2), at_least=-1000, at_most=1000)
+    degrees: list | tuple = limited((10, 20), at_least=-360, at_most=360)
+    batch_size: int = limited(128, at_least=1, at_most=10**6)
     device: str = "auto"
-    threads: int = 0
+    threads: int = limited(0, at_least=0, at_most=limits.THREADS)
 
     def __post_init__(self) -> None:
         for name in ("shifts", "degrees"):
             if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in getattr(self, name)):
                 raise ValueError(f"{name} must be a list of numbers, not {getattr(self, name)!r}")
-        if not (self.shifts or self.degrees) or self.images < 1 or self.batch_size < 1:
-            raise ValueError("give at least one shift or turn, one image and a batch of one")
+        limits.check(self)
+        if not (self.shifts or self.degrees):
+            raise ValueError("give at least one shift or turn")
 
 
 @dataclass(frozen=True)
@@ -146,8 +159,11 @@ class Report:
     """Section `report`: which run the page shows."""
 
     preset: str = "digits"
-    seed: int = 0
+    seed: int = limits.seed()
     title: str = "Stacked Capsule Autoencoders"
+
+    def __post_init__(self) -> None:
+        limits.check(self)
 
 
 def section(kind: type[Section], name: str, params: str | os.PathLike = "params.yaml",

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import port
+from pipelines.support import fit_images
 from pipelines.support.sections import Evaluate, Prepare
 from pipelines.support.values import (
     BadInput,
     build,
     load_params,
     parse_value,
+    plain_word,
     refuse_unknown,
     typed,
     unknown,
@@ -107,13 +109,22 @@ def load_preset(name: str, overrides: list[str] | None = None,
     Raises:
         BadInput: an unknown preset, section or key; the message names the nearest valid one.
     """
+    plain_word(name, "preset")
     params = load_params(path)
     refuse_unknown(params, (*STAGES, "matrix", "presets"), str(path))
     presets = params.get("presets") or {}
+    for where, section in (("presets", presets), *((stage, params.get(stage) or {}) for stage in STAGES)):
+        if not isinstance(section, dict):
+            raise BadInput(f"{path}: {where}: expected keys and values, found {str(section)[:60]!r}")
     if name not in presets:
         raise BadInput(unknown("preset", name, presets))
     given = presets[name] or {}
     refuse_unknown(given, PRESET_SECTIONS, f"preset {name}")
+    for section in PRESET_SECTIONS:
+        keys = given.get(section) or {}
+        if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
+            raise BadInput(f"{section} of preset {name}: expected words and values, found "
+                           f"{str(keys)[:60]!r}")
     sections = {stage: {**(params.get(stage) or {}), **(given.get(stage) or {})}
                 for stage in ("prepare", "train", "evaluate")}
     model = dict(given.get("model") or {})
@@ -125,8 +136,10 @@ def load_preset(name: str, overrides: list[str] | None = None,
 def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
     """A preset with `section.key=value` in place of what stood there; steps stand in place of epochs too.
 
+    What a preset with own images leaves open is taken from them (`pipelines.support.fit_images`).
+
     Raises:
-        BadInput: another form, or an unknown section.
+        BadInput: another form, an unknown section, or own images that cannot be used.
     """
     sections, model = {name: dict(section) for name, section in preset.sections.items()}, dict(preset.model)
     for override in overrides or []:
@@ -142,7 +155,7 @@ def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
     for steps, epochs in (("steps", "epochs"), ("lr_decay_steps", "lr_decay_epochs")):
         if f"train.{steps}" in said and f"train.{epochs}" not in said:
             sections["train"].pop(epochs, None)  # the preset's, which would win
-    return Preset(preset.name, sections, model)
+    return Preset(preset.name, *fit_images.fit(sections, model, preset.sections["prepare"], said))
 
 
 def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
@@ -153,6 +166,7 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
     """
     try:
         folder = port.run_folder.located(folder)
+        port.run_folder.check_whole(folder)
         found = port.run_folder.settings_of(folder)
     except ValueError as error:
         raise BadInput(str(error)) from None
@@ -163,7 +177,8 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
                        "folder that the train stage wrote, as results/train/digits/0")
     sections = {name: dict(found[name]) for name in ("prepare", "train", "evaluate")}
     seed = sections["train"].pop("seed", 0)
-    return Preset(found["preset"], sections, dict(found["model"])), int(seed)
+    name = plain_word(found["preset"], f"{Path(folder) / 'config.json'}: preset")
+    return Preset(name, sections, dict(found["model"])), int(seed)
 
 
 def load_model_keys(path: str | os.PathLike) -> dict:
@@ -204,8 +219,12 @@ def load_model(folder: str | os.PathLike):
 
 def folder_of(stage: str, preset: str, seed: int | None = None,
               results: str | os.PathLike = RESULTS) -> Path:
-    """results/<stage>/<preset>[/<seed>]."""
-    folder = Path(results) / stage / preset
+    """results/<stage>/<preset>[/<seed>].
+
+    Raises:
+        BadInput: the preset's name would lead elsewhere.
+    """
+    folder = Path(results) / stage / plain_word(preset, "preset")
     return folder if seed is None else folder / str(seed)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import fields
 from pathlib import Path
+
+# More than any file of settings needs: this project's own has 60 kB, 2,500 values and 7 levels.
+MOST_BYTES, MOST_VALUES, MOST_DEPTH = 8 * 2**20, 200_000, 100
+LONGEST = 200  # bytes of a name that becomes a file's, which may have 255; some are lengthened
 
 
 class BadInput(ValueError):
@@ -16,25 +19,88 @@ class CheckFailed(Exception):
     """A result does not meet what the stage requires."""
 
 
-def load_params(path: str | os.PathLike = "params.yaml") -> dict:
-    """Read params.yaml (or a JSON file, which is YAML too).
+PARAMS = "params.yaml"  # of the folder that a command runs in
+PACKAGED = Path(__file__).with_name(PARAMS)  # its copy in an installed wheel (setup.py)
+
+
+def params_at(path: str | os.PathLike = PARAMS) -> Path:
+    """The file of presets: as named; where the default one is not there, that of an installed wheel."""
+    path = Path(path)
+    return PACKAGED if path == Path(PARAMS) and not path.exists() and PACKAGED.is_file() else path
+
+
+def plain_word(name: object, what: str) -> str:
+    """A name that names a folder and leads nowhere else: one part of a path, not hidden, printable.
+
+    Raises:
+        BadInput: another name.
+    """
+    if isinstance(name, str) and name.isprintable() and 0 < len(os.fsencode(name)) <= LONGEST \
+            and not name.startswith(".") and not set(name) & set("/\\"):
+        return name
+    shown = repr(name) if len(repr(name)) < 80 else f"{repr(name)[:60]}… ({len(repr(name)) - 2} letters)"
+    raise BadInput(f"{what} {shown}: give a plain word, without / and no dot first; it names a folder")
+
+
+def load_params(path: str | os.PathLike = PARAMS) -> dict:
+    """Read params.yaml (or a JSON file, which is YAML too), see `params_at`.
 
     Raises:
         BadInput: the file is missing or cannot be read.
     """
+    path = params_at(path)
     try:
+        if os.stat(path).st_size > MOST_BYTES:
+            raise BadInput(f"{path} has more than {MOST_BYTES // 2**20} MB: no file of settings")
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}; run from the repository root, or "
                        "name the file with --params") from None
-    try:
-        params = _parse_yaml(text)
-    except ValueError as error:
-        raise BadInput(f"{path}: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is no UTF-8 text: byte 0x{error.object[error.start]:02x} in line "
+                       f"{error.object[:error.start].count(10) + 1}; save it as UTF-8") from None
+    params = _parsed(text, str(path))
     if not isinstance(params, dict):
         raise BadInput(f"{path} holds no mapping")
     return params
+
+
+def _parsed(text: str, where: str):
+    """What a YAML text means, small enough to be written out.
+
+    Raises:
+        BadInput: no YAML, or aliases that unfold to more than anybody has written, or nested too deeply.
+    """
+    if text.count("[") + text.count("{") > MOST_VALUES or any(
+            len(line) - len(line.lstrip(" -")) > MOST_DEPTH for line in text.splitlines()):
+        raise BadInput(f"{where}: more lists within lists than settings have")
+    try:
+        found = _parse_yaml(text)
+        unfolded = _size(found, {}, 0)
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{where}: {' '.join(str(error).split())[:300]}") from None
+    except RecursionError:
+        raise BadInput(f"{where}: nested more than {MOST_DEPTH} levels deep, or an alias holds "
+                       "itself") from None
+    if unfolded > MOST_VALUES:
+        raise BadInput(f"{where}: its aliases unfold to more than {MOST_VALUES:,} values; write out what "
+                       "is meant")
+    return found
+
+
+def _size(value, known: dict[int, int], depth: int) -> int:
+    """How many values there are once aliases are written out; each list is looked at once."""
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if depth > MOST_DEPTH:
+        raise RecursionError
+    if id(value) not in known:
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known, depth + 1) for one in inner)
+    return known[id(value)]
 
 
 def build(kind: type, given: dict, where: str, extra: tuple[str, ...] = ()):
@@ -58,7 +124,7 @@ def build(kind: type, given: dict, where: str, extra: tuple[str, ...] = ()):
 def refuse_unknown(given: dict, allowed, where: str) -> None:
     """Raise for the first key that is not allowed."""
     if not isinstance(given, dict):
-        raise BadInput(f"{where}: expected keys and values, found {given!r}")
+        raise BadInput(f"{where}: expected keys and values, found {str(given)[:60]!r}")
     for key in given:
         if key not in allowed:
             raise BadInput(f"{where}: {unknown('key', key, allowed)}")
@@ -66,8 +132,10 @@ def refuse_unknown(given: dict, allowed, where: str) -> None:
 
 def unknown(what: str, name: str, allowed) -> str:
     """`unknown key 'batchsize'; did you mean 'batch_size'?`"""
-    near = difflib.get_close_matches(str(name), [str(a) for a in allowed], 1, 0.0)
-    return f"unknown {what} {name!r}; did you mean {near[0]!r}?" if near else \
+    from port.configuration import names  # see `write_text`
+
+    near = names.meant(name, allowed)
+    return f"unknown {what} {name!r}; did you mean {near!r}?" if near else \
         f"unknown {what} {name!r}; there are none"
 
 
@@ -93,7 +161,7 @@ def typed(value, wanted: str, where: str):
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
@@ -101,8 +169,12 @@ def typed(value, wanted: str, where: str):
 
 
 def parse_value(text: str):
-    """What a word of `--set` means, as in YAML, with 1e-4 as a number."""
-    value = _parse_yaml(text)
+    """What a word of `--set` means, as in YAML, with 1e-4 as a number.
+
+    Raises:
+        BadInput: no YAML.
+    """
+    value = _parsed(text, f"--set …={text[:40]}")
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 takes 1e-4 for a string
@@ -138,12 +210,9 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         BadInput: it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
+    from port.core import files  # here, since the command line reads this module before it needs torch
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BadInput(f"{path} cannot be written: {error.strerror}") from None

@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 
 from pipelines.support import settings
-from pipelines.support.values import BadInput, load_params
+from pipelines.support.values import BadInput, load_params, plain_word
 from pipelines.training import given_weights
+from port.core import files
 from port.training import loop as train
 
 RUNS = Path("runs")
@@ -23,7 +24,7 @@ MAY_CHANGE = ("epochs", *train.NOT_IDENTITY, "device", "wandb", "wandb_project",
 
 def numbers(name: str) -> list[int]:
     """Numbers of the runs of a name, in order."""
-    folder = RUNS / name
+    folder = RUNS / plain_word(name, "run name")
     return sorted(int(path.name) for path in folder.glob("*")
                   if path.name.isdigit() and (path / PARAMS).is_file())
 
@@ -34,8 +35,7 @@ def begin(preset: settings.Preset, name: str) -> Path:
     Raises:
         BadInput: the name is no plain word.
     """
-    if not name or name != os.path.basename(name) or name.startswith("."):
-        raise BadInput(f"run name {name!r}: give a plain word, it names a folder in {RUNS}")
+    plain_word(name, "run name")
     number = max(numbers(name), default=0) + 1
     while True:
         folder = RUNS / name / str(number)
@@ -45,9 +45,7 @@ def begin(preset: settings.Preset, name: str) -> Path:
         except FileExistsError:
             number += 1
     text = json.dumps({"presets": {preset.name: preset.as_params()}}, indent=1) + "\n"
-    temporary = folder / f"{PARAMS}.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, folder / PARAMS)
+    files.write_text(folder / PARAMS, text)
     return folder
 
 
@@ -59,7 +57,9 @@ def latest(name: str | None) -> Path:
     """
     if name is None:
         begun = {path.parent.parent: path.stat().st_mtime for path in RUNS.glob(f"*/*/{PARAMS}")}
-        name = max(begun, key=begun.get).name if begun else ""
+        if not begun:
+            raise BadInput(f"--resume: no run in {RUNS}; start one without --resume")
+        name = max(begun, key=begun.get).name
     found, place = numbers(name), RUNS / name
     if not found:
         raise BadInput(f"--resume: no run in {place}; start one without --resume")
@@ -117,7 +117,8 @@ def stored(folder: Path) -> settings.Preset:
 
 def seed_of(folder: Path) -> int | None:
     """The seed of a run, from the name of its checkpoints; None before there are any."""
-    found = sorted((folder / "checkpoints").glob("*-*-*"))
+    found = sorted(path for path in (folder / "checkpoints").glob("*-*-*")
+                   if not path.name.startswith("."))  # a lock, or what a kill left
     return int(found[0].name.rsplit("-", 2)[1]) if found else None
 
 

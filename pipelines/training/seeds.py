@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from pipelines import train as stage
-from pipelines.support import console, descent, settings
+from pipelines.support import children, console, descent, settings
 from pipelines.support.values import BadInput, CheckFailed
 from port.training import distributed, ensemble
 from port.training import loop as train
@@ -124,8 +124,8 @@ def start(preset: settings.Preset, seed: int, params: Path, results: str | os.Pa
                "--params", str(params), "--results", str(results),
                *(["--device", device] if device else []), *(["--wandb", wandb] if wandb else [])]
     # A session of its own: Ctrl-C comes here alone, and from here to all.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               start_new_session=True)
+    process = children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             start_new_session=True)
 
     def hand_on() -> None:
         for line in process.stdout:
@@ -139,19 +139,21 @@ def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.Path
     """All seeds in this process, in turns."""
     mode = preset.wandb() if wandb is None else wandb
     dataset = stage.dataset_for(preset, results).to(place)
-    jobs = [stage.Job.make(preset, seed, results, place) for seed in seeds]
-    for job in jobs:
-        job.begin(dataset)
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(console.progress(jobs[0].wanted.steps, f"train {len(jobs)} seeds"))
-        runs = []
+    jobs = [stage.Job.make(preset, seed, results, place, dataset=dataset) for seed in seeds]
+    with contextlib.ExitStack() as alone:
         for job in jobs:
-            log = stack.enter_context(job.curves(mode))
-            listeners = {"on_row": log} if job is not jobs[-1] else {
-                "on_step": bar.step, "on_row": stage.both(bar.row, log)}
-            runs.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
-        trained = ensemble.train_together(runs, dataset)
-    for job, result in zip(jobs, trained, strict=True):
-        result.notes[:0] = notes
-        job.done(result, seeds_together=seeds)
+            alone.enter_context(job.alone())
+            job.begin(dataset)
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(console.progress(jobs[0].wanted.steps, f"train {len(jobs)} seeds"))
+            runs = []
+            for job in jobs:
+                log = stack.enter_context(job.curves(mode))
+                listeners = {"on_row": log} if job is not jobs[-1] else {
+                    "on_step": bar.step, "on_row": stage.both(bar.row, log)}
+                runs.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
+            trained = ensemble.train_together(runs, dataset)
+        for job, result in zip(jobs, trained, strict=True):
+            result.notes[:0] = notes
+            job.done(result, seeds_together=seeds)
     return [job.folder for job in jobs]

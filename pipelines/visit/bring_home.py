@@ -123,6 +123,7 @@ def put_in(run: Brought, results: Path, replace: bool = False) -> Path | None:
                 path.unlink()
         home = json.loads((new / "environment.json").read_text())
         write_json(new / "environment.json", run.environment | {"weights": home["weights"],
+                                                                "files": home["files"],
                                                                 "imported_at": home["revision"]})
         forget_evaluations(run.entry, results, home["weights"])
         if folder.exists():

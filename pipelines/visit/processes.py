@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from pipelines.prepare import write_json
+from pipelines.support import children
 
 GRACE = 25.0     # seconds from SIGTERM to SIGKILL: a step, and 42 MB to the disk
 POLL = 0.2       # seconds
@@ -95,7 +96,7 @@ class Visit:
         self.say(f"{name}: at most {limit:.0f} s")
         began, asked, ended = time.monotonic(), None, "done"
         with open(self.out / "log.txt", "a") as log:
-            process = subprocess.Popen(
+            process = children.start(
                 [sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})})
             while (code := process.poll()) is None:

@@ -99,8 +99,9 @@ def is_done(results: Path, entry: Entry, steps: int, device: str) -> bool:
 
 def checkpoints_of(work: Path, entry: Entry) -> list[Path]:
     """Folders of this run's checkpoints, of whatever configuration."""
-    return sorted(path for path in (work / "checkpoints").glob(f"{entry.name}-*")
-                  if path.name.rpartition("-")[0] == entry.name)
+    place = work / "checkpoints"
+    return sorted(path for path in place.iterdir() if path.name.rpartition("-")[0] == entry.name
+                  ) if place.is_dir() else []
 
 
 def newest(work: Path, entry: Entry) -> Path | None:

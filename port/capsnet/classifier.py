@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from port.capsnet.config import CapsNetConfig
 from port.capsnet.layers import flatten_grid
 from port.capsnet.network import CapsNet
-from port.configuration.routing import CapsNetConfig
-from port.core.classified import Classified, check_images
+from port.core.classified import Classified
+from port.core.gathering import alone
 from port.core.taps import Taps
 
 Array = Float[Tensor, "..."]
@@ -33,7 +34,7 @@ class CapsNetClassifier(CapsNet):
     def __init__(self, config: CapsNetConfig, seed: int = 0) -> None:
         super().__init__(config.settings, seed)
         self.config = config
-        self.gather = lambda rows: rows
+        self.gather = alone
 
     @property
     def dtype(self) -> torch.dtype:
@@ -51,7 +52,6 @@ class CapsNetClassifier(CapsNet):
             taps: record the intermediates.
             mask: which capsule is decoded, `label` or `length`.
         """
-        check_images(image, self.config, self.dtype)
         found = super().forward(image, label, None, mask)
         log = None
         if taps:

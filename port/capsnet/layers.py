@@ -140,6 +140,8 @@ class RoutingCapsules(nn.Module):
     def forward(self, capsules: Array) -> Array:
         """Parents `[batch, parent, atom_out]` of children `[batch, child, atom_in]`."""
         settings = self.settings
+        if torch.compiler.is_exporting():  # blocks of children would depend on the batch size
+            return self.route(capsules).capsules
         return route_children(capsules, self.weight, self.parents, self.bias, settings.iterations,
                               settings.leaky, settings.routing_gradient, settings.squash_epsilon)
 

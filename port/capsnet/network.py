@@ -25,6 +25,7 @@ from port.capsnet.layers import (
 from port.capsnet.losses import margin_loss, reconstruction_loss
 from port.capsnet.routing import capsule_lengths
 from port.capsnet.settings import Settings
+from port.core import inputs
 
 Array = Float[Tensor, "..."]
 
@@ -52,6 +53,7 @@ class CapsNet(nn.Module):
     def __init__(self, settings: Settings, seed: int = 0) -> None:
         super().__init__()
         self.settings = self.config = settings
+        self.check_range = True  # training switches it off: its images come from bytes
         rng = np.random.default_rng(seed)
         self.conv1 = Convolution(settings.channels, settings.conv1_channels, settings.kernel,
                                  settings.conv1_stride, settings.initial, rng)
@@ -85,8 +87,15 @@ class CapsNet(nn.Module):
             noise: there is none; the training loop hands it to every model.
             mask: which capsule is decoded: that of the `label` (training), or the longest by `length`,
                 which is also taken without labels.
+
+        Raises:
+            ValueError: an image or label that does not fit the settings.
         """
         settings = self.settings
+        inputs.check_image(image, settings.channels, settings.canvas, self.conv1.weight.dtype,
+                           self.check_range)
+        if label is not None:
+            label = inputs.check_labels(label, image.shape[0], settings.classes, self.check_range)
         capsules = self.encode(image)
         lengths = capsule_lengths(capsules)
         longest = torch.argmax(lengths, 1)

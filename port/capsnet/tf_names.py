@@ -7,7 +7,7 @@ network are no checkpoint of this kind: `[parent, child, out, in]` becomes the c
 
 from __future__ import annotations
 
-from port.scae.tf_names import Row
+from port.core.variable_table import Row
 
 # The official program numbers the decoder's layers from 1.
 _DECODER_LAYERS = 8

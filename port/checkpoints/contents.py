@@ -14,7 +14,8 @@ import numpy as np
 
 from port.checkpoints.programs import Origin, origin_of
 from port.checkpoints.tensor_bundle.errors import printable
-from port.scae.tf_names import MAPPING, ConversionError, Row, original_name, port_name
+from port.core.variable_table import ConversionError, Row, original_name, port_name
+from port.scae.tf_names import MAPPING
 
 # Three for each reported scalar; the number varies from run to run.
 _AVERAGE = re.compile(r".+/ExponentialMovingAverage(_\d+)?(/(biased|local_step))?")
@@ -91,7 +92,7 @@ def split_checkpoint(arrays: Mapping[str, np.ndarray]
 def is_original(name: str, table: tuple[Row, ...] = MAPPING) -> bool:
     """Whether a model of the original has a variable spelled exactly so."""
     found = port_name(name, table)
-    return found is not None and original_name(found[0], name.startswith(_INDUCED), table)[0] == name
+    return found is not None and original_name(found[0], table, name.startswith(_INDUCED))[0] == name
 
 
 def sort_out(arrays: Mapping[str, np.ndarray]) -> Contents:

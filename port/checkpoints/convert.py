@@ -17,17 +17,9 @@ from port.checkpoints.complete import complete
 from port.checkpoints.contents import Contents, sort_out, split_checkpoint
 from port.checkpoints.programs import origin_of, origin_of_config
 from port.config import AnyConfig, explicit, is_complete
+from port.core.variable_table import ConversionError, Layout, Row, original_name, port_name, to_original, to_port
 from port.families import Model, build
-from port.scae.tf_names import (
-    MAPPING,
-    ConversionError,
-    Layout,
-    Row,
-    original_name,
-    port_name,
-    to_original,
-    to_port,
-)
+from port.scae.tf_names import MAPPING
 
 __all__ = ["MAPPING", "ConversionError", "Layout", "Row", "configuration_of", "from_tf", "load_module",
            "module_arrays", "module_gradients", "original_name", "port_name", "slots_from_tf",
@@ -76,7 +68,7 @@ def module_arrays(module: nn.Module, tf_scope: str = "", torch_scope: str = "",
     """Original name → (parameter, transform) of every parameter of a module."""
     result = {}
     for name, parameter in module.named_parameters():
-        original, transform = original_name(torch_scope + name, induced, table)
+        original, transform = original_name(torch_scope + name, table, induced)
         result[original.removeprefix(tf_scope)] = (parameter, transform)
     return result
 
@@ -172,6 +164,6 @@ def slots_to_tf(model: Model, slots: Mapping[str, Mapping[str, Tensor]]
     origin, result = origin_of_config(model.config), {}
     for suffix, slot in origin.slots.items():
         for key, values in slots.items():
-            name, transform = original_name(key, is_induced(model), origin.table)
+            name, transform = original_name(key, origin.table, is_induced(model))
             result[f"{name}/{suffix}"] = to_original(values[slot].detach().cpu().numpy(), transform)
     return result

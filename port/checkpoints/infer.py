@@ -18,8 +18,8 @@ from port.checkpoints.programs import DUMMY_VOTE, VOTE_SCALE_BIAS, candidates
 from port.checkpoints.tensor_bundle.errors import printable
 from port.config import FLAT, SECTIONS
 from port.constellation import config as config_constellation
+from port.core.variable_table import ConversionError
 from port.scae.config import OURS
-from port.scae.tf_names import ConversionError
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from port.configuration import routing as config_routing
+from port.config import SPELLINGS
 
 # A checkpoint's shapes: (name, rank) → shape, an error where it is missing; `name in` them.
 Look = Any
@@ -103,5 +103,5 @@ INFERENCES = {"capsnet": capsnet, "em": matrix_capsules}
 
 def names(kind: str) -> set[str]:
     """Every setting of a kind, by flat name."""
-    config = config_routing.from_arguments({"model": kind})
-    return set(config_routing.said(config.to_arguments()))
+    spelling = SPELLINGS[kind]
+    return set(spelling.flat(spelling.read({"model": kind}).to_arguments()))

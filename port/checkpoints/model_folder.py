@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor
 from port.checkpoints import run_folder
 from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.config import ConfigError, from_arguments
+from port.core import swap
 from port.families import Model, build, family_of
 
 Slots = Mapping[str, Mapping[str, Tensor]]
@@ -32,7 +31,7 @@ def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None =
 
     Args:
         model: the model.
-        folder: made anew; an existing model folder is replaced file by file.
+        folder: made anew; of an existing one other files stay.
         note: text for the model card.
         slots: RMSProp slots by parameter name, as `load_slots` gives them.
         step: updates made so far.
@@ -42,14 +41,8 @@ def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None =
         The folder.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        made = Path(temporary)
+    with swap.swapped(folder, FILES) as made:
         write_files(made, model, note, slots, step, metadata)
-        folder.mkdir(exist_ok=True)
-        (folder / "optimizer.safetensors").unlink(missing_ok=True)  # of other weights
-        for item in sorted(made.iterdir()):
-            os.replace(item, folder / item.name)
     return folder
 
 
@@ -92,14 +85,17 @@ def load(folder: str | Path) -> Model:
             a single run. A run tells the data source and shifts too (`port.run_folder.Preprocessing`).
 
     Raises:
-        CheckpointError: a file is missing or damaged, or weights and configuration differ.
+        CheckpointError: a file is missing, damaged or of another run, or weights and configuration differ.
     """
     settings = None
     try:
         folder = run_folder.located(folder)
         if run_folder.is_run(folder):
+            run_folder.check_whole(folder)
             settings = run_folder.settings_of(folder)
             folder = folder / run_folder.MODEL
+        elif folder.name == run_folder.MODEL:  # of a run, perhaps
+            run_folder.check_whole(folder.parent)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     for name in ("config.json", "model.safetensors"):

@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from port.capsnet import tf_names as convert_capsnet
+from port.core.variable_table import Row
 from port.em import tf_names as convert_em
 from port.scae.config import Config
 from port.scae.config_modes import CONFIGS
-from port.scae.tf_names import MAPPING, Row
+from port.scae.tf_names import MAPPING
 
 RMSPROP = {"RMSProp": "ms", "RMSProp_1": "mom"}
 ADAM = {"Adam": "m", "Adam_1": "v"}

@@ -7,6 +7,7 @@ numbered run, which holds it, will do too.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from torch import Tensor
 from port.config import AnyConfig
 from port.constellation import batches as constellation_batches
 from port.data import dataset, sources
+from port.training.sound import sha256
 
 MODEL = "model"
+ENVIRONMENT = "environment.json"
+FILES = ("config.json", "metrics.json", "history.csv")  # of a run, beside its model and environment
 CONSTELLATION = "constellation"
 
 
@@ -36,6 +40,7 @@ class Preprocessing:
         max_shift: of the shift `translate`.
         source: the data source of the run, None where nobody recorded it.
         options: arguments of the source.
+        data_root: where the run looked for raw data, unless SCAE_DATA says otherwise.
     """
 
     kind: str
@@ -45,6 +50,7 @@ class Preprocessing:
     max_shift: int = 2
     source: str | None = None
     options: Mapping[str, Any] | None = None
+    data_root: str | None = None
 
     def __call__(self, raw: np.ndarray | Tensor, generator: torch.Generator | None = None) -> Tensor:
         """What the model takes.
@@ -75,9 +81,13 @@ class Preprocessing:
                                  + f", not {str(raw.dtype).removeprefix('torch.')} {list(raw.shape)}")
         return dataset.arrange(raw, self.canvas, self.shift, generator, self.max_shift)
 
-    def load(self, data_root: str | Path = "data", download: bool = True
+    def load(self, data_root: str | Path | None = None, download: bool = False
              ) -> dataset.Dataset | constellation_batches.Generator:
         """The data the run was trained on; of a constellation the generator's settings.
+
+        Args:
+            data_root: None is the variable SCAE_DATA, else the run's own, else `data`.
+            download: fetch what is missing.
 
         Raises:
             DataError: nobody recorded the source, or it is not there.
@@ -89,7 +99,8 @@ class Preprocessing:
             return constellation_batches.Generator(**drawn)
         if self.source is None:
             raise dataset.DataError("this model's folder names no data source; load the folder of its run")
-        return sources.load(self.source, data_root, download, **options)
+        root = data_root or os.environ.get("SCAE_DATA") or self.data_root
+        return sources.load(self.source, root, download, **options)
 
 
 def is_run(folder: str | Path) -> bool:
@@ -130,13 +141,53 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
     return found
 
 
+def digests(folder: str | Path) -> dict[str, str]:
+    """SHA-256 of the files of a run by their paths in the folder; environment.json, which holds them, and
+    the model card, which may be written on, are left out."""
+    folder = Path(folder)
+    names = [folder / name for name in FILES] + sorted((folder / MODEL).iterdir())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in names
+            if path.is_file() and path.suffix != ".md"}
+
+
+def check_whole(folder: str | Path) -> None:
+    """Compare the files of a run with what its environment.json says that it left.
+
+    A run of an earlier version says it of the weights alone, or of nothing. A file that is not there is
+    missed by whoever reads it.
+
+    Raises:
+        DataError: a file is another run's.
+    """
+    path = Path(folder) / ENVIRONMENT
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return
+    except ValueError as error:
+        raise dataset.DataError(f"{path}: cannot be read ({error})") from None
+    said = said if isinstance(said, dict) else {}
+    left = said.get("files")
+    if not isinstance(left, dict):
+        left = {f"{MODEL}/model.safetensors": said.get("weights")}
+    for name, digest in left.items():
+        file = Path(folder) / name
+        if file.is_file() and isinstance(digest, str) and not sha256(file).startswith(digest):
+            raise dataset.DataError(f"{folder} mixes files of several runs: {name} is not what the run in "
+                                 f"{ENVIRONMENT} left; put that one back, or train again")
+
+
 def preprocessing(config: AnyConfig, settings: Mapping[str, Any] | None = None) -> Preprocessing:
     """The preprocessing of a model, with what the settings of its run add."""
     settings = settings or {}
     prepare, training = settings.get("prepare") or {}, settings.get("train") or {}
+    # Of own images the place and size are arguments of the source too.
+    options = {**(prepare.get("options") or {}), **{
+        name: prepare[name] for name in ("path", "size") if prepare.get(name) is not None}}
     shift = training.get("shift", "original")
     if shift not in dataset.SHIFTS:
         raise dataset.DataError(f"train.shift {shift!r}: use one of {', '.join(dataset.SHIFTS)}")
     images = config.kind != CONSTELLATION
     return Preprocessing(config.kind, config.canvas if images else 0, config.channels if images else 0,
-                         shift, training.get("max_shift", 2), prepare.get("source"), prepare.get("options"))
+                         shift, training.get("max_shift", 2), prepare.get("source"),
+                         options or prepare.get("options"), prepare.get("data_root"))

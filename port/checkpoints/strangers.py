@@ -13,7 +13,7 @@ import numpy as np
 
 from port.checkpoints.programs import candidates, origin_of
 from port.checkpoints.tensor_bundle.errors import printable
-from port.scae.tf_names import ConversionError
+from port.core.variable_table import ConversionError
 
 AVERAGE = "/ExponentialMovingAverage"
 

@@ -1,0 +1,1 @@
+"""What every configuration and every model's input needs, whatever the family."""

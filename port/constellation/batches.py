@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from port.configuration import limits
+from port.configuration.limits import limited
 from port.constellation import data
 from port.constellation.config import ConstellationConfig
 from port.constellation.data import PATTERNS, SLOTS, SPAN
@@ -33,18 +35,17 @@ class Generator:
         max_upscale: scales are uniform in [1, 1 + max_upscale).
     """
 
-    slots: tuple[int, ...] = SLOTS
-    drop_prob: float = 0.5
-    gaussian_noise: float = 0.0
-    max_translation: float = 1.0
-    rotation_percent: float = 0.5
-    max_upscale: float = 3.0
+    slots: tuple[int, ...] = limited(SLOTS, at_least=0, at_most=len(PATTERNS) - 1)
+    drop_prob: float = limited(0.5, at_least=0, below=1)
+    gaussian_noise: float = limited(0.0, at_least=0)
+    max_translation: float = limited(1.0, at_least=0)
+    rotation_percent: float = limited(0.5, at_least=0, at_most=1)
+    max_upscale: float = limited(3.0, at_least=0)
 
     def __post_init__(self) -> None:
-        if not self.slots or any(slot not in range(len(PATTERNS)) for slot in self.slots):
-            raise ValueError(f"slots: each must be 0 to {len(PATTERNS) - 1}, not {list(self.slots)}")
-        if not 0.0 <= self.drop_prob < 1.0:
-            raise ValueError(f"drop_prob must be in [0, 1), not {self.drop_prob}")
+        limits.check(self)
+        if not self.slots:
+            raise ValueError("slots: give at least one pattern")
 
     @property
     def n_points(self) -> int:
@@ -173,6 +174,15 @@ class Batches:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the next batch depends on, as tensors on the CPU."""
         return {"block": self.block_start.clone(), "where": torch.tensor([self.position])}
+
+    @property
+    def limits(self) -> list[int]:
+        """The highest value of each number of the state's `where`."""
+        return [BLOCK]
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Those whose states the state holds, by name."""
+        return {"block": self.place_generator}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue where `state_dict` was taken."""

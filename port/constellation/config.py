@@ -12,8 +12,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from port.configuration import limits
+from port.configuration.fields import ConfigError, Section, as_json, unknown
+from port.configuration.limits import limited
 from port.core.quirks import CONSTELLATION_REPAIRS
-from port.scae.config import ConfigError, ObjDecoder, ObjEncoder, as_json, unknown
+from port.scae.config import ObjDecoder, ObjEncoder
 
 MODEL = "constellation"
 DECODERS = ("ConstellationCapsule", "ConstellationDecoder")
@@ -45,20 +48,20 @@ class VoteDecoder(ObjDecoder):
 
 
 @dataclass(frozen=True)
-class ConstellationLosses:
+class ConstellationLosses(Section):
     """Loss weights; `mixing_kl_weight` counts only with repair Q33."""
 
-    n_classes: int = 2
-    dynamic_l2_weight: float = 10.0
-    mixing_kl_weight: float = 0.0
-    sparsity_weight: float = 10.0
+    n_classes: int = limited(2, at_least=1)
+    dynamic_l2_weight: float = limited(10.0, at_least=0)
+    mixing_kl_weight: float = limited(0.0, at_least=0)
+    sparsity_weight: float = limited(10.0, at_least=0)
     prior_sparsity_loss_type: str = "l2"
-    prior_within_example_sparsity_weight: float = 1.0
-    prior_between_example_sparsity_weight: float = 1.0
-    prior_within_example_constant: float = 0.0
+    prior_within_example_sparsity_weight: float = limited(1.0, at_least=0)
+    prior_between_example_sparsity_weight: float = limited(1.0, at_least=0)
+    prior_within_example_constant: float = limited(0.0, at_least=0)
     posterior_sparsity_loss_type: str = "entropy"
-    posterior_within_example_sparsity_weight: float = 10.0
-    posterior_between_example_sparsity_weight: float = 10.0
+    posterior_within_example_sparsity_weight: float = limited(10.0, at_least=0)
+    posterior_between_example_sparsity_weight: float = limited(10.0, at_least=0)
 
 
 SECTIONS = {"obj_encoder": PointEncoder, "obj_decoder": VoteDecoder,
@@ -74,7 +77,7 @@ class ConstellationConfig:
     """
 
     kind: ClassVar[str] = MODEL
-    n_points: int = 11
+    n_points: int = limited(11, at_least=1)
     obj_encoder: PointEncoder = field(default_factory=PointEncoder)
     obj_decoder: VoteDecoder = field(default_factory=VoteDecoder)
     autoencoder: ConstellationLosses = field(default_factory=ConstellationLosses)
@@ -82,6 +85,7 @@ class ConstellationConfig:
     unset: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        limits.check(self, ConfigError)
         for repair in self.repairs:
             if repair not in CONSTELLATION_REPAIRS:
                 raise ConfigError(unknown("repair", repair, CONSTELLATION_REPAIRS))

@@ -61,8 +61,9 @@ def order_invariant_likelihood(votes: Float[Tensor, "batch votes dims"],
     joint = mixing_logits[..., None] + log_prob
     posterior = torch.softmax(joint, 1)
     winner_index = torch.argmax(joint[:, :-1], 1)
-    winner = votes.take_along_dim(winner_index[..., None], 1)
-    winner_pres = vote_presence_prob.take_along_dim(winner_index, 1)
+    # `gather` for `take_along_dim`, whose broadcasting would fix the batch size of an exported graph.
+    winner = votes.gather(1, winner_index[..., None].expand(-1, -1, votes.shape[-1]))
+    winner_pres = vote_presence_prob.gather(1, winner_index)
     return Likelihood(total, vote_presence, winner, winner_pres, winner_index // n_votes,
                       mixing_logits, mixing_log_prob, torch.zeros_like(winner),
                       torch.zeros_like(winner_pres), posterior[:, :-1].mT)

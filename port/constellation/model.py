@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from port.constellation import decoder as decoders
 from port.constellation.config import ConstellationConfig, ConstellationLosses
-from port.core import attention, losses
+from port.core import attention, inputs, losses
+from port.core.gathering import alone
 from port.core.taps import SILENT, Recorder, Taps
 from port.scae.model import Result
 from port.scae.noise import Noise
@@ -64,8 +65,9 @@ class ConstellationAutoencoder(nn.Module):
     def __init__(self, config: ConstellationConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.check_range = True  # training switches it off: it draws its points itself
         # From this rank's rows to those of all ranks (`port.training.distributed`).
-        self.gather = lambda rows: rows
+        self.gather = alone
         repairs, encoder, rng = config.repairs, config.obj_encoder, np.random.default_rng(seed)
         self.object_encoder = attention.SetTransformer(
             decoders.N_DIMS, encoder.n_layers, encoder.n_heads, encoder.n_dims, encoder.n_output_dims,
@@ -88,7 +90,7 @@ class ConstellationAutoencoder(nn.Module):
         return self.object_encoder.inducing_points.dtype
 
     def check_points(self, points: Tensor, presence: Tensor | None) -> None:
-        """Refuse points or presences of another shape or dtype.
+        """Refuse points or presences of another shape, dtype or range.
 
         Args:
             points: `[B, M, 2]`.
@@ -97,15 +99,7 @@ class ConstellationAutoencoder(nn.Module):
         Raises:
             ValueError: says what was expected and what was given.
         """
-        if points.ndim != 3 or points.shape[2] != decoders.N_DIMS:
-            raise ValueError(f"points: expected shape [batch, points, {decoders.N_DIMS}], got "
-                             f"{list(points.shape)}")
-        if presence is not None and presence.shape != points.shape[:2]:
-            raise ValueError(f"presence: expected shape {list(points.shape[:2])}, got "
-                             f"{list(presence.shape)}")
-        for name, value in (("points", points), ("presence", presence)):
-            if value is not None and value.dtype != self.dtype:
-                raise ValueError(f"{name}: expected dtype {self.dtype}, got {value.dtype}")
+        inputs.check_points(points, presence, decoders.N_DIMS, self.dtype, self.check_range)
 
     def forward(self, points: Array, presence: Array | None = None, noise: Noise | None = None,
                 taps: bool = False, pictures: bool = False) -> Result:

@@ -39,7 +39,8 @@ def qkv_attention(queries: Float[Tensor, "batch m d"], keys: Float[Tensor, "batc
     n_dims = keys.shape[-1]
     routing = queries @ keys.mT
     if routing.dtype == torch.float16:
-        routing = routing.float()  # 1e32 is infinite in half precision
+        routing = routing.float()  # 1e32 is infinite in half precision, and 0 of it not a number
+        presence = None if presence is None else presence.float()
     if presence is not None and mask == "faithful":
         routing = routing - (1.0 - presence.unsqueeze(-2)) * 1e32
     routing = routing / math.sqrt(n_dims)

@@ -17,6 +17,7 @@ import torch
 
 SWITCH = "SCAE_KERNELS"
 CHOICES = ("auto", "off")
+DTYPES = (torch.float32, torch.float64)  # of the kernels for a CPU; NumPy knows no bfloat16
 INSTALLED = importlib.util.find_spec("numba") is not None
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 

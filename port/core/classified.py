@@ -1,14 +1,12 @@
-"""What every classifying family gives and takes: the result of a forward pass, and the check of its images."""
+"""What every classifying family gives: the result of a forward pass."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.configuration.protocol import Configuration
 from port.core.taps import Taps
 
 Array = Float[Tensor, "..."]
@@ -28,21 +26,3 @@ class Classified(NamedTuple):
     reconstruction: Array | None
     taps: Taps | None
 
-
-def check_images(image: Tensor, config: Configuration, dtype: torch.dtype) -> None:
-    """Refuse images of another shape or dtype.
-
-    Args:
-        image: `[B, C, S, S]`.
-        config: says C and S.
-        dtype: of the weights.
-
-    Raises:
-        ValueError: says what was expected and what was given.
-    """
-    shape = (config.channels, config.canvas, config.canvas)
-    if image.ndim != 4 or tuple(image.shape[1:]) != shape:
-        raise ValueError(f"image: expected shape [batch, {', '.join(map(str, shape))}], got "
-                         f"{list(image.shape)}")
-    if image.dtype != dtype:
-        raise ValueError(f"image: expected dtype {dtype}, got {image.dtype}")

@@ -54,7 +54,7 @@ def computed(function: PlainFunction, numbers: Sequence[float], word: str = "", 
         dtype: of the tensor.
         device: where it is wanted.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         return torch.ops.scae.computed(function.__name__, [float(n) for n in numbers], word, dtype, device)
     return constant(function(word, *numbers), dtype, device)
 

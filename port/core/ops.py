@@ -56,6 +56,8 @@ def safe_log(tensor: Array, eps: float = 1e-16) -> Array:
 
     Source: original `math_ops.safe_log`.
     """
+    if tensor.dtype == torch.float16:  # neither eps nor -1e8 is a number there
+        return safe_log(tensor.float(), eps).clamp(min=torch.finfo(torch.float16).min).to(torch.float16)
     is_zero = tensor < eps
     # The inner `where` keeps log(0) out of the gradient: 0 * inf would be nan.
     tensor = torch.where(is_zero, 1.0, tensor)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port.core import layers
+from port.core import inputs, layers
 
 Array = Float[Tensor, "..."]
+NO_CLASS = torch.iinfo(torch.int64).min
 
 
 class ClassificationProbe(nn.Module):
@@ -41,11 +42,16 @@ class ClassificationProbe(nn.Module):
             features: `[B, in]`; no gradient flows back into them.
             labels: integers `[B]`.
             labeled: `[B]`, weights of the examples in the cross-entropy.
+
+        Raises:
+            ValueError: labels that are no integers `[B]`.
         """
         logits = self.linear(features.detach())
         if labels is None:
             return logits, None, None
-        xe = F.cross_entropy(logits, labels.long(), reduction="none")
+        labels = inputs.check_labels(labels, features.shape[0], look=False, what="labels")
+        # No number is passed over: by default cross_entropy would leave -100 out without a word.
+        xe = F.cross_entropy(logits, labels.long(), reduction="none", ignore_index=NO_CLASS)
         if labeled is not None:
             xe = xe * labeled.to(xe.dtype)
         hits = torch.argmax(logits, 1) == labels

@@ -14,15 +14,16 @@ import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from port.core import preprocess
+from port.core import array_files, files, preprocess
 from port.data import augment
+from port.core import inputs
+from port.core.inputs import NO_LABEL
 from port.configuration.protocol import Configuration
 
 # Where an image may come to lie on its canvas; `translate` and `crop` are the routing ancestors'.
@@ -35,13 +36,30 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one part of a data set."""
+    """Images and labels of one part of a data set; without labels all are `NO_LABEL`."""
 
     images: UInt8[Tensor, "n channels height width"]
     labels: Int64[Tensor, " n"]
 
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError("images of a split are bytes 0..255 (uint8), [n, C, H, W], not "
+                            f"{self.images.dtype} {list(self.images.shape)}; of [0, 1] make "
+                            "(255 * images).round().to(torch.uint8)")
+        try:
+            inputs.check_labels(self.labels, len(self.images), look=False, what="labels")
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; the host reads one, where there are values to read."""
+        if not len(self.labels) or not inputs.may_look(self.labels, everywhere=True):
+            return True
+        return int(self.labels[0]) != NO_LABEL
 
     def to(self, device: torch.device | str) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
@@ -54,15 +72,43 @@ class Dataset:
     name: str
     train: Split
     test: Split
-    n_classes: int = 10
+    n_classes: int = 10  # 0: images without labels
+    classes: tuple[str, ...] = ()  # their names, where they have some
 
     def to(self, device: torch.device | str) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def batches(self, config: Configuration, settings, seed: int) -> Batches:
-        """The stream of training images that `port.training.loop` takes (`settings`: `schedule.Settings`)."""
+        """The stream of training images that `port.training.loop` takes (`settings`: `schedule.Settings`).
+
+        Raises:
+            DataError: labels that are no classes of the model, or no images.
+        """
+        check_classes(self.train, inputs.classes_of(config))
         return Batches(self.train, settings.batch_size, config.canvas, seed, settings.shuffle,
                        settings.shift, settings.max_shift, settings.jitter, settings.data_workers)
+
+
+def check_classes(split: Split, n_classes: int | None) -> None:
+    """Refuse labels that are no classes of a model; the host reads them once.
+
+    Args:
+        split: images and labels.
+        n_classes: of the model; None where it takes no labels.
+
+    Raises:
+        DataError: says which labels there are.
+    """
+    if not split.labelled:
+        if n_classes is not None:
+            raise DataError("the images have no labels, which the model's probes or classes need; set "
+                            "model.probe to false")
+        return
+    try:
+        inputs.check_labels(split.labels, len(split), n_classes, what="labels")
+    except ValueError as error:
+        raise DataError(f"{error}; the model's number of classes is the setting n_classes (classes of "
+                        "CapsNet and matrix capsules)") from None
 
 
 def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Split:
@@ -70,7 +116,8 @@ def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Spl
 
     Args:
         images: uint8 `[n, H, W]` or `[n, C, H, W]`.
-        labels: integers `[n]` in 0..n_classes - 1.
+        labels: integers `[n]` in 0..n_classes - 1; of whole floats, as some programs write them, the
+            integers. Of 0 classes all are `NO_LABEL`.
 
     Raises:
         ValueError: another type, shape or range.
@@ -81,7 +128,13 @@ def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Spl
                          f"{list(images.shape)}")
     if labels.shape != images.shape[:1]:
         raise ValueError(f"{len(images)} images, but labels of shape {list(labels.shape)}")
-    if len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
+    if not np.issubdtype(labels.dtype, np.integer) and not (
+            np.issubdtype(labels.dtype, np.floating) and (labels == np.floor(labels)).all()):
+        raise ValueError(f"labels must be integers, not {labels.dtype}"
+                         + (" with halves or NaN among them" if labels.dtype.kind == "f" else ""))
+    if not n_classes and (labels != NO_LABEL).any():
+        raise ValueError(f"labels of 0 classes must all be {NO_LABEL}")
+    if n_classes and len(labels) and not (labels.min() >= 0 and labels.max() < n_classes):
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, found {labels.min()} to {labels.max()}")
     images = torch.from_numpy(images if images.ndim == 4 else images[:, None])
     return Split(images, torch.from_numpy(labels.astype(np.int64)))
@@ -89,15 +142,11 @@ def split_of(images: np.ndarray, labels: np.ndarray, n_classes: int = 10) -> Spl
 
 def save(dataset: Dataset, path: str | os.PathLike) -> None:
     """Write a data set as one compressed .npz file, under a temporary name first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
+    with files.whole(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
-            file, name=dataset.name, n_classes=dataset.n_classes,
+            file, name=dataset.name, n_classes=dataset.n_classes, classes=np.array(dataset.classes, str),
             train_x=dataset.train.images.cpu().numpy(), train_y=dataset.train.labels.cpu().numpy(),
             test_x=dataset.test.images.cpu().numpy(), test_y=dataset.test.labels.cpu().numpy())
-    os.replace(temporary, path)
 
 
 def read(path: str | os.PathLike) -> Dataset:
@@ -107,16 +156,24 @@ def read(path: str | os.PathLike) -> Dataset:
         DataError: the file is missing or no such file.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened) as file:
-            n_classes = int(file["n_classes"])
-            train = split_of(file["train_x"], file["train_y"], n_classes)
-            test = split_of(file["test_x"], file["test_y"], n_classes)
-            return Dataset(str(file["name"]), train, test, n_classes)
+        name, count, *arrays = array_files.named(
+            path, ("name", "n_classes", "train_x", "train_y", "test_x", "test_y"))
+        n_classes = int(count)
+        train, test = (split_of(*arrays[i:i + 2], n_classes) for i in (0, 2))
+        return Dataset(str(name), train, test, n_classes, _class_names(path))
     except FileNotFoundError:
         raise DataError(f"no prepared data in {path}; the prepare stage writes it") from None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no data file of the prepare stage ({error}); delete it and "
                         "prepare again") from None
+
+
+def _class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the classes in what `save` wrote; none where an earlier version wrote it."""
+    try:
+        return tuple(array_files.named(path, ("classes",))[0].tolist())
+    except KeyError:
+        return ()
 
 
 def place(images: UInt8[Tensor, "batch channels height width"], canvas: int,
@@ -215,6 +272,7 @@ class Batches:
         self.shift, self.max_shift, self.jitter = shift, max_shift, jitter
         self.workers = 0 if split.images.is_cuda else workers
         self.pool = ThreadPoolExecutor(self.workers, "data") if self.workers else None
+        self.labelled = split.labelled
         self.split, self.batch_size, self.canvas, self.shuffle = split, batch_size, canvas, shuffle
         self.order_generator = torch.Generator().manual_seed(seed)
         self.place_generator = torch.Generator(split.images.device).manual_seed(seed + 1)
@@ -236,7 +294,7 @@ class Batches:
         return self
 
     def __next__(self) -> tuple[Float[Tensor, "batch channels canvas canvas"],
-                                Int64[Tensor, " batch"]]:
+                                Int64[Tensor, " batch"] | None]:
         return self.take(self.next_index())
 
     def next_index(self) -> Int64[Tensor, " batch"]:
@@ -253,13 +311,13 @@ class Batches:
         return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def take(self, index: Int64[Tensor, " batch"]) -> tuple[
-            Float[Tensor, "batch channels canvas canvas"], Int64[Tensor, " batch"]]:
-        """Images at newly drawn places, and labels; device code that no host has to wait for."""
+            Float[Tensor, "batch channels canvas canvas"], Int64[Tensor, " batch"] | None]:
+        """Images at newly drawn places, and labels (None without); device code no host has to wait for."""
         image = arrange(self._gather(index), self.canvas, self.shift, self.place_generator,
                         self.max_shift)
         if self.jitter:
             image = augment.jitter(image, self.place_generator)
-        return image, self.split.labels[index]
+        return image, self.split.labels[index] if self.labelled else None
 
     def _gather(self, index: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch channels height width"]:
         """The images of `index`, by the workers where there are some."""
@@ -276,6 +334,15 @@ class Batches:
         """Everything the next batch depends on, as tensors on the CPU."""
         return {"order": self.epoch_start.clone(), "place": self.place_generator.get_state(),
                 "where": torch.tensor([self.epoch, self.position])}
+
+    @property
+    def limits(self) -> list[int]:
+        """The highest value of each number of the state's `where`."""
+        return [2**62, len(self.split) - 1]
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Those whose states the state holds, by name."""
+        return {"order": self.order_generator, "place": self.place_generator}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue where `state_dict` was taken."""

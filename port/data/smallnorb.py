@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from port.data import augment as augmentation
+from port.core import files
 from port.data.dataset import DataError, Dataset, Split, split_of
 
 STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training",
@@ -37,7 +38,7 @@ def read_matrix(path: Path) -> np.ndarray:
         DataError: missing, damaged, or of another format.
     """
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path)
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except FileNotFoundError:
         raise DataError(f"{path.name} is not there: put it into {path.parent}") from None

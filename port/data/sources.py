@@ -1,8 +1,9 @@
 """Where images come from: each source looks in the data root first, then asks torchvision.
 
-The data root is an argument, else the variable SCAE_DATA, else the folder `data`. Files with a known
-md5 are checked before they are read. Whatever is missing or damaged becomes one `DataError` that
-says which file to put where.
+The data root is an argument, else the variable SCAE_DATA, else the folder `data` (`port.data.root`). Files
+with a known md5 are checked before they are read; what the others hold is compared with what the published
+set holds (`port.data.standard_sets`). Whatever is missing or damaged becomes one `DataError` that says which
+file to put where.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from port.data import affnist, smallnorb
+from port.core import array_files, files
+from port.data import affnist, root as data_root, smallnorb, standard_sets
+from port.configuration import limits
+from port.configuration.limits import limited
 from port.data.dataset import DataError, Dataset, Split, split_of
 
 MNIST_FILES = {  # file name: md5 of the compressed original
@@ -28,7 +33,17 @@ MNIST_FILES = {  # file name: md5 of the compressed original
     "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
+USPS_WHITE = 2000  # in usps.npz
 ROOT_HINT = "the data root is set by SCAE_DATA or prepare.data_root"
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Numbers among the options of sources that have no test images of their own."""
+
+    enlarge: int = limited(20, at_least=8, at_most=512)
+    test_share: float = limited(0.25, above=0, below=1)
+    split_seed: int = limits.seed()
 
 
 def load(source: str, root: str | os.PathLike | None = None, download: bool = True,
@@ -37,7 +52,7 @@ def load(source: str, root: str | os.PathLike | None = None, download: bool = Tr
 
     Args:
         source: one of `SOURCES`.
-        root: data root; None is the variable SCAE_DATA, else `data`.
+        root: data root, as in `data_root.resolve`.
         download: fetch what is missing with torchvision (where the source can be fetched).
         options: of `digits`: `enlarge` (pixels), `test_share`, `split_seed`; of `svhn_head` the last
             two.
@@ -46,14 +61,16 @@ def load(source: str, root: str | os.PathLike | None = None, download: bool = Tr
         DataError: an unknown source, or files that are missing, damaged or could not be fetched.
     """
     if source not in SOURCES:
-        raise DataError(f"no data source {source!r}; there are {', '.join(SOURCES)}")
-    root = Path(root or os.environ.get("SCAE_DATA") or "data")
-    return SOURCES[source](root, download, **options)
+        own = "; own images are known once pipelines.support.own_images is imported" \
+            if source in ("folder", "npz") else ""
+        raise DataError(f"no data source {source!r}; there are {', '.join(SOURCES)}{own}")
+    return SOURCES[source](data_root.resolve(root), download, **options)
 
 
 def _digits(root: Path, download: bool, enlarge: int = 20, test_share: float = 0.25,
             split_seed: int = 0) -> Dataset:
     """1,797 handwritten digits of 8x8 pixels that come with scikit-learn, enlarged bilinearly."""
+    limits.check(SplitOptions(enlarge, test_share, split_seed), DataError)
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -68,18 +85,21 @@ def _digits(root: Path, download: bool, enlarge: int = 20, test_share: float = 0
 
 
 def _mnist(root: Path, download: bool) -> Dataset:
-    """MNIST from `MNIST/raw` in the data root, compressed or not."""
-    return Dataset("mnist", _mnist_part(root, download, "train"), _mnist_part(root, download, "t10k"))
+    """MNIST from `MNIST/raw` in the data root, compressed or not; by another name if it is not MNIST."""
+    (train, checked), (test, other) = (_mnist_part(root, download, part) for part in ("train", "t10k"))
+    name = "mnist" if checked and other else standard_sets.name_of("mnist", *_arrays(train), *_arrays(test))
+    return Dataset(name, train, test)
 
 
-def _mnist_part(root: Path, download: bool, part: str) -> Split:
+def _mnist_part(root: Path, download: bool, part: str) -> tuple[Split, bool]:
+    """Images and labels of a part, and whether the md5 of both files was checked."""
     folder = root / "MNIST" / "raw"
     if not all(_mnist_file(folder, name) for name in MNIST_FILES if name.startswith(part)):
         _fetch("MNIST", root, download, f"the four files {', '.join(f'{n}.gz' for n in MNIST_FILES)}",
                folder)
-    images, labels = (_read_idx(_mnist_file(folder, name), digest)
-                      for name, digest in MNIST_FILES.items() if name.startswith(part))
-    return _checked(folder, images, labels)
+    paths = {name: _mnist_file(folder, name) for name in MNIST_FILES if name.startswith(part)}
+    images, labels = (_read_idx(path, MNIST_FILES[name]) for name, path in paths.items())
+    return _checked(folder, images, labels), all(path.suffix == ".gz" for path in paths.values())
 
 
 def _usps(root: Path, download: bool) -> Dataset:
@@ -87,10 +107,15 @@ def _usps(root: Path, download: bool) -> Dataset:
     path = root / "usps" / "usps.npz"
     if path.exists():
         parts = _read_npz(path, ("train_x", "train_y", "test_x", "test_y"))
+        name = standard_sets.name_of("usps", *parts)
 
         def pixels(values):  # the arithmetic of torchvision's USPS, which cuts off, not rounds
+            if not (np.isfinite(values).all() and values.min(initial=0) >= 0
+                    and values.max(initial=0) <= USPS_WHITE):
+                raise DataError(f"{path} holds something else than expected: grey values must lie in "
+                                f"0..{USPS_WHITE}; put it there anew")
             return ((values.astype(np.float32) / 1000 - 1 + 1) / 2 * 255).astype(np.uint8)
-        return Dataset("usps", _checked(path, pixels(parts[0]), parts[1]),
+        return Dataset(name, _checked(path, pixels(parts[0]), parts[1]),
                        _checked(path, pixels(parts[2]), parts[3]))
     sets = _torchvision("USPS", _folder(root, "usps", "usps.bz2"), download,
                         lambda kind: [kind.split_list[part][1:] for part in ("train", "test")],
@@ -110,14 +135,16 @@ def _svhn(root: Path, download: bool) -> Dataset:
 def _svhn_head(root: Path, download: bool, test_share: float = 0.25,
                split_seed: int = 0) -> Dataset:
     """The first 1,083 SVHN training digits, split by photograph; never to be shown as SVHN."""
+    limits.check(SplitOptions(test_share=test_share, split_seed=split_seed), DataError)
     from sklearn.model_selection import GroupShuffleSplit
 
     path = root / "svhn_head" / "svhn_train_first1083.npz"
     images, labels, photo = _read_npz(path, ("x", "y", "photo"))
     splitter = GroupShuffleSplit(n_splits=1, test_size=test_share, random_state=split_seed)
     train, test = next(splitter.split(images, labels, groups=photo))
+    name = standard_sets.name_of("svhn_head", images, labels, photo)
     images = images.transpose(0, 3, 1, 2)
-    return Dataset("svhn_head", _checked(path, images[train], labels[train]),
+    return Dataset(name, _checked(path, images[train], labels[train]),
                    _checked(path, images[test], labels[test]))
 
 
@@ -167,13 +194,16 @@ def _affnist_like(root: Path, download: bool) -> Dataset:
     From `affnist_like/affnist_like_test.npz`, else made anew from the MNIST test images: the same
     pixels.
     """
-    path = root / "affnist_like" / "affnist_like_test.npz"
+    path, name = root / "affnist_like" / "affnist_like_test.npz", "affnist_like"
     if path.exists():
         images, labels = _read_npz(path, ("x", "y"))
+        name = standard_sets.name_of(name, images, labels)
     else:
-        test = _mnist_part(root, download, "t10k")
+        test, checked = _mnist_part(root, download, "t10k")
         images, labels = affnist.regenerate(test.images[:, 0].numpy())[0], test.labels.numpy()
-    return Dataset("affnist_like", split_of(images[:0], labels[:0]), _checked(path, images, labels))
+        if not checked:
+            name = standard_sets.name_of(name, *_arrays(test), known="mnist_test")
+    return Dataset(name, split_of(images[:0], labels[:0]), _checked(path, images, labels))
 
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
@@ -205,7 +235,7 @@ def _torchvision(kind: str, folder: Path, download: bool,
     if not all(path.exists() for path, _ in wanted):
         _fetch(kind, folder, download, what, folder, splits)
     for path, digest in wanted:
-        _check_md5(path, path.read_bytes(), digest)
+        _check_md5(path, _content(path), digest)
     try:
         return [_torchvision_class(kind, what, folder)(folder, download=False, **one) for one in splits]
     except Exception as error:  # each class has its own; the md5 was right, so this is rare
@@ -228,9 +258,10 @@ def _fetch(kind: str, root: Path, download: bool, what: str, where: Path,
         raise DataError(f"{_missing(kind, what, where)}, or set prepare.download to true")
     fetcher = _torchvision_class(kind, what, where)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        for one in splits:
-            fetcher(root, download=True, **one)
+        with data_root.no_empty_folders(where):
+            root.mkdir(parents=True, exist_ok=True)
+            for one in splits:
+                fetcher(root, download=True, **one)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(f"{_missing(kind, what, where)}; fetching it failed: {_line(error)}") from None
 
@@ -243,6 +274,13 @@ def _line(error: Exception) -> str:
     """The first line of an error, or its kind."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return files.read_bytes(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); put it there anew") from None
 
 
 def _check_md5(path: Path, content: bytes, digest: str) -> None:
@@ -261,8 +299,7 @@ def _checked(path: Path | str, images: np.ndarray, labels: np.ndarray | list[int
 def _read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     """Arrays of an .npz file, all of them or a `DataError`."""
     try:
-        with open(path, "rb") as opened, np.load(opened) as file:
-            return [file[name] for name in names]
+        return array_files.named(path, names)
     except FileNotFoundError:
         raise DataError(f"{path.name} is not there: put it into {path.parent} ({ROOT_HINT})") from None
     except KeyError as error:
@@ -272,16 +309,27 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
         raise DataError(f"{path} is damaged ({_line(error)}); put it there anew") from None
 
 
+def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images and labels as the files of a source have them."""
+    return split.images[:, 0].numpy(), split.labels.numpy()
+
+
 def _mnist_file(folder: Path, name: str) -> Path | None:
-    for path in (folder / f"{name}.gz", folder / name):
-        if path.exists():
-            return path
+    """The file, compressed or not, also as archives of others name and unpack it.
+
+    Some write a dot before `idx`, and some make a folder for each file, of the file's own name.
+    """
+    for spelled in (name, name.replace("-idx", ".idx")):
+        for path in (folder / f"{spelled}.gz", folder / spelled, folder / spelled / spelled,
+                     folder / spelled / f"{spelled}.gz"):
+            if path.is_file():
+                return path
     return None
 
 
 def _read_idx(path: Path, digest: str) -> np.ndarray:
     """An IDX file (magic, sizes, bytes); a compressed one must have the known md5."""
-    content = path.read_bytes()
+    content = _content(path)
     if path.suffix == ".gz":
         _check_md5(path, content, digest)
         content = gzip.decompress(content)

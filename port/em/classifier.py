@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.configuration.routing import EMConfig
-from port.core import losses
-from port.core.classified import Classified, check_images
+from port.core import inputs, losses
+from port.core.classified import Classified
+from port.core.gathering import alone
 from port.core.taps import SILENT, Taps
 from port.em import layers as em_layers
 from port.em import losses as em_losses
+from port.em.config import EMConfig
 from port.em.network import MatrixCapsules
 
 Array = Float[Tensor, "..."]
@@ -39,7 +40,7 @@ class MatrixCapsuleClassifier(MatrixCapsules):
     def __init__(self, config: EMConfig, seed: int = 0) -> None:
         super().__init__(config.network, np.random.default_rng(seed))
         self.config = config
-        self.gather = lambda rows: rows
+        self.gather = alone
         # No buffer: a function of the step is no state of the model.
         self._margin = torch.zeros((), dtype=torch.float64)
         self.at_step(0)
@@ -65,7 +66,9 @@ class MatrixCapsuleClassifier(MatrixCapsules):
             noise: there is none.
             taps: record the intermediates.
         """
-        check_images(image, self.config, self.dtype)
+        inputs.check_image(image, self.config.channels, self.config.canvas, self.dtype, self.check_range)
+        if label is not None:
+            label = inputs.check_labels(label, image.shape[0], self.config.n_classes, self.check_range)
         log = Taps() if taps else SILENT
         if taps:
             features = self.conv(em_layers.batch_normalize(image) if self.settings.normalize else image)

@@ -21,13 +21,15 @@ from port.em.settings import Routing
 Array = Float[Tensor, "..."]
 
 
-def reason_against(device: torch.device) -> str:
-    """Why the kernel cannot route; empty where it can.
+def reason_against(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Why the kernel cannot route poses of a dtype; empty where it can.
 
     Raises:
         ValueError: the switch has another value.
     """
     reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"), (device.type != "cpu", f"on {device.type}"),
+               (torch.compiler.is_exporting(), "a graph for other programs"),
+               (dtype not in backends.DTYPES, f"in {dtype}"),
                (not backends.INSTALLED, "Numba is not installed"))
     return next((reason for holds, reason in reasons if holds), "")
 

@@ -22,20 +22,14 @@ from typing import no_type_check
 
 import numpy as np
 
-try:
-    import numba
-except ImportError:
-    numba = None
+from port.core.numba_cache import compiled
 
 POSE = 16
 
 
 def _compiled(function):
-    """Compile for the types of each call, kept on disk; sums may be taken in another order."""
-    if numba is None:
-        return function
-    return numba.njit(cache=True, nogil=True, error_model="numpy",
-                      fastmath={"contract", "reassoc", "nsz"})(function)
+    """Compile for the types of each call, kept where possible; sums may be taken in another order."""
+    return compiled(function, fastmath={"contract", "reassoc", "nsz"})
 
 
 @_compiled

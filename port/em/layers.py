@@ -251,7 +251,7 @@ class ConvCapsules(nn.Module):
         """Parents of poses `[B, H, W, I, 16]` and activations `[B, H, W, I]`."""
         pose, activation = (pad_children(x, self.kernel, self.stride, self.padding)
                             for x in (pose, activation))
-        if not fused.reason_against(pose.device):
+        if not fused.reason_against(pose.device, pose.dtype):
             return fused.route(pose, activation, self.weight, self.beta_u, self.beta_a, self.stride,
                                   self.routing)
         pose, activation = (em_routing.windows(x, self.kernel, self.stride) for x in (pose, activation))

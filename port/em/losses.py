@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from port.core import inputs
+
 Array = Float[Tensor, "..."]
 
 MARGINS = ("sigmoid", "linear", "constant")
@@ -54,9 +56,13 @@ def spread_loss(activation: Float[Tensor, "batch classes"], label: Int[Tensor, "
     Returns:
         A scalar.
 
+    Raises:
+        ValueError: labels that are no integers `[B]`.
+
     Source: paper equation (3), IBM; `mean`: official `em_model.py`.
     """
-    right = F.one_hot(label.long(), activation.shape[1]).to(activation.dtype)
+    label = inputs.check_labels(label, activation.shape[0], look=False)
+    right = F.one_hot(label, activation.shape[1]).to(activation.dtype)
     target = (right * activation).sum(-1, keepdim=True)
     loss = F.relu(margin - (target - activation)).square() * (1.0 - right)
     per_example = loss.sum(-1) if reduction == "sum" else loss.mean(-1)

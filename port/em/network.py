@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from port.core import losses
+from port.core import inputs, losses
 from port.core.constants import computed
 from port.em import layers as em_layers
 from port.em import losses as em_losses
@@ -43,6 +44,7 @@ class MatrixCapsules(nn.Module):
     def __init__(self, settings: Network, rng: np.random.Generator) -> None:
         super().__init__()
         self.settings = s = settings
+        self.check_range = True  # training switches it off: its images come from bytes
         self.conv = em_layers.Convolution(s.image_channels, s.channels, s.conv_kernel, s.conv_stride,
                                           s.conv_padding, rng)
         self.primary = em_layers.PrimaryCapsules(s.channels, s.types[0], s.primary, s.primary_stddev, rng)
@@ -54,8 +56,16 @@ class MatrixCapsules(nn.Module):
             (s.beta_u[1], s.beta_a[1]), rng)
 
     def forward(self, image: Array) -> Capsules:
-        """Class capsules of images `[B, C, H, W]`."""
+        """Class capsules of images `[B, C, H, W]` in [0, 1].
+
+        Raises:
+            ValueError: an image that does not fit the settings, or weights in float16.
+        """
         s = self.settings
+        if self.conv.weight.dtype == torch.float16:
+            raise ValueError("matrix capsules do not fit into float16: a vote's cost passes its largest "
+                             "number, 65,504; use bfloat16 or float32")
+        inputs.check_image(image, s.image_channels, None, self.conv.weight.dtype, self.check_range)
         features = self.conv(em_layers.batch_normalize(image) if s.normalize else image)
         pose, activation = self.primary(features)
         layers = []
@@ -82,6 +92,7 @@ class MatrixCapsules(nn.Module):
             label: `[B]`.
             step: updates done, from 0, for the margin.
         """
+        label = inputs.check_labels(label, activation.shape[0], self.settings.classes, self.check_range)
         spread = em_losses.spread_loss(activation, label, em_losses.spread_margin(step),
                                        self.settings.reduction)
         if not self.settings.decay:

@@ -325,7 +325,8 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
         routing.initial, dtype=votes.dtype, device=votes.device)
     # Not `nbytes`, which a compiler that does not know the batch size yet cannot compute.
     n_bytes = votes.numel() * votes.element_size()
-    saving = torch.is_grad_enabled() and votes.requires_grad and n_bytes >= LARGE
+    saving = (torch.is_grad_enabled() and not torch.compiler.is_exporting() and votes.requires_grad
+              and n_bytes >= LARGE)
 
     def iterate(iteration: int, assignment: Array, moments: Moments | None) -> tuple[Array, Moments]:
         if moments is not None:

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from port.core.variable_table import Layout, Row
 from port.em.settings import Network
-from port.scae.tf_names import Layout, Row
 
 # Both programs have two convolutional capsule layers; a table holds as many rows as anyone stacks.
 _LAYERS = 8

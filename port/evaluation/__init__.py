@@ -1,0 +1,1 @@
+"""What the metrics need: labels that are classes, and a word for what cannot be measured."""

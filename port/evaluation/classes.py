@@ -51,10 +51,11 @@ def collect(model: torch.nn.Module, split: data.Split, batch_size: int, shift: s
         max_shift: of the shift `translate`.
 
     Raises:
-        DataError: the images do not fit the model, or there are none.
+        DataError: the images do not fit the model, there are none, or labels are no classes of it.
     """
     if not len(split):
         raise data.DataError("no images to evaluate on")
+    data.check_classes(split, model.config.n_classes)
     generator = None if seed is None else torch.Generator(split.images.device).manual_seed(seed)
     evidence, loss, error = [], 0.0, 0.0
     for start in range(0, len(split), batch_size):

@@ -17,8 +17,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 from sklearn.cluster import KMeans
 
-import port
+from port.core import inputs
+from port.core.gathering import alone
 from port.data import dataset as data
+from port.evaluation.labels import NotMeasurable, check_features, check_finite, class_numbers, pairs
+from port.scae.noise import Noise
 from port.training.schedule import Settings
 
 KMEANS_RESTARTS = 10  # the scikit-learn default of the original's time; today's default is 1
@@ -81,9 +84,12 @@ def bipartite_match(pred: Int[np.ndarray, " n"], gt: Int[np.ndarray, " n"],
     Returns:
         Indices into the true and the predicted labels, accuracy and number matched.
 
+    Raises:
+        ValueError: no example, labels that are no integers `[n]`, or outside 0..n_classes - 1.
+
     Source: original `eval.py: bipartite_match`.
     """
-    pred, gt = np.asarray(pred), np.asarray(gt)
+    pred, gt = pairs(pred, gt, n_classes)
     if n_classes is None:
         true_labels, predicted_labels = np.unique(gt), np.unique(pred)
     else:
@@ -113,8 +119,14 @@ def cluster_classify(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray,
                      n_classes: int, kmeans: KMeans) -> Clustering:
     """Cluster accuracy after matching; **refits** the k-means it is given on these features (Q26).
 
+    Raises:
+        ValueError: labels that are no classes.
+        NotMeasurable: fewer examples than clusters, or features that are not finite.
+
     Source: original `eval.py: cluster_classify`.
     """
+    labels = class_numbers(labels, n_classes)
+    check_clusters(features, labels, n_classes)
     cluster = kmeans.fit(features).predict(features)
     match = bipartite_match(cluster, labels, n_classes)
     return Clustering(match.acc, class_of_cluster(match, n_classes)[cluster])
@@ -134,10 +146,31 @@ def class_of_cluster(match: Match, n_classes: int) -> Int[np.ndarray, " clusters
     return classes
 
 
+def check_clusters(features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], n_classes: int,
+                   what: str = "features") -> None:
+    """Refuse what k-means cannot part.
+
+    Raises:
+        NotMeasurable: fewer examples than clusters, or features that are not finite.
+    """
+    check_features(features, labels, what)
+    if len(features) < n_classes:
+        raise NotMeasurable(f"{len(features)} examples are fewer than {n_classes} clusters")
+
+
 def cluster_transfer(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray, " n"],
                      test: Float[np.ndarray, "m d"], test_labels: Int[np.ndarray, " m"],
                      n_classes: int, seed: int) -> Clustering:
-    """Clean protocol: k-means and matching from the training split, applied to the test split."""
+    """Clean protocol: k-means and matching from the training split, applied to the test split.
+
+    Raises:
+        ValueError: labels that are no classes.
+        NotMeasurable: fewer training examples than clusters, or features that are not finite.
+    """
+    train_labels = class_numbers(train_labels, n_classes, "training labels")
+    test_labels = class_numbers(test_labels, n_classes, "test labels")
+    check_clusters(train, train_labels, n_classes, "training features")
+    check_features(test, test_labels, "test features")
     kmeans = new_kmeans(n_classes, seed).fit(train)
     match = bipartite_match(kmeans.predict(train), train_labels, n_classes)
     prediction = class_of_cluster(match, n_classes)[kmeans.predict(test)]
@@ -146,7 +179,17 @@ def cluster_transfer(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarr
 
 def logistic_probe(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray, " n"],
                    test: Float[np.ndarray, "m d"]) -> Int[np.ndarray, " m"]:
-    """Class of each test row by a logistic regression on standardised training features."""
+    """Class of each test row by a logistic regression on standardised training features.
+
+    Raises:
+        ValueError: labels that are no class numbers.
+        NotMeasurable: training labels of one class alone, or features that are not finite.
+    """
+    train_labels = class_numbers(train_labels, None, "training labels")
+    check_features(train, train_labels, "training features")
+    check_finite(test, "test features")
+    if len(np.unique(train_labels)) < 2:
+        raise NotMeasurable("all training examples are of one class, there is nothing to tell apart")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -157,9 +200,28 @@ def logistic_probe(train: Float[np.ndarray, "n d"], train_labels: Int[np.ndarray
 
 
 def tsne(features: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
-    """Places of the examples in the plane by t-SNE, from the principal components, seeded."""
+    """Places of the examples in the plane by t-SNE, from the principal components, seeded.
+
+    Raises:
+        NotMeasurable: fewer than three examples or two features, not finite, or without spread, where
+            scikit-learn ends in a segmentation fault.
+    """
+    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
+    check_finite(features, "features")
+    if len(features) < 3 or features.shape[1] < 2:
+        raise NotMeasurable(f"{len(features)} examples of {features.shape[1]} features make no map; three "
+                            "of two are the least")
+    # Where it begins, scaled to the spread along the first component: without one, NaN and a crash.
+    with np.errstate(all="ignore"):
+        components = PCA(2, svd_solver="randomized", random_state=seed)
+        start = components.fit_transform(features.astype(np.float64))
+        spread = np.std(start[:, 0])
+        if not np.isfinite(np.sum(np.square(start))):
+            raise NotMeasurable("the distances of the features are beyond what a float holds")
+        if not (np.isfinite(start / spread).all() and spread > 0):
+            raise NotMeasurable(f"the features of all {len(features)} examples are the same: no spread")
     perplexity = min(30.0, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         features.astype(np.float64)).astype(np.float64)
@@ -231,7 +293,7 @@ def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) 
     n, test = settings.held_out_images, dataset.test
     part = data.Split(test.images[:n], test.labels[:n])
     model.eval()
-    gather, model.gather = model.gather, lambda rows: rows  # every rank looks at all of them
+    gather, model.gather = model.gather, alone  # every rank looks at all of them
     seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
     model.gather = gather
     model.train()
@@ -260,25 +322,30 @@ def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: 
 
     Returns:
         Presences, labels, what the trained probes get right, and mean likelihoods per image.
+
+    Raises:
+        DataError: too few images, or labels that are no classes of the model.
     """
+    data.check_classes(split, inputs.classes_of(model.config))
     device = split.images.device
     place_generator = torch.Generator(device).manual_seed(seed) if shift else None
     noise_generator = torch.Generator(device).manual_seed(seed + 1)
     n = len(split) // batch_size * batch_size if whole_batches else len(split)
     if not n:
-        raise data.DataError(f"{len(split)} images make no whole batch of {batch_size}")
+        raise data.DataError(f"{len(split)} images make no whole batch of {batch_size}; take a smaller one")
     rows: dict[str, list] = {}
+    labelled = split.labelled
     for start in range(0, n, batch_size):
         index = slice(start, min(start + batch_size, n))
         image = data.place(split.images[index], canvas, place_generator)
-        label = split.labels[index]
-        drawn = port.Noise.draw(noise_generator, model.config, len(image), device) \
+        label = split.labels[index] if labelled else None
+        drawn = Noise.draw(noise_generator, model.config, len(image), device) \
             if noise else None
         result = model(image, label, drawn)
         row = {"posterior": result.posterior_presence, "prior": result.prior_presence}
         for name, logits in (("posterior_correct", result.posterior_logits),
                              ("prior_correct", result.prior_logits)):
-            if logits is not None:
+            if logits is not None and labelled:
                 row[name] = logits.argmax(-1) == label
         for name in ("rec_ll", "log_prob"):
             row[name] = result.scalars[name].expand(len(image))

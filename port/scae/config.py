@@ -6,93 +6,67 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import math
-import types
-import typing
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from port.configuration import limits
+from port.configuration.fields import LIMITS, ConfigError, Section, as_json, unknown
+from port.configuration.limits import limited
 from port.core.quirks import MODEL_REPAIRS
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says which key, what was given, what fits."""
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "encoder_type": ("linear", "conv", "conv_att"),
-    "template_nonlin": ("relu1", "sigmoid"),
-    "color_nonlin": ("relu1", "sigmoid"),
-    "noise_type": ("uniform", "logistic", "normal"),
-    "vote_type": ("enc", "soft", "hard"),
-    "pres_type": ("enc", "soft", "hard"),
-    "target": ("image", "sobel"),
-    "object_encoder": ("set_transformer", "mlp"),
-    "prior_sparsity_loss_type": ("l2", "entropy", "kl"),
-    "posterior_sparsity_loss_type": ("l2", "entropy", "kl"),
-    "paddings": ("VALID",),
-    "klass": ("ConstellationCapsule", "ConstellationDecoder"),
-    "pdf": ("normal", "student"),
-}
-
-
-# The least a number may be; below, layers would be empty or draws undefined.
-AT_LEAST = dict.fromkeys(
-    ("canvas", "channels", "output_channels", "kernel_shapes", "strides", "n_caps", "n_caps_dims",
-     "n_votes", "template_size", "n_channels", "n_heads", "n_dims", "n_output_dims", "n_outputs",
-     "n_caps_params", "n_hiddens", "n_classes"), 1) | dict.fromkeys(
-    ("n_features", "n_layers", "n_inducing_points", "noise_scale", "dropout_rate", "caps_dropout_rate"), 0)
-BELOW_ONE = ("dropout_rate", "caps_dropout_rate")
-
-
 @dataclass(frozen=True)
-class CNN:
+class CNN(Section):
     """The part encoder's convolutions; a single kernel or stride serves all layers.
 
     `residual_blocks` of two 3x3 convolutions each follow every convolution (ours; the original has none).
     """
 
-    output_channels: tuple[int, ...] = (128, 128, 128, 128)
-    kernel_shapes: tuple[int, ...] = (3,)
-    strides: tuple[int, ...] = (2, 2, 1, 1)
+    output_channels: tuple[int, ...] = limited((128, 128, 128, 128), at_least=1)
+    kernel_shapes: tuple[int, ...] = limited((3,), at_least=1)
+    strides: tuple[int, ...] = limited((2, 2, 1, 1), at_least=1)
     paddings: str = "VALID"
     activate_final: bool = True
-    residual_blocks: int = 0
+    residual_blocks: int = limited(0, at_least=0)
 
     def output_side(self, canvas: int) -> int:
         """Side of the embedding grid for a square canvas; 0 or less when the canvas is too small."""
         n_layers = len(self.output_channels)
+        if not n_layers:
+            raise ConfigError("cnn.output_channels: give at least one layer")
         kernels = self.kernel_shapes * (n_layers if len(self.kernel_shapes) == 1 else 1)
         strides = self.strides * (n_layers if len(self.strides) == 1 else 1)
+        for name, given in (("kernel_shapes", kernels), ("strides", strides)):
+            if len(given) != n_layers:
+                raise ConfigError(f"cnn.{name}: one for all or one for each of {n_layers} layers "
+                                  f"(output_channels), {len(getattr(self, name))} given")
         for kernel, stride in zip(kernels, strides, strict=True):
             canvas = (canvas - kernel) // stride + 1
         return canvas
 
 
 @dataclass(frozen=True)
-class PartEncoder:
+class PartEncoder(Section):
     """Part capsules; `n_features` special features each."""
 
-    n_caps: int = 16
-    n_caps_dims: int = 6
-    n_features: int = 16
-    noise_scale: float = 4.0
+    n_caps: int = limited(16, at_least=1)
+    n_caps_dims: int = limited(6, at_least=1)
+    n_features: int = limited(16, at_least=0)
+    noise_scale: float = limited(4.0, at_least=0)
     similarity_transform: bool = False
     encoder_type: str = "conv_att"
 
 
 @dataclass(frozen=True)
-class PartDecoder:
+class PartDecoder(Section):
     """Templates and the pixel mixture.
 
     With `inverse_space_transform` false a pose maps the canvas to the template (the ML@B port's option).
     """
 
-    template_size: tuple[int, ...] = (11, 11)
-    n_channels: int = 1
+    template_size: tuple[int, ...] = limited((11, 11), at_least=1)
+    n_channels: int = limited(1, at_least=1)
     learn_output_scale: bool = False
     colorize_templates: bool = False
     template_nonlin: str = "relu1"
@@ -102,41 +76,41 @@ class PartDecoder:
 
 
 @dataclass(frozen=True)
-class ObjEncoder:
+class ObjEncoder(Section):
     """The set transformer."""
 
-    n_layers: int = 3
-    n_heads: int = 1
-    n_dims: int = 16
-    n_output_dims: int = 256
-    n_outputs: int = 10
+    n_layers: int = limited(3, at_least=0)
+    n_heads: int = limited(1, at_least=1)
+    n_dims: int = limited(16, at_least=1)
+    n_output_dims: int = limited(256, at_least=1)
+    n_outputs: int = limited(10, at_least=1)
     layer_norm: bool = True
-    dropout_rate: float = 0.0
-    n_inducing_points: int = 0
+    dropout_rate: float = limited(0.0, at_least=0, below=1)
+    n_inducing_points: int = limited(0, at_least=0)
 
 
 @dataclass(frozen=True)
-class ObjDecoder:
+class ObjDecoder(Section):
     """Object capsules: `n_hiddens` is one size or a list; `noise_type` None draws no noise.
 
     With `n_caps_params` None the features are the parameters (Q39).
     """
 
-    n_caps: int = 10
-    n_caps_dims: int = 2
-    n_votes: int = 16
-    n_caps_params: int | None = 32
-    n_hiddens: int | tuple[int, ...] = 128
+    n_caps: int = limited(10, at_least=1)
+    n_caps_dims: int = limited(2, at_least=1)
+    n_votes: int = limited(16, at_least=1)
+    n_caps_params: int | None = limited(32, at_least=1)
+    n_hiddens: int | tuple[int, ...] = limited(128, at_least=1)
     learn_vote_scale: bool = True
     deformations: bool = True
     noise_type: str | None = "uniform"
-    noise_scale: float = 4.0
+    noise_scale: float = limited(4.0, at_least=0)
     similarity_transform: bool = False
-    caps_dropout_rate: float = 0.0
+    caps_dropout_rate: float = limited(0.0, at_least=0, below=1)
 
 
 @dataclass(frozen=True)
-class Autoencoder:
+class Autoencoder(Section):
     """Loss weights, gradient stops, what feeds the loss decoder and what it has to reconstruct.
 
     `object_encoder` is the set transformer or, in its place, an MLP of `n_layers` hidden layers of `n_dims`
@@ -146,39 +120,35 @@ class Autoencoder:
     likelihood, with weight 1.
     """
 
-    n_classes: int = 10
-    dynamic_l2_weight: float = 10.0
-    caps_ll_weight: float = 1.0
+    n_classes: int = limited(10, at_least=1)
+    dynamic_l2_weight: float = limited(10.0, at_least=0)
+    caps_ll_weight: float = limited(1.0, at_least=0)
     vote_type: str = "enc"
     pres_type: str = "enc"
     stop_grad_caps_inpt: bool = True
     stop_grad_caps_target: bool = True
     prior_sparsity_loss_type: str = "l2"
-    prior_within_example_sparsity_weight: float = 1.0
-    prior_between_example_sparsity_weight: float = 1.0
-    prior_within_example_constant: float = 0.0
+    prior_within_example_sparsity_weight: float = limited(1.0, at_least=0)
+    prior_between_example_sparsity_weight: float = limited(1.0, at_least=0)
+    prior_within_example_constant: float = limited(0.0, at_least=0)
     posterior_sparsity_loss_type: str = "entropy"
-    posterior_within_example_sparsity_weight: float = 10.0
-    posterior_between_example_sparsity_weight: float = 10.0
-    primary_caps_sparsity_weight: float = 0.0
-    weight_decay: float = 0.0
+    posterior_within_example_sparsity_weight: float = limited(10.0, at_least=0)
+    posterior_between_example_sparsity_weight: float = limited(10.0, at_least=0)
+    primary_caps_sparsity_weight: float = limited(0.0, at_least=0)
+    weight_decay: float = limited(0.0, at_least=0)
     feed_templates: bool = True
     probe: bool = True
     target: str = "image"
     object_encoder: str = "set_transformer"
-    rec_ll_weight: float = 1.0
-    template_l1_weight: float = 0.0
-    mse_weight: float = 0.0
+    rec_ll_weight: float = limited(1.0, at_least=0)
+    template_l1_weight: float = limited(0.0, at_least=0)
+    mse_weight: float = limited(0.0, at_least=0)
 
 
 # What the original does not have is said only where it is used: its recordings and the identity of a
 # run know nothing of it.
 OURS = {"cnn": ("residual_blocks",), "part_decoder": ("inverse_space_transform",),
         "autoencoder": ("rec_ll_weight", "template_l1_weight", "mse_weight")}
-
-# Stands in a stored configuration for what nobody said and no shape shows; run with the default.
-UNSET = "unset"
-
 SECTIONS = {"cnn": CNN, "part_encoder": PartEncoder, "part_decoder": PartDecoder,
             "obj_encoder": ObjEncoder, "obj_decoder": ObjDecoder, "autoencoder": Autoencoder}
 
@@ -206,8 +176,8 @@ class Config(Written):
     """
 
     kind: ClassVar[str] = "scae"
-    canvas: int = 28
-    channels: int = 1
+    canvas: int = limited(28, at_least=1, at_most=4096)
+    channels: int = limited(1, at_least=1, at_most=64)
     cnn: CNN = field(default_factory=CNN)
     part_encoder: PartEncoder = field(default_factory=PartEncoder)
     part_decoder: PartDecoder = field(default_factory=PartDecoder)
@@ -218,6 +188,7 @@ class Config(Written):
     unset: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        limits.check(self, ConfigError)
         for repair in self.repairs:
             if repair not in MODEL_REPAIRS:
                 raise ConfigError(unknown("repair", repair, MODEL_REPAIRS))
@@ -243,6 +214,11 @@ class Config(Written):
         """Whether the object encoder sees templates; an MLP gets none, as the original would call it."""
         return self.autoencoder.feed_templates and self.autoencoder.object_encoder == "set_transformer"
 
+
+# By bare name: a setting of a name has one range in every section, which a test sees to.
+LIMITS.update({name: range_ for kind in (*SECTIONS.values(), Config) for name, range_ in limits.of(kind).items()})
+
+
 def plain(config: Any, whole: bool = False) -> dict[str, Any]:
     """Nested plain arguments of an image model; what the original does not have only where used.
 
@@ -252,10 +228,10 @@ def plain(config: Any, whole: bool = False) -> dict[str, Any]:
     """
     arguments = json.loads(json.dumps(dataclasses.asdict(config)))
     del arguments["unset"]
-    for section, names in OURS.items():
+    for section, added in OURS.items():
         if whole or (config.kind == "pcae" and section == "autoencoder"):
             continue
-        for name in names:
+        for name in added:
             if arguments[section][name] == SECTIONS[section].__dataclass_fields__[name].default:
                 del arguments[section][name]
     return arguments if config.kind == Config.kind else {"model": config.kind} | arguments
@@ -264,14 +240,6 @@ def plain(config: Any, whole: bool = False) -> dict[str, Any]:
 def to_json(config: Any, whole: bool = False) -> str:
     """An image model's configuration as JSON, unset settings as "unset"; `whole` as for `plain`."""
     return as_json(plain(config, whole), config.unset)
-
-
-def as_json(arguments: dict[str, Any], unset: tuple[str, ...]) -> str:
-    """Nested arguments as JSON, with "unset" at each `section.name` of `unset`."""
-    for place in unset:
-        section, _, name = place.partition(".")
-        arguments[section][name] = UNSET
-    return json.dumps(arguments, indent=1)
 
 
 def check_canvas(config: Any) -> None:
@@ -286,65 +254,9 @@ def check_canvas(config: Any) -> None:
     if config.part_decoder.colorize_templates and not config.part_encoder.n_features:
         raise ConfigError("colorize_templates takes the colour from the special features: set "
                           "n_part_special_features above 0 or colorize_templates to false")
+    if len(config.part_decoder.template_size) != 2:
+        raise ConfigError("part_decoder.template_size: rows and columns, "
+                          f"{len(config.part_decoder.template_size)} numbers given")
     if config.cnn.output_side(config.canvas) < 1:
         raise ConfigError(f"canvas_size {config.canvas} is too small for the convolutions "
                           f"(strides {config.cnn.strides})")
-    if config.cnn.residual_blocks < 0:
-        raise ConfigError(f"residual_blocks must not be negative, {config.cnn.residual_blocks} given")
-
-
-def unknown(what: str, given: Any, allowed: Iterable[Any]) -> str:
-    """The message for a name that does not exist: the nearest one and all that do."""
-    allowed = [str(a) for a in allowed]
-    nearest = difflib.get_close_matches(str(given), allowed, n=1, cutoff=0.0)
-    return (f"unknown {what} {given!r}: did you mean {nearest[0]!r}? "
-            f"Allowed: {', '.join(sorted(allowed))}")
-
-
-def _in_range(key: str, number: float) -> float:
-    name = key.rpartition(".")[2]
-    if not math.isfinite(number):
-        raise ConfigError(f"{key} must be a finite number, {number} given")
-    if number < AT_LEAST.get(name, number):
-        raise ConfigError(f"{key} must be at least {AT_LEAST[name]}, {number:g} given")
-    if name in BELOW_ONE and number >= 1:
-        raise ConfigError(f"{key} must be below 1, {number:g} given: nothing would be left")
-    return number
-
-
-def convert_value(key: str, kind: Any, value: Any) -> Any:
-    """`value` as the annotated type, or a ConfigError; strings are read as on a command line."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    name = key.rpartition(".")[2]
-    for option in options:
-        if option is types.NoneType and value in (None, "None", "none", ""):
-            return None
-        if option is bool:
-            if isinstance(value, bool):
-                return value
-            if str(value).lower() in ("true", "false"):
-                return str(value).lower() == "true"
-        elif option in (int, float) and not isinstance(value, bool | list | tuple):
-            try:
-                number = option(value)
-            except (TypeError, ValueError):
-                continue
-            if option is float or float(value) == number:
-                return _in_range(key, number)
-        elif option is str and isinstance(value, str):
-            if name in CHOICES and value not in CHOICES[name]:
-                raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
-            return value
-        elif typing.get_origin(option) is tuple and isinstance(value, Sequence):
-            inner = typing.get_args(option)[0]
-            try:
-                items = json.loads(value) if isinstance(value, str) else value
-            except ValueError:
-                continue
-            if not isinstance(items, Sequence):
-                continue
-            return tuple(convert_value(key, inner, item) for item in items)
-    if name in CHOICES:
-        raise ConfigError(unknown(f"value of {key}", value, CHOICES[name]))
-    expected = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
-    raise ConfigError(f"{key}: expected {expected}, got {value!r}")

@@ -12,32 +12,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from port.configuration import limits
+from port.configuration.fields import ConfigError, Section, unknown
+from port.configuration.limits import limited
 from port.scae.config import (
     CNN,
     SECTIONS,
     Config,
-    ConfigError,
     ObjDecoder,
     ObjEncoder,
     PartDecoder,
     PartEncoder,
     Written,
     check_canvas,
-    unknown,
 )
 
 PART_REPAIRS = ("Q02",)
 
 
 @dataclass(frozen=True)
-class PartLosses:
+class PartLosses(Section):
     """Loss weights of part capsules alone: likelihood, templates' L1, squared error of the mean picture."""
 
-    rec_ll_weight: float = 1.0
-    template_l1_weight: float = 0.0
-    mse_weight: float = 0.0
-    primary_caps_sparsity_weight: float = 0.0
-    weight_decay: float = 0.0
+    rec_ll_weight: float = limited(1.0, at_least=0)
+    template_l1_weight: float = limited(0.0, at_least=0)
+    mse_weight: float = limited(0.0, at_least=0)
+    primary_caps_sparsity_weight: float = limited(0.0, at_least=0)
+    weight_decay: float = limited(0.0, at_least=0)
     target: str = "image"
 
 
@@ -46,8 +47,8 @@ class PartConfig(Written):
     """Part capsules alone: `canvas` pixels a side, `channels` colours, four sections, chosen repairs."""
 
     kind: ClassVar[str] = "pcae"
-    canvas: int = 28
-    channels: int = 1
+    canvas: int = limited(28, at_least=1, at_most=4096)
+    channels: int = limited(1, at_least=1, at_most=64)
     cnn: CNN = field(default_factory=CNN)
     part_encoder: PartEncoder = field(default_factory=PartEncoder)
     part_decoder: PartDecoder = field(default_factory=PartDecoder)
@@ -56,6 +57,7 @@ class PartConfig(Written):
     unset: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        limits.check(self, ConfigError)
         for repair in self.repairs:
             if repair not in PART_REPAIRS:
                 raise ConfigError(unknown("repair", repair, PART_REPAIRS))
@@ -88,22 +90,22 @@ class UpperDecoder(ObjDecoder):
 
 
 @dataclass(frozen=True)
-class UpperLosses:
+class UpperLosses(Section):
     """Loss weights of the third level.
 
     `caps_ll_weight` is that of the objects' poses under the third level's votes, `parent_ll_weight` that of
     the parts' poses under objects whose pose and presence come from the third level.
     """
 
-    caps_ll_weight: float = 1.0
-    parent_ll_weight: float = 1.0
-    dynamic_l2_weight: float = 10.0
+    caps_ll_weight: float = limited(1.0, at_least=0)
+    parent_ll_weight: float = limited(1.0, at_least=0)
+    dynamic_l2_weight: float = limited(10.0, at_least=0)
     prior_sparsity_loss_type: str = "l2"
-    prior_within_example_sparsity_weight: float = 1.0
-    prior_between_example_sparsity_weight: float = 1.0
+    prior_within_example_sparsity_weight: float = limited(1.0, at_least=0)
+    prior_between_example_sparsity_weight: float = limited(1.0, at_least=0)
     posterior_sparsity_loss_type: str = "entropy"
-    posterior_within_example_sparsity_weight: float = 1.0
-    posterior_between_example_sparsity_weight: float = 1.0
+    posterior_within_example_sparsity_weight: float = limited(1.0, at_least=0)
+    posterior_between_example_sparsity_weight: float = limited(1.0, at_least=0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port.core import attention, layers, losses, mixture, ops, preprocess, probe
+from port.core import attention, inputs, layers, losses, mixture, ops, preprocess, probe
+from port.core.gathering import alone
 from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder, Taps
 from port.scae import object_decoder as objects
 from port.scae import part_decoder as decoders
@@ -64,7 +65,7 @@ class ImageAutoencoder(nn.Module):
         self.config = config
         self.check_range = True  # training switches it off: its images come from bytes
         # Rows of the whole batch; with several ranks, training puts in what brings them together.
-        self.gather = lambda rows: rows
+        self.gather = alone
         repairs, part, settings = config.repairs, config.part_encoder, config.autoencoder
         rng = np.random.default_rng(seed)
         self.part_encoder = encoders.PartEncoder(
@@ -119,17 +120,8 @@ class ImageAutoencoder(nn.Module):
         Raises:
             ValueError: says what was expected and what was given.
         """
-        config, side = self.config, self.config.canvas
-        if image.ndim != 4 or tuple(image.shape[1:]) != (config.channels, side, side):
-            raise ValueError(f"{what}: expected shape [batch, {config.channels}, {side}, {side}] "
-                             f"(channels first), got {list(image.shape)}")
-        if image.dtype != self.dtype:
-            hint = "; divide bytes by 255" if image.dtype == torch.uint8 else ""
-            raise ValueError(f"{what}: expected dtype {self.dtype}, got {image.dtype}{hint}")
-        if self.check_range and image.device.type == "cpu" and not torch.compiler.is_compiling():
-            low, high = image.min().item(), image.max().item()
-            if not (low >= 0.0 and high <= 1.0):
-                raise ValueError(f"{what}: expected values in [0, 1], got [{low:g}, {high:g}]")
+        inputs.check_image(image, self.config.channels, self.config.canvas, self.dtype, self.check_range,
+                           what)
 
     def above(self, found: Objects, draws: Mapping[str, Any], scalars: dict[str, Array], log: Recorder
               ) -> Array | None:
@@ -150,10 +142,12 @@ class ImageAutoencoder(nn.Module):
                 makes of the image: itself or its edges (`normalized_sobel_edges`).
 
         Raises:
-            ValueError: an image, target or noise that does not fit the configuration.
+            ValueError: an image, label, target or noise that does not fit the configuration.
         """
         config, settings, repairs = self.config, self.config.autoencoder, self.config.repairs
         self.check_image(image)
+        if label is not None:
+            label = inputs.check_labels(label, image.shape[0], inputs.classes_of(config), self.check_range)
         if target is None:
             target = preprocess.normalized_sobel_edges(image) if settings.target == "sobel" else image
         else:

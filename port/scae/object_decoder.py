@@ -143,8 +143,10 @@ def capsule_likelihood(votes: Float[Tensor, "batch caps points dims"],
     vote_presence = (mixing_logits[:, :n_caps] > mixing_logits[:, n_caps:]).to(votes.dtype)
     posterior = torch.softmax(joint, 1)
     winner_index = torch.argmax(joint[:, :n_caps], 1)
-    winner = votes.take_along_dim(winner_index[:, None, :, None], 1).squeeze(1)
-    winner_pres = vote_presence_prob.take_along_dim(winner_index[:, None], 1).squeeze(1)
+    # `gather` for `take_along_dim`, whose broadcasting would fix the batch size of an exported graph.
+    index = winner_index[:, None]
+    winner = votes.gather(1, index[..., None].expand(-1, -1, -1, votes.shape[-1])).squeeze(1)
+    winner_pres = vote_presence_prob.gather(1, index).squeeze(1)
     all_votes = torch.cat([votes, dummy_vote.expand(votes.shape[0], -1, -1, -1)], 1)
     soft_winner = torch.sum(posterior[..., None] * all_votes, 1)
     soft_winner_pres = torch.sum(posterior[:, :n_caps] * vote_presence_prob, 1)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port.core import losses, mixture, ops, preprocess
+from port.core import inputs, losses, mixture, ops, preprocess
+from port.core.gathering import alone
 from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Taps
 from port.scae import part_decoder as decoders
 from port.scae import part_encoder as encoders
@@ -64,7 +65,7 @@ class PartAutoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.check_range = True
-        self.gather = lambda rows: rows  # nothing here looks at the whole batch
+        self.gather = alone  # nothing here looks at the whole batch
         part, rng = config.part_encoder, np.random.default_rng(seed)
         self.part_encoder = encoders.PartEncoder(
             config.canvas, config.channels, config.cnn, part, rng,
@@ -85,10 +86,12 @@ class PartAutoencoder(nn.Module):
             target: what is reconstructed, `[B, C, S, S]`; by default as for the image model.
 
         Raises:
-            ValueError: an image, target or noise that does not fit the configuration.
+            ValueError: an image, label, target or noise that does not fit the configuration.
         """
         settings = self.config.autoencoder
         self.check_image(image)
+        if label is not None:
+            inputs.check_labels(label, image.shape[0], None, self.check_range)
         if target is None:
             target = preprocess.normalized_sobel_edges(image) if settings.target == "sobel" else image
         else:

@@ -23,6 +23,8 @@ from typing import no_type_check
 
 import numpy as np
 
+from port.core.numba_cache import compiled
+
 try:
     import numba
 except ImportError:
@@ -39,13 +41,7 @@ ABSENT, UNDRAWN, DRAWN = 0, 1, 2
 
 def _compiled(function):
     """Compile for the types of each call, kept on disk where possible; nothing is reordered."""
-    if numba is None:
-        return function
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that can be written
-        return numba.njit(**options)(function)
+    return compiled(function)
 
 
 @no_type_check

@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
     channels: int
     template: tuple[int, int]
     canvas: tuple[int, int]
-    per_example: bool
+    per_example: bool | torch.SymBool
     dtype: torch.dtype
 
 
@@ -43,9 +43,11 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
     """
     gpu = backends.by_triton(device)
     reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"),
+               (torch.compiler.is_exporting(), "a graph for other programs"),
                (device.type not in ("cpu", "cuda"), f"on {device.type}"),
                (not alpha, "templates without alpha"), (not unit_scale, "a learned scale"),
                (gpu and not backends.TRITON_INSTALLED, "Triton is not installed"),
+               (not gpu and sizes is not None and sizes.dtype not in backends.DTYPES, f"in {sizes and sizes.dtype}"),
                (not gpu and not backends.INSTALLED, "Numba is not installed"))
     reason = next((reason for holds, reason in reasons if holds), "")
     return reason if reason or not gpu or sizes is None else _not_on_gpu(device, *sizes)
@@ -64,7 +66,7 @@ def _not_on_gpu(device, *sizes) -> str:
 _not_on_gpu._dynamo_marked_constant = True
 
 
-def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool) -> Sizes:
+def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool | torch.SymBool) -> Sizes:
     """Of `templates` `[_, K, C, h, w]` on a canvas (rows, columns), in the templates' dtype."""
     _, parts, channels, height, width = templates.shape
     return Sizes(parts, channels, (height, width), tuple(canvas), per_example, templates.dtype)

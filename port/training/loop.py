@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from port.data import standard_sets
 from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
@@ -84,9 +85,12 @@ def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
     with precision.mode(settings) as in_force, precision.mixed(model, settings), \
             torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
         run = Run(model, dataset, settings, folder, on_step, on_row, world)
-        while not run.done:
-            run.advance(stop)
-        return run.finish(in_force)
+        try:
+            while not run.done:
+                run.advance(stop)
+            return run.finish(in_force)
+        finally:
+            model.check_range = True  # what it is given from now on need not come from bytes
 
 
 class Run:
@@ -109,6 +113,8 @@ class Run:
                                   torch.Generator(device).manual_seed(noise_seed))
         self.notes: list[str] = []
         if folder is not None:
+            if isinstance(dataset, data.Dataset):
+                self.state.data = standard_sets.digest_of(dataset)
             self._continue()
         self.step = Step(self.state, settings, self.notes, world)
         self.good = resume.Snapshot(self.state)
@@ -161,7 +167,7 @@ class Run:
     def finish(self, in_force: dict) -> Trained:
         """The result of a run that is done."""
         self.model.eval()
-        self.model.gather = lambda rows: rows
+        self.model.gather = ALONE.gather
         return Trained(self.state.step, self.resumed_at, self.state.history, self.state.optimizer,
                        self.state.seconds, self.notes, in_force, self.step.in_force)
 
@@ -191,6 +197,11 @@ class Run:
     def _continue(self) -> None:
         """Load the newest checkpoint; say what it was made with that is different now."""
         before = self.state.load(self.folder, self.settings.steps, self.world)
+        for path, why in self.state.damaged.items():
+            self.notes.append(f"{path.name} is damaged and was not used: {why}")
+            if self.world.main:
+                print(f"train: {path}: damaged, not used: {why}; going on from step "
+                      f"{self.state.step} instead", flush=True)
         now = self._made_with()
         changed = [f"{name} {before[name]}, now {now[name]}" for name in now
                    if before and before.get(name, now[name]) != now[name]]

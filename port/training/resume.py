@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-00001000` with the weights, the optimizer's slots, the states of the
 three generators, the running sums and the history. It is written under a temporary name, flushed to the
-disk and renamed, so there is never half of one; older ones are removed afterwards. With several ranks
+disk and renamed, so there is never half of one; older ones but the last are removed afterwards. One that is
+damaged is not used, and the run goes on from the one before (`port.training.sound`). With several ranks
 the first one writes and reads, and the others are sent what it read: a checkpoint does not tell how
 many ranks made it.
 
@@ -20,12 +21,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from port.core.swap import flush
 from port.data.streams import Stream
-from port.training import optimizers
+from port.training import optimizers, sound
 from port.training.distributed import ALONE, World
 
 FILE_LIMIT = 15 * 2**20  # bytes of tensors in one file; larger sets are written in parts
@@ -48,6 +50,8 @@ class State:
         self.names: list[str] = []
         self.sums: Tensor | None = None
         self.count = 0
+        self.data = ""  # digest of the data set, "" where it is drawn
+        self.damaged: dict[Path, str] = {}  # checkpoints that were not used, and why
 
     @property
     def device(self) -> torch.device:
@@ -99,53 +103,105 @@ class State:
     # ------------------------------------------------------------------------------------- on disk
 
     def save(self, folder: Path, made_with: dict | None = None) -> None:
-        """Write a checkpoint under a temporary name, rename it, remove the older ones."""
+        """Write a checkpoint under a temporary name, rename it, remove the older ones but the last."""
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / f"step-{self.step:08d}"
         temporary = folder / f"{final.name}.tmp"
-        for left_over in folder.glob("step-*.tmp"):  # of a process that was killed while it wrote
+        for path in self.damaged:
+            sound.discard(path)
+        self.damaged = {}
+        # Of a process that was killed while it wrote, or removed.
+        for left_over in (*folder.glob("step-*.tmp"), *folder.glob(f".step-*{sound.OLD}")):
             shutil.rmtree(left_over)
         temporary.mkdir()
         write_tensors(temporary, "model", self.model.state_dict())
         write_tensors(temporary, "optimizer", read_slots(self.model, self.optimizer))
         write_tensors(temporary, "streams", self._streams())
         (temporary / "state.json").write_text(json.dumps(
-            self._position() | {"history": self.history, "made_with": made_with or {}}))
+            self._position() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
+                                "format": sound.FORMAT}))
+        sound.write_checksums(temporary)
         for path in [*temporary.iterdir(), temporary]:
-            _flush(path)
-        if final.exists():  # the same step again: out of the way first, a folder cannot be replaced
-            shutil.rmtree(folder / f"{final.name}.old.tmp", ignore_errors=True)
-            os.replace(final, folder / f"{final.name}.old.tmp")
+            flush(path)
+        sound.discard(final)  # the same step again: out of the way first, a folder cannot be replaced
         os.replace(temporary, final)
-        _flush(folder)
-        for other in checkpoints(folder):
-            if other.name < final.name:
-                shutil.rmtree(other)
-        shutil.rmtree(folder / f"{final.name}.old.tmp", ignore_errors=True)
+        flush(folder)
+        for other in [path for path in checkpoints(folder) if path.name < final.name][:-1]:
+            sound.discard(other)
 
     def load(self, folder: Path, steps: int, world: World = ALONE) -> dict | None:
-        """Continue from the newest checkpoint that is not past `steps`, if there is one.
+        """Continue from the newest sound checkpoint that is not past `steps`, if there is one.
+
+        Those that are not sound are named in `damaged`.
 
         Returns:
             What it was made with; None if there was none.
+
+        Raises:
+            sound.Damaged: there are checkpoints, but none is sound.
+            DataError: it was made on other data.
         """
-        found = [path for path in checkpoints(folder) if int(path.name[5:]) <= steps] \
-            if world.main else []
-        if world.collect(bool(found))[0] is False:
+        read, error = None, None
+        if world.main:
+            try:
+                read = self._newest(folder, steps)
+            except dataset.DataError as refused:
+                error = refused
+        error = world.collect(error)[0]
+        if error is not None:
+            raise error
+        if world.collect(read is not None)[0] is False:
             return None
         streams, state = {}, {}
         if world.main:
-            path = found[-1]
-            device = next(self.model.parameters()).device
-            self.model.load_state_dict(read_tensors(path, "model", device))
-            write_slots(self.model, self.optimizer, read_tensors(path, "optimizer", device))
-            streams = read_tensors(path, "streams", "cpu")
-            state = json.loads((path / "state.json").read_text())
+            model, slots, streams, state = read
+            self.model.load_state_dict(model)
+            write_slots(self.model, self.optimizer, slots)
         streams, state = world.collect((streams, state))[0]
         world.broadcast_([tensor.detach() for tensor in self.tensors().values()])
         self._continue(streams, state)
         self.history = state["history"]
         return state.get("made_with")
+
+    def _newest(self, folder: Path, steps: int) -> tuple[dict, dict, dict, dict] | None:
+        """What the newest sound checkpoint holds; None where there is no checkpoint."""
+        found = [path for path in checkpoints(folder) if int(path.name[5:]) <= steps]
+        self.damaged = {}
+        for path in reversed(found):
+            try:
+                read = self._checked(path)
+            except sound.Damaged as error:
+                self.damaged[path] = str(error)
+                continue
+            made_on = read[3].get("data")
+            if made_on and self.data and made_on != self.data:
+                raise dataset.DataError(f"{path} was made on other data ({made_on}, now {self.data}); put the "
+                                     f"data back, or remove {folder} to train anew")
+            return read
+        if self.damaged:
+            raise sound.Damaged(
+                f"no checkpoint in {folder} can be used ({found[-1].name}: {self.damaged[found[-1]]}); put "
+                "back a copy, or remove the folder to train anew")
+        return None
+
+    def _checked(self, path: Path) -> tuple[dict, dict, dict, dict]:
+        """Weights, slots, streams and state of a checkpoint, every one of them looked at."""
+        sound.check_files(path)
+        device = self.device
+        try:
+            model = read_tensors(path, "model", device)
+            slots = read_tensors(path, "optimizer", device)
+            streams = read_tensors(path, "streams", "cpu")
+            state = json.loads((path / "state.json").read_text())
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise sound.Damaged(f"it cannot be read ({' '.join(str(error).split())[:120]})") from None
+        sound.check_position(state, int(path.name[5:]), (path / sound.CHECKSUMS).exists())
+        sound.check_tensors("weights", model, self.model.state_dict())
+        sound.check_tensors("slots", slots, read_slots(self.model, self.optimizer))
+        sound.check_streams(streams, self._streams(), {"noise": self.noise_generator} | {
+            f"batches/{name}": generator for name, generator in self.batches.generators().items()},
+            self.batches.limits, state["names"])
+        return model, slots, streams, state
 
     # ----------------------------------------------------------------------------- everything else
 
@@ -215,6 +271,8 @@ def read_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict
 def write_slots(model: torch.nn.Module, optimizer: torch.optim.Optimizer, slots: dict[str, Tensor]) -> None:
     """Inverse of `read_slots`, in place."""
     for name, tensor in read_slots(model, optimizer).items():
+        if slots[name].shape != tensor.shape:
+            raise ValueError(f"slot {name} is {list(slots[name].shape)}, not {list(tensor.shape)}")
         tensor.copy_(slots[name])
 
 
@@ -273,12 +331,3 @@ def read_tensors(folder: Path, stem: str, device: torch.device | str) -> dict[st
     for name, (pieces, shape) in cut.items():
         tensors[name] = torch.cat([pieces[i] for i in range(len(pieces))]).reshape(shape)
     return tensors
-
-
-def _flush(path: Path) -> None:
-    """Hand a file or folder to the disk, so that a rename never overtakes its contents."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

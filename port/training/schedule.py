@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from port.configuration import limits
+from port.configuration.limits import limited
 from port.data import dataset
 from port.training import optimizers, rungs
 
@@ -68,55 +70,45 @@ class Settings:
         deterministic: only algorithms that give the same bits each time.
     """
 
-    batch_size: int = 128
-    lr: float = 3e-5
-    steps: int = 300_000
-    seed: int = 0
+    batch_size: int = limited(128, at_least=1, at_most=10**6)
+    lr: float = limited(3e-5, above=0)
+    steps: int = limited(300_000, at_least=1)
+    seed: int = limits.seed()
     optimizer: str = "tf-rmsprop"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    momentum: float = limited(0.9, at_least=0, below=1)
+    weight_decay: float = limited(0.0, at_least=0)
     lr_schedule: str = "constant"
-    lr_decay: float = 0.96
-    lr_decay_steps: int = 10_000
-    lr_floor: float = 0.0
-    lr_restart_interval: int = 4000
+    lr_decay: float = limited(0.96, above=0)
+    lr_decay_steps: int = limited(10_000, at_least=1)
+    lr_floor: float = limited(0.0, at_least=0)
+    lr_restart_interval: int = limited(4000, at_least=1)
     lr_factors: dict | None = None
     lr_staircase: bool = False
     noise: bool = True
     shuffle: bool = True
     shift: str = "original"
-    max_shift: int = 2
+    max_shift: int = limited(2, at_least=0)
     jitter: bool = False
-    grad_value_clip: float = 0.0
-    grad_norm_clip: float = 0.0
-    log_every: int = 100
-    held_out_every: int = 0
-    held_out_images: int = 1024
-    checkpoint_every: int = 1000
-    checkpoint_seconds: float = 0.0
+    grad_value_clip: float = limited(0.0, at_least=0)
+    grad_norm_clip: float = limited(0.0, at_least=0)
+    log_every: int = limited(100, at_least=1)
+    held_out_every: int = limited(0, at_least=0)
+    held_out_images: int = limited(1024, at_least=1)
+    checkpoint_every: int = limited(1000, at_least=1)
+    checkpoint_seconds: float = limited(0.0, at_least=0)
     compile: bool = False
     capture: str = "auto"
     rung: str = rungs.AUTO
-    threads: int = 0
+    threads: int = limited(0, at_least=0, at_most=limits.THREADS)
     tf32: bool = False
     amp: str = "none"
-    amp_loss_scale: float = 1024.0
-    data_workers: int = 0
+    amp_loss_scale: float = limited(1024.0, above=0)
+    data_workers: int = limited(0, at_least=0, at_most=256)
     debug: bool = False
     deterministic: bool = False
 
     def __post_init__(self):
-        for name in ("batch_size", "steps", "log_every", "checkpoint_every", "lr_decay_steps",
-                     "lr_restart_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("lr", "lr_decay"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("grad_value_clip", "grad_norm_clip", "held_out_every", "momentum", "weight_decay",
-                     "lr_floor", "max_shift", "data_workers", "checkpoint_seconds"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative; 0 switches it off")
+        limits.check(self)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not "
@@ -124,9 +116,10 @@ class Settings:
         if self.weight_decay and not optimizers.RULES[self.optimizer].decays:
             raise ValueError(f"weight_decay does not go with optimizer {self.optimizer}; 0 switches it off")
         for prefix, factor in (self.lr_factors or {}).items():
-            if isinstance(factor, bool) or not isinstance(factor, int | float) or factor < 0:
+            number = isinstance(factor, int | float) and not isinstance(factor, bool)
+            if not (number and 0 <= factor < math.inf):
                 raise ValueError(f"lr_factors: {prefix} needs a factor of 0 or more, not {factor!r}")
-        if not (self.amp_loss_scale > 0 and math.frexp(self.amp_loss_scale)[0] == 0.5):
+        if math.frexp(self.amp_loss_scale)[0] != 0.5:
             raise ValueError(f"amp_loss_scale must be a power of two, not {self.amp_loss_scale}")
 
 

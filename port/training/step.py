@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import port
 from port.core import rmsprop
 from port.families import family_of
+from port.scae.noise import Noise
 from port.training import optimizers, precision, rungs
 from port.training.distributed import ALONE, World
 from port.training.resume import Snapshot, State
@@ -37,11 +37,11 @@ class Forward:
         self.compiled = torch.compile(self.eager) if compiled else None
         self.worked = False
 
-    def eager(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def eager(self, image: Tensor, label: Tensor | None, noise) -> tuple[Tensor, dict[str, Tensor]]:
         result = self.model(image, label, noise)
         return result.loss, result.scalars
 
-    def __call__(self, image: Tensor, label: Tensor, noise) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, image: Tensor, label: Tensor | None, noise) -> tuple[Tensor, dict[str, Tensor]]:
         if self.compiled is not None:
             try:
                 result = self.compiled(image, label, noise)
@@ -116,15 +116,15 @@ class Step:
         self.state.optimizer.step()
         self.state.add(loss, scalars)
 
-    def inputs(self) -> tuple[Tensor, Tensor, port.Noise | None]:
+    def inputs(self) -> tuple[Tensor, Tensor | None, Noise | None]:
         """Images, labels and noise of `index`: drawn for the whole batch, then this rank's share."""
         image, label = self.batches.take(self.index)
         noise = None
         if self.noisy:
-            noise = port.Noise.draw(self.state.noise_generator, self.model.config, len(image),
+            noise = Noise.draw(self.state.noise_generator, self.model.config, len(image),
                                     image.device)
             noise = noise.map(self.world.share)
-        return self.world.share(image), self.world.share(label), noise
+        return self.world.share(image), None if label is None else self.world.share(label), noise
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of the loss, averaged over the ranks and clipped, into `.grad`."""

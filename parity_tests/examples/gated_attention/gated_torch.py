@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from port.scae.tf_names import Row
+from port.core.variable_table import Row
 
 MAPPING = (Row("block/qkv/kernel", "qkv.weight", "transpose"),
            Row("block/gate/kernel", "gate.weight", "transpose"),

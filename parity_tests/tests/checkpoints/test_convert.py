@@ -119,8 +119,8 @@ def test_mapping_is_one_to_one() -> None:
     for golden in GOLDENS:
         model = port.ImageAutoencoder(port.config.from_manifest(golden.folder))
         for name, _ in model.named_parameters():
-            original, transform = convert.original_name(name)
-            assert convert.port_name(original) == (name, transform)
+            original, transform = convert.original_name(name, convert.MAPPING)
+            assert convert.port_name(original, convert.MAPPING) == (name, transform)
 
 
 def test_configuration_spellings() -> None:

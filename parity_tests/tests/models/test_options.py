@@ -21,7 +21,8 @@ from parity_tests import goldens
 from parity_tests.drawn.models import ModelCase, covering_case, verify_model
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import covering, models, tiers
-from port.scae.config import CHOICES, SECTIONS
+from port.configuration.fields import CHOICES
+from port.scae.config import SECTIONS
 
 CHANGES = "test_options.py::test_option_changes_the_model"
 DOCUMENT = REPOSITORY / "docs" / "options.md"

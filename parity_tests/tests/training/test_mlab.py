@@ -263,7 +263,7 @@ def test_datasets(source: str) -> None:
     (("--pcae-lr-decay", "0.9"), "counts with --pcae-lr-scheduler exp alone"),
     (("--pcae-lr-scheduler", "exp", "--pcae-lr-restart-interval", "9"), "counts with"),
     (("--pcae-num-caps", "0"), "must be at least 1"), (("--pcae-feat-dim", "-1"), "must be at least 0"),
-    (("--pcae-loss-mse-coeff", "nan"), "finite"), (("--data-workers", "-1"), "must not be negative")])
+    (("--pcae-loss-mse-coeff", "nan"), "finite"), (("--data-workers", "-1"), "must be at least 0")])
 def test_refused_in_one_line(options, message, tmp_path, monkeypatch, capsys) -> None:
     """Exit code 2, a clear line, and no folder left behind."""
     monkeypatch.chdir(tmp_path)

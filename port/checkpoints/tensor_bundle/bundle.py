@@ -19,6 +19,7 @@ from port.checkpoints.tensor_bundle.wire import varint
 
 PAGE = 4096  # what may lie unused between two tensors, which some writers align
 INDEX = ".index"
+MOST_INDEX = 1 << 28  # bytes; one entry of a tensor takes a hundred
 
 
 class Extent(NamedTuple):
@@ -59,6 +60,9 @@ class Bundle:
         self.prefix = prefix
         self._index = Source(f"{prefix}{INDEX}")
         self._parts: dict[bytes, list[Entry]] = {}
+        if self._index.size > MOST_INDEX:  # before it is read whole
+            raise CheckpointError(unreadable(self._index.path, Malformed(
+                f"it has {self._index.size} bytes; an index of more than {MOST_INDEX} is none")))
         self._digest = self._index.load()
         try:
             count = self._read_index()

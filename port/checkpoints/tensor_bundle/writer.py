@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
 from port.checkpoints.tensor_bundle.messages import MOST_AXES
 from port.checkpoints.tensor_bundle.table import FOOTER, MAGIC, PLAIN
 from port.checkpoints.tensor_bundle.wire import put_bytes, put_fixed32, put_number, put_varint
+from port.core import swap
 
 # Entries between keys written out whole, and bytes of a block, as TensorFlow has them.
 RESTARTS, BLOCK = 16, 256 * 1024
@@ -37,7 +37,7 @@ def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray 
     prefix = Path(prefix)
     items = sorted((_key(name), _stored(name, array)) for name, array in arrays.items())
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=prefix.parent, prefix=f".{prefix.name}."[:100]) as made:
+    with swap.aside(prefix) as made:
         data, index = (Path(made) / name for name in ("data", "index"))
         entries, offset = [(b"", HEADER)], 0
         with open(data, "wb") as file:

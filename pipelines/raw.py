@@ -1,0 +1,68 @@
+"""Stage `raw`: which raw files a preset's data come from, so that DVC notices when they change.
+
+    python -m pipelines.raw --preset mnist
+
+Raw data lie outside the repository, or in a folder that git ignores, and need not be there before they are
+fetched: DVC cannot depend on them. This stage always runs and leaves results/raw/<preset>/files.json, the
+SHA-256 of each file; `prepare` depends on that and runs again only where it says something else. Where the
+raw files are gone, what was recorded stands; where nothing was recorded, they are fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from pipelines.prepare import load, places_of, root_of, write_json
+from pipelines.support import console, settings
+from port.data import root
+
+
+def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) -> Path:
+    """Record the raw files of a preset.
+
+    Raises:
+        DataError: there are none and they could not be fetched.
+        BadInput: unknown settings.
+    """
+    wanted = preset.prepare()
+    path = settings.folder_of("raw", preset.name, results=results) / "files.json"
+
+    def there() -> dict[str, Path]:
+        return root.files_of(wanted.source, root_of(wanted), places_of(wanted))
+    if not there() and wanted.source in root.FILES:
+        if recorded(path, wanted.source):
+            return path
+        load(wanted)
+    write_json(path, {"source": wanted.source, "files": {name: sha256(file)
+                                                         for name, file in sorted(there().items())}})
+    return path
+
+
+def recorded(path: Path, source: str) -> bool:
+    """Whether the raw files of a source are known from before."""
+    try:
+        known = json.loads(path.read_text())
+        return known["source"] == source and bool(known["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = console.stage_parser("raw", __doc__.splitlines()[0], seed=False).parse_args(arguments)
+
+    def work():
+        run(settings.load_preset(given.preset, given.overrides, given.params), given.results)
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""Where the checkpoints of a run lie: its name, and what to do with those of a run on other data."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from pipelines.support.values import BadInput
+from port.constellation import batches as constellation_batches
+from port.data import dataset as data
+from port.data import standard_sets
+from port.training import loop as train
+from port.training import resume
+
+
+def checkpoints(runs: Path, preset: str, seed: int, decides: list[dict],
+                dataset: data.Dataset | constellation_batches.Dataset | None, kept: bool) -> Path:
+    """The folder `<preset>-<seed>-<identity>` below `runs`; the data set is part of the identity.
+
+    An earlier version left the data out, and a run that it began goes on.
+
+    Args:
+        runs: where checkpoints go.
+        preset: its name.
+        seed: of the run.
+        decides: what else decides the run (`port.training.loop.identity`).
+        dataset: that it trains on; one that is drawn is decided by its settings.
+        kept: `runs` belongs to this run alone, so that other data there are a mistake.
+
+    Raises:
+        BadInput: the run was begun on other data.
+    """
+    before = runs / f"{preset}-{seed}-{train.identity(*decides)}"
+    if not isinstance(dataset, data.Dataset):
+        return before
+    own = standard_sets.digest_of(dataset)
+    folder = runs / f"{preset}-{seed}-{train.identity(*decides, {'data': own})}"
+    if resume.checkpoints(folder):
+        return folder
+    if resume.checkpoints(before) and made_on(before) in (None, own):
+        return before
+    for other in sorted(runs.iterdir()) if runs.is_dir() else ():
+        name = other.name.rpartition("-")[0]
+        if name != f"{preset}-{seed}" or made_on(other) in (None, own):
+            continue
+        if kept:
+            raise BadInput(f"{other} was begun on other data than there are now ({made_on(other)}, not "
+                           f"{own}); put the data back, or begin a new run under another name")
+        if os.environ.get("RANK", "0") == "0":
+            print(f"train: {other} was begun on other data ({made_on(other)}, now {own}) and is left as it "
+                  "is; this run begins anew", flush=True)
+    return folder
+
+
+def made_on(folder: Path) -> str | None:
+    """Digest of the data that the newest checkpoint in a folder was made on, where it says so."""
+    found = resume.checkpoints(folder)
+    try:
+        return json.loads((found[-1] / "state.json").read_text()).get("data") or None
+    except (IndexError, OSError, ValueError, AttributeError):
+        return None
