@@ -1,5 +1,8 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
+from port.core import compiler_cache  # noqa: F401, before torch, which makes its folder while it is imported
+
+# isort: split
 from port import config
 from port.checkpoints import convert, read_checkpoint, run_folder, write_checkpoint
 from port.checkpoints import model_folder as checkpoint
@@ -7,7 +10,7 @@ from port.checkpoints.convert import from_tf, to_tf
 from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
 from port.constellation.model import ConstellationAutoencoder
-from port.core import compiler_cache, quirks  # noqa: F401, the first one first
+from port.core import quirks
 from port.core import rmsprop as optim
 from port.families import build
 from port.scae.hierarchy import HierarchyAutoencoder

@@ -29,7 +29,7 @@ class Prepare:
 
     source: str = "digits"
     path: str | None = None
-    size: int | None = None
+    size: int | None = limited(None, at_least=1, at_most=4096)
     data_root: str = "data"
     download: bool = True
     options: dict | None = None

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from port.data import dataset as data
 from port.data import standard_sets
 from port.data.streams import Examples
 from port.families import family_of

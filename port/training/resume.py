@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from port.core.swap import flush
+from port.data.dataset import DataError
 from port.data.streams import Stream
 from port.training import optimizers, sound
 from port.training.distributed import ALONE, World
@@ -145,7 +146,7 @@ class State:
         if world.main:
             try:
                 read = self._newest(folder, steps)
-            except dataset.DataError as refused:
+            except DataError as refused:
                 error = refused
         error = world.collect(error)[0]
         if error is not None:
@@ -175,7 +176,7 @@ class State:
                 continue
             made_on = read[3].get("data")
             if made_on and self.data and made_on != self.data:
-                raise dataset.DataError(f"{path} was made on other data ({made_on}, now {self.data}); put the "
+                raise DataError(f"{path} was made on other data ({made_on}, now {self.data}); put the "
                                      f"data back, or remove {folder} to train anew")
             return read
         if self.damaged:

@@ -47,9 +47,9 @@ def test_says_no(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture,
         patch.setattr(mixture, "mixture_mean", lambda *a, **k: right(*a, **k) * (1 + 1e-9))
         assert "part_dec/mean of the port (float64)" in failed(converted)
     with monkeypatch.context() as patch:
-        import port.ops
-        transform = port.ops.geometric_transform
-        patch.setattr(port.ops, "geometric_transform", lambda *a, **k: transform(*a, **k) + 1e-9)
+        from port.core import ops
+        transform = ops.geometric_transform
+        patch.setattr(ops, "geometric_transform", lambda *a, **k: transform(*a, **k) + 1e-9)
         assert "part_enc/pose of the port (float64)" in failed(converted)
 
 

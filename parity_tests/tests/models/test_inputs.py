@@ -10,7 +10,7 @@ import port
 from parity_tests.harness.runs import TINY
 from port.capsnet import settings as capsnet_settings
 from port.capsnet.network import CapsNet
-from port.core import inputs
+from port.core import inputs, ops
 from port.core.probe import ClassificationProbe
 from port.data import dataset
 from port.em import losses as em_losses
@@ -156,7 +156,7 @@ def test_half_precision() -> None:
     assert found.loss.item() == pytest.approx(whole.loss.item(), rel=0.03)
     found.loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in half.parameters() if p.grad is not None)
-    low = port.ops.safe_log(torch.tensor([0.0, 1.0, 0.5], dtype=torch.float16))
+    low = ops.safe_log(torch.tensor([0.0, 1.0, 0.5], dtype=torch.float16))
     assert low.dtype == torch.float16 and torch.isfinite(low).all() and low[1] == 0
 
 

@@ -104,7 +104,7 @@ def test_it_refuses(asked, says):
 
 @pytest.mark.parametrize(("changed", "says"), [
     ({"optimizer": "lamb"}, "optimizer must be one of"), ({"weight_decay": 0.1}, "does not go with"),
-    ({"momentum": -1.0}, "not be negative")])
+    ({"momentum": -1.0}, "must be at least 0")])
 def test_settings_are_refused(changed, says):
     with pytest.raises(ValueError, match=says):
         train.Settings(**changed)

@@ -164,8 +164,9 @@ def test_what_was_there_stays_when_writing_fails(name: str, error, tmp_path, mon
 
 def test_no_file_is_written_by_hand() -> None:
     """Temp-then-rename stands in one place; these swap folders, or several files at once."""
-    folders = {"port/core/files.py", "port/training/resume.py", "port/checkpoints/model_folder.py", "port/checkpoints/tensor_bundle/writer.py",
-               "pipelines/checkpoints/original.py", "pipelines/visit/parcel.py"}
+    folders = {"port/core/files.py", "port/core/swap.py", "port/training/resume.py", "port/training/sound.py",
+               "port/checkpoints/model_folder.py", "port/checkpoints/tensor_bundle/writer.py",
+               "pipelines/checkpoints/original.py", "pipelines/export.py", "pipelines/visit/parcel.py"}
     found = {str(path.relative_to(goldens.REPOSITORY)) for top in ("port", "pipelines")
              for path in (goldens.REPOSITORY / top).rglob("*.py")
              if "os.replace(" in path.read_text(encoding="utf-8")}
@@ -219,7 +220,7 @@ def test_a_setting_that_is_no_value(word: str, capsys) -> None:
 
 def test_every_program_ends_there() -> None:
     """A module that runs by itself hands its work to `console.exit_code`; children give an answer."""
-    children = {"child.py", "bench_worker.py", "cli.py"}
+    children = {"child.py", "worker.py", "cli.py"}
     texts = {path.name: path.read_text(encoding="utf-8")
              for path in (goldens.REPOSITORY / "pipelines").rglob("*.py") if path.name not in children}
     assert [name for name, text in texts.items()

@@ -14,7 +14,7 @@ from parity_tests.harness import runs
 from pipelines import cli
 from pipelines.support import run_folders, settings, values
 from pipelines.training import numbered
-from port.data import dataset
+from port.data import dataset, standard_sets
 
 PARAMS = str(REPOSITORY / "params.yaml")
 
@@ -74,7 +74,7 @@ def test_a_run_on_other_data_is_another_run(tmp_path, monkeypatch, capsys) -> No
     assert len({own, place, before}) == 3 and own.name.startswith("p-0-")
     made = own / "step-00000002"
     made.mkdir(parents=True)
-    (made / "state.json").write_text(json.dumps({"data": port.standard_sets.digest_of(one)}))
+    (made / "state.json").write_text(json.dumps({"data": standard_sets.digest_of(one)}))
     assert run_folders.checkpoints(tmp_path, "p", 0, decides, one, True) == own
     capsys.readouterr()
     assert run_folders.checkpoints(tmp_path, "p", 0, decides, other, False) == place

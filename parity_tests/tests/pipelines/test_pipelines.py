@@ -115,8 +115,11 @@ def test_what_stages_depend_on_exists(name) -> None:
 def test_every_preset_and_seed_has_its_stages(index, matrix) -> None:
     names = {stage.name for stage in index.stages if PAPER in stage.addressing}
     presets, seeds = matrix["presets"], matrix["seeds"]
-    expected = {f"{stage}@{preset}-{seed}" for stage in ("train", "evaluate") for preset in presets
-                for seed in seeds}
+    image, routing = matrix["image_presets"], matrix["routing_presets"]
+    assert presets == image + routing
+    expected = {f"{stage}@{preset}-{seed}" for stage in ("train", "evaluate") for preset in image for seed in seeds}
+    expected |= {f"{stage}_routing@{preset}-{seed}" for stage in ("train", "evaluate") for preset in routing
+                 for seed in seeds}
     expected |= {f"{stage}@{preset}" for stage in ("raw", "prepare", "aggregate") for preset in presets}
     expected |= {f"affnist@{preset}-{seed}" for preset in matrix["affnist"] for seed in seeds}
     expected |= {f"aggregate_affnist@{preset}" for preset in matrix["affnist"]}
@@ -180,7 +183,8 @@ def done(tmp_path_factory, tier) -> Path:
         pytest.skip("smoke tier: no run of all stages")
     folder = copy_of_the_repository(tmp_path_factory.mktemp("done"))
     text = (folder / "params.yaml").read_text()
-    small = "matrix:\n  presets: [mnist, usps]\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
+    small = "matrix:\n  presets: [mnist, usps]\n  image_presets: [mnist, usps]\n" \
+            "  routing_presets: []\n  seeds: [0, 1]\n  affnist: [mnist]\n" \
             "  more_digits_seeds: [1]\n  constellations: []\n" \
             "  capsnet_dimensions: []\n  capsnet_experiments: []\n" \
             "  modes: []\n  all_modes: []\n  mode_seeds: []\n"

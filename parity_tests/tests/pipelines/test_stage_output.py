@@ -79,7 +79,8 @@ def test_a_comparison_of_many_rows_is_counted(capsys: pytest.CaptureFixture, tmp
 SUITE = '''import sys
 for i in range(40):
     print("." * 72, f"[{i * 2.5 + 2.5:3.0f}%]", flush=True)
-print("FAILED parity_tests/tests/ops/test_ops.py::test_op[core.warp.resampler] - ParityError: core.warp.resampler  tap grad")
+print("FAILED parity_tests/tests/ops/test_ops.py::test_op[core.warp.resampler] - ParityError: "
+      "core.warp.resampler  tap grad")
 sys.exit(int(sys.argv[1]))
 '''
 

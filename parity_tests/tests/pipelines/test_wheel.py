@@ -66,7 +66,7 @@ def test_the_commands_elsewhere(unpacked: Path, tmp_path: Path) -> None:
             word for value in SMALL for word in ("--set", value))],
         "report": ["report", "results/train/digits/0"],
         "missing": ["train", "--params", "others.yaml"]}
-    code = ("import json, sys\nfrom pipelines import cli, parity, sections\n"
+    code = ("import json, sys\nfrom pipelines import cli, parity\n"
             "found = {name: cli.main(words) for name, words in json.loads(sys.argv[1]).items()}\n"
             "found['parity'] = parity.main([])\n"
             "print('FOUND', json.dumps(found | {'file': cli.__file__}))")

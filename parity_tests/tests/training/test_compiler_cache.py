@@ -52,4 +52,4 @@ def test_it_comes_before_torch() -> None:
     """The package imports it first: torch makes its folder while it is imported."""
     lines = (goldens.REPOSITORY / "port" / "__init__.py").read_text(encoding="utf-8").splitlines()
     first = next(line for line in lines if line.startswith(("from ", "import ")))
-    assert first.startswith("from port import compiler_cache")
+    assert first.startswith("from port.core import compiler_cache")

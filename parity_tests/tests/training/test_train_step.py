@@ -222,7 +222,7 @@ def test_deterministic_mode_reruns_bit_by_bit_and_ends():
 @pytest.mark.parametrize(("changed", "says"), [
     ({"amp": "fp8"}, "amp must be one of none, bf16, fp16"), ({"capture": "yes"}, "capture must be"),
     ({"lr_schedule": "cosine"}, "constant, exponential"), ({"amp_loss_scale": 1000.0}, "power of two"),
-    ({"grad_norm_clip": -1.0}, "not be negative"), ({"lr_decay": 0.0}, "above 0")])
+    ({"grad_norm_clip": -1.0}, "must be at least 0"), ({"lr_decay": 0.0}, "above 0")])
 def test_settings_are_refused(changed, says):
     with pytest.raises(ValueError, match=says):
         train.Settings(**changed)
