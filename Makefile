@@ -21,7 +21,7 @@ help:
 	@echo 'make test     set up, then run the whole test suite   [WORKERS=2 PYTEST_ARGS=...]'
 	@echo 'make repro    set up, then run the default pipeline; ends at results/report.html'
 	@echo 'make mutants  set up, then plant random bugs and see them caught   [N=20 SEED=0]'
-	@echo 'make lint     set up, then ruff'
+	@echo 'make lint     set up, then ruff, what may import what, and types'
 	@echo 'make lock     refresh requirements.lock and tools/build.lock'
 	@echo 'make env-device, test-device, lock-device'
 	@echo '              the same for .venv-device, which has what a lent GPU machine has (Python 3.12)'
@@ -70,6 +70,8 @@ mutants: env
 
 lint: env
 	@$(IN_VENV) ruff check .
+	@$(IN_VENV) lint-imports
+	@$(IN_VENV) mypy
 
 lock:
 	@tools/setup.sh lock

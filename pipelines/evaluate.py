@@ -27,7 +27,6 @@ import numpy as np
 import threadpoolctl
 import torch
 
-import port
 from pipelines import families
 from pipelines.evaluation import baselines, parts
 from pipelines.evaluation.baselines import interval
@@ -39,6 +38,7 @@ from pipelines.training import given_weights
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
 from port.evaluation.labels import NotMeasurable, check_finite
+from port.families import Model
 
 KINDS = ("posterior", "prior")
 # (protocol, measure, words, required). The probe fitted afterwards is required under noise only:
@@ -127,7 +127,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
 
 
 def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: str | os.PathLike,
-              final: port.models.Model, place: torch.device, on: str | None) -> Path:
+              final: Model, place: torch.device, on: str | None) -> Path:
     """The stage for a preset of another model family; see `pipelines.families`."""
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     source = settings.folder_of("train", preset.name, seed, results)

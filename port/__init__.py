@@ -4,7 +4,7 @@ from port.core import compiler_cache  # noqa: F401, before torch, which makes it
 
 # isort: split
 from port import config
-from port.checkpoints import convert, read_checkpoint, run_folder, write_checkpoint
+from port.checkpoints import convert, export, read_checkpoint, run_folder, write_checkpoint
 from port.checkpoints import model_folder as checkpoint
 from port.checkpoints.convert import from_tf, to_tf
 from port.checkpoints.model_folder import load, save
@@ -20,6 +20,7 @@ from port.scae.pcae import PartAutoencoder
 
 __version__ = "0.1.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
-           "Noise", "PartAutoencoder", "Result", "build", "checkpoint", "config", "convert", "from_tf", "load",
+           "Noise", "PartAutoencoder", "Result", "build", "checkpoint", "config", "convert", "export", "from_tf",
+           "load",
            "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf",
            "write_checkpoint"]

@@ -135,11 +135,11 @@ CHECKS = {
 import os
 assert pixel_likelihood.describe(model.part_decoder) == "fused GPU kernel (Triton), by its interpreter"
 fast = gradients(model)
-os.environ[core.backends.SWITCH] = "off"
+os.environ["SCAE_KERNELS"] = "off"
 try:
     close(fast, gradients(model), 400)
 finally:
-    del os.environ[core.backends.SWITCH]
+    del os.environ["SCAE_KERNELS"]
 """,
     # The likelihood as one graph, forward and backward; what a trial says is a constant to the compiler.
     "one graph": """

@@ -20,7 +20,7 @@ class CheckFailed(Exception):
 
 
 PARAMS = "params.yaml"  # of the folder that a command runs in
-PACKAGED = Path(__file__).with_name(PARAMS)  # its copy in an installed wheel (setup.py)
+PACKAGED = Path(__file__).resolve().parents[1] / PARAMS  # of an installed wheel
 
 
 def params_at(path: str | os.PathLike = PARAMS) -> Path:
