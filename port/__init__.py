@@ -1,5 +1,7 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
+import sys
+
 from port.core import compiler_cache  # noqa: F401, before torch, which makes its folder while it is imported
 
 # isort: split
@@ -10,7 +12,7 @@ from port.checkpoints.convert import from_tf, to_tf
 from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
 from port.constellation.model import ConstellationAutoencoder
-from port.core import quirks
+from port.core import quirks, variable_table
 from port.core import rmsprop as optim
 from port.families import build
 from port.scae.hierarchy import HierarchyAutoencoder
@@ -24,3 +26,9 @@ __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoen
            "load",
            "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf",
            "write_checkpoint"]
+
+# The public modules can be imported by their public names, wherever they stand; `mapping` is the name under which
+# version 0.1 showed the rows of conversion tables to ports of other models.
+for _name, _module in {"checkpoint": checkpoint, "convert": convert, "export": export, "mapping": variable_table,
+                       "optim": optim, "quirks": quirks, "run_folder": run_folder}.items():
+    sys.modules[f"{__name__}.{_name}"] = _module

@@ -122,3 +122,13 @@ def test_compiled_equals_eager(tier: str) -> None:
     if not (shutil.which("g++") or shutil.which("clang++") or os.environ.get("CXX")):
         pytest.skip("torch.compile needs a C++ compiler on the CPU, there is none")
     compiled_cases([0] if tier == "default" else [0, 3, 7], "inductor")
+
+
+def test_public_modules_by_their_names() -> None:
+    """`import port.optim` and what pairs written for version 0.1 import."""
+    code = ("import port.optim, port.convert, port.quirks, port.run_folder, port.checkpoint\n"
+            "from port.optim import RMSProp\nfrom port.mapping import Row\n"
+            "from parity_tests.strategies import Case, Maker\nfrom parity_tests.sides import Recipe\n"
+            "assert port.optim.RMSProp is RMSProp\n")
+    done = run(code)
+    assert done.returncode == 0, done.stderr[-2000:]
