@@ -128,6 +128,9 @@ def pack(work: Path, out: Path) -> dict:
         with tarfile.open(staging / f"{PREFIX}{number}.tar", "w") as tar:
             for path in files:
                 tar.add(path, path.relative_to(work))
+    for checkpoint in checkpoints:  # one that went meanwhile may have given nothing, without an error
+        if not (checkpoint / "state.json").is_file() or not list(checkpoint.glob(f"{TENSORS[0]}*.safetensors")):
+            raise FileNotFoundError(f"{checkpoint} was replaced")
     written = {}
     for path in sorted(staging.iterdir()):
         written[path.name] = {"bytes": path.stat().st_size, "sha256": digest(path)}
