@@ -1,10 +1,10 @@
 """Stacked capsule autoencoders in PyTorch, checked value by value against the original."""
 
-import sys
-
 from port.core import compiler_cache  # noqa: F401, before torch, which makes its folder while it is imported
 
 # isort: split
+import sys
+
 from port import config
 from port.checkpoints import convert, export, read_checkpoint, run_folder, write_checkpoint
 from port.checkpoints import model_folder as checkpoint
