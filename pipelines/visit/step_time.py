@@ -10,23 +10,34 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import port
 from pipelines import train as stage
+from pipelines.bench import floors
 from pipelines.prepare import dataset_for, write_json
 from pipelines.support import console, settings
 from port.training import loop as train
-from port.training import precision
+from port.training import precision, rungs
 
 BLOCK = 50   # steps between two looks at the clock, fewer where they take longer than a second
 BLOCKS = 5
 
 
-def measured(preset: settings.Preset, seed: int, results: Path, device: str | None, seconds: float) -> dict:
-    """First step, then blocks of steps until so many seconds are over, one at least.
+def measured(preset: settings.Preset, seed: int, results: Path, device: str | None, seconds: float,
+             keep: Callable[[dict], object] = lambda found: None) -> dict:
+    """First step, then blocks of steps until so many seconds are over, one at least, then the kernels of a step.
+
+    Args:
+        preset: of the run whose step is timed.
+        seed: of that run.
+        results: where the stages put what they made.
+        device: `auto`, `cpu` or `cuda`; None is the preset's.
+        seconds: of blocks, at most five of them.
+        keep: called with what was found before the profiler runs, which may fail or hang on a new machine.
 
     Raises:
         RungFailed: the step cannot be made on the rung that the settings name.
@@ -57,12 +68,20 @@ def measured(preset: settings.Preset, seed: int, results: Path, device: str | No
             blocks.append((time.perf_counter() - at) / block)
         state = run.state
         loss = state.sums[0].item() / state.count if state.count else state.history[-1]["loss"]
-        rung = run.step.in_force
-    return {"rung": rung, "first_s": first, "step_s": min(blocks), "median_s": statistics.median(blocks),
-            "blocks_s": blocks, "loss": loss, "finite": bool(loss - loss == 0.0),
+        found = {
+            "rung": run.step.in_force, "first_s": first, "step_s": min(blocks),
+            "median_s": statistics.median(blocks), "blocks_s": blocks, "loss": loss,
+            "finite": bool(loss - loss == 0.0),
             "likelihood": stage.pixel_likelihood(model) if hasattr(model, "part_decoder") else "none",
             "precision": in_force, "notes": run.notes,
             "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if place.type == "cuda" else None}
+        keep(found)
+        # Whatever the profiler raises, the times stand.
+        try:
+            found["kernels"] = floors.breakdown(lambda: run.advance([]), place)
+        except Exception as error:
+            found["kernels"] = {"failed": rungs.first_line(error)}
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         preset = settings.load_preset(given.preset, given.overrides, given.params)
-        found = measured(preset, given.seed, Path(given.results), given.device, given.seconds)
+        found = measured(preset, given.seed, Path(given.results), given.device, given.seconds,
+                         lambda found: write_json(given.json, found))
         write_json(given.json, found)
         print(f"step_time: {found['rung']}, {found['likelihood']}: first {found['first_s']:.1f} s, then "
               f"{1.0 / found['step_s']:.1f} steps/s, loss {found['loss']:.2f}", flush=True)
