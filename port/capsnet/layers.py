@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from port.capsnet.kernel import route_children
 from port.capsnet.routing import Routing, capsule_votes, dynamic_routing, squash
 from port.capsnet.settings import Settings
-from port.core import initializers
+from port.core import backends, initializers
 from port.core.layers import _parameter
 
 Array = Float[Tensor, "..."]
@@ -140,7 +140,7 @@ class RoutingCapsules(nn.Module):
     def forward(self, capsules: Array) -> Array:
         """Parents `[batch, parent, atom_out]` of children `[batch, child, atom_in]`."""
         settings = self.settings
-        if torch.compiler.is_exporting():  # blocks of children would depend on the batch size
+        if backends.exporting():  # blocks of children would depend on the batch size
             return self.route(capsules).capsules
         return route_children(capsules, self.weight, self.parents, self.bias, settings.iterations,
                               settings.leaky, settings.routing_gradient, settings.squash_epsilon)

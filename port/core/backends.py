@@ -34,6 +34,20 @@ def choice() -> str:
     return found
 
 
+def exporting() -> bool:
+    """Whether a graph for other programs is made (torch.export), as Python sees it also while a compiler traces.
+
+    Up to 2.11 the compiler takes `torch.compiler.is_exporting()` for true within every graph, and so would
+    leave our kernels out of compiled training.
+    """
+    return torch.compiler.is_exporting()
+
+
+# A compiler that traces the function calls it in place: all that torch.compiler.assume_constant_result does,
+# which would import the compiler.
+exporting._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def switched(value: str) -> Iterator[None]:
     """The switch at another value within the block."""

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from port.core import backends
+
 _KEPT: dict[tuple, Tensor] = {}
 
 
@@ -54,7 +56,7 @@ def computed(function: PlainFunction, numbers: Sequence[float], word: str = "", 
         dtype: of the tensor.
         device: where it is wanted.
     """
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() and not backends.exporting():
         return torch.ops.scae.computed(function.__name__, [float(n) for n in numbers], word, dtype, device)
     return constant(function(word, *numbers), dtype, device)
 

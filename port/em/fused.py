@@ -28,7 +28,7 @@ def reason_against(device: torch.device, dtype: torch.dtype = torch.float32) -> 
         ValueError: the switch has another value.
     """
     reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"), (device.type != "cpu", f"on {device.type}"),
-               (torch.compiler.is_exporting(), "a graph for other programs"),
+               (backends.exporting(), "a graph for other programs"),
                (dtype not in backends.DTYPES, f"in {dtype}"),
                (not backends.INSTALLED, "Numba is not installed"))
     return next((reason for holds, reason in reasons if holds), "")

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from port.core import backends
 from port.core.constants import computed, of_plain_values
 from port.em.settings import Routing
 
@@ -325,7 +326,7 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
         routing.initial, dtype=votes.dtype, device=votes.device)
     # Not `nbytes`, which a compiler that does not know the batch size yet cannot compute.
     n_bytes = votes.numel() * votes.element_size()
-    saving = (torch.is_grad_enabled() and not torch.compiler.is_exporting() and votes.requires_grad
+    saving = (torch.is_grad_enabled() and not backends.exporting() and votes.requires_grad
               and n_bytes >= LARGE)
 
     def iterate(iteration: int, assignment: Array, moments: Moments | None) -> tuple[Array, Moments]:

@@ -43,7 +43,7 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
     """
     gpu = backends.by_triton(device)
     reasons = ((backends.choice() == "off", f"{backends.SWITCH}=off"),
-               (torch.compiler.is_exporting(), "a graph for other programs"),
+               (backends.exporting(), "a graph for other programs"),
                (device.type not in ("cpu", "cuda"), f"on {device.type}"),
                (not alpha, "templates without alpha"), (not unit_scale, "a learned scale"),
                (gpu and not backends.TRITON_INSTALLED, "Triton is not installed"),
