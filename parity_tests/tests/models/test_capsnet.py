@@ -52,13 +52,6 @@ def test_unknown_preset() -> None:
         preset("hinton")
 
 
-def test_settings_are_one_text() -> None:
-    """The twin files do not drift apart."""
-    root = Path(__file__).resolve().parents[3]
-    texts = [(root / side / "capsnet" / "settings.py").read_text() for side in ("port", "reference")]
-    assert texts[0] == texts[1]
-
-
 def test_grid_of_the_published_network() -> None:
     """1152 primary capsules on 6 by 6 positions."""
     assert (Settings().grid, Settings().children, Settings().pixels) == (6, 1152, 784)

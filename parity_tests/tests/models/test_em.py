@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from parity_tests.goldens import REPOSITORY
 from parity_tests.harness.sides import Lib
 from port.checkpoints import convert
 from port.core import adam
@@ -37,12 +36,6 @@ def tensor(side: str, value: np.ndarray) -> object:
         return torch.from_numpy(np.ascontiguousarray(value))
     import tensorflow as tf
     return tf.constant(value)
-
-
-def test_settings_are_one_text() -> None:
-    """Both packages have the same file, so the presets cannot drift apart."""
-    texts = [(REPOSITORY / side / "em" / "settings.py").read_text() for side in SIDES]
-    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("side", SIDES)
