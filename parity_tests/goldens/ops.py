@@ -163,11 +163,11 @@ def _pad_and_shift(x: Arrays, a: dict[str, Any]) -> tuple[Arrays, dict[str, Any]
             {"output_size": int(a["output_size"])})
 
 
-_LIKELIHOOD_OUT = ("log_prob", "vote_presence", "winner", "winner_pres", "is_from_capsule",
+LIKELIHOOD_OUT = ("log_prob", "vote_presence", "winner", "winner_pres", "is_from_capsule",
                    "mixing_logits", "mixing_log_prob", "soft_winner", "soft_winner_pres",
                    "posterior_mixing_probs")
 _LIKELIHOOD_IN = ("votes", "scales", "vote_presence_prob", "x", "presence")
-_LAYER_OUT = ("vote", "scale", "vote_presence", "pres_logit_per_caps", "pres_logit_per_vote",
+LAYER_OUT = ("vote", "scale", "vote_presence", "pres_logit_per_caps", "pres_logit_per_vote",
               "dynamic_weights_l2", "raw_caps_params", "raw_caps_features")
 
 
@@ -279,7 +279,7 @@ GOLDEN_RECIPES: dict[str, GoldenRecipe] = {
     "_caps_pres_l2": GoldenRecipe(function("core.losses.capsule_presence_l2", ("within", "between"))),
     "sparsity_loss": GoldenRecipe(function("core.losses.sparsity_loss", ("within", "between"))),
     "CapsuleLikelihood": GoldenRecipe(
-        module("scae.object_decoder.CapsuleLikelihood", _LIKELIHOOD_OUT, lambda a: a,
+        module("scae.object_decoder.CapsuleLikelihood", LIKELIHOOD_OUT, lambda a: a,
                lambda lib, x, a, m: m(**{k: x.get(k) for k in _LIKELIHOOD_IN})),
         _likelihood_sizes, "capsule_likelihood"),
     "CapsuleLikelihood.log_prob": GoldenRecipe(
@@ -287,12 +287,12 @@ GOLDEN_RECIPES: dict[str, GoldenRecipe] = {
                lambda lib, x, a, m: m(**{k: x.get(k) for k in _LIKELIHOOD_IN})),
         _likelihood_sizes, "capsule_likelihood"),
     "CapsuleLikelihood_student": GoldenRecipe(
-        module("scae.object_decoder.CapsuleLikelihood", _LIKELIHOOD_OUT, lambda a: a,
+        module("scae.object_decoder.CapsuleLikelihood", LIKELIHOOD_OUT, lambda a: a,
                lambda lib, x, a, m: m(**{k: x.get(k) for k in _LIKELIHOOD_IN})),
         _likelihood_sizes, "capsule_likelihood"),
     **dict.fromkeys(("OrderInvariantCapsuleLikelihood", "OrderInvariantCapsuleLikelihood_student"),
                     GoldenRecipe(
-        module("constellation.likelihood.OrderInvariantCapsuleLikelihood", _LIKELIHOOD_OUT,
+        module("constellation.likelihood.OrderInvariantCapsuleLikelihood", LIKELIHOOD_OUT,
                lambda a: a, lambda lib, x, a, m: m(**x)),
         variable_prefix="order_invariant_capsule_likelihood")),
     "constellation_create_numpy": GoldenRecipe(
@@ -300,7 +300,7 @@ GOLDEN_RECIPES: dict[str, GoldenRecipe] = {
             np.random.RandomState(a["seed"]), a["size"], a["slots"], **a["settings"]),
             ("corners", "presence", "pattern_presence", "pattern_id")), _constellation),
     "CapsuleLayer": GoldenRecipe(
-        Recipe(lambda lib, x, a, m: m(**x), _LAYER_OUT,
+        Recipe(lambda lib, x, a, m: m(**x), LAYER_OUT,
                constants=("caps_mask", "caps_noise", "vote_noise"),
                build=lambda lib, a: lib.module(
                    "scae.object_decoder.CapsuleLayer", SCOPES["CapsuleLayer"][0],

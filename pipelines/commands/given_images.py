@@ -41,7 +41,7 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> dataset.Split:
     else:
         raise BadInput(f"images {path}: give a number of test images, or a file {', '.join(ARRAYS)}, "
                        f"{', '.join(PICTURES)}")
-    images = _as_bytes(images, path)
+    images = as_bytes(images, path)
     if images.ndim == 2:
         images = images[None]
     if images.ndim == 3 and channels == 1:
@@ -86,7 +86,12 @@ def _array(path: Path) -> np.ndarray:
         raise BadInput(f"images {path}: cannot be read ({' '.join(str(error).split())})") from None
 
 
-def _as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
+def as_bytes(images: np.ndarray, path: Path) -> np.ndarray:
+    """Pixels as uint8; floats in [0, 1] are multiplied by 255 and rounded.
+
+    Raises:
+        BadInput: another dtype or range.
+    """
     if images.dtype == np.uint8:
         return images
     if np.issubdtype(images.dtype, np.floating) and images.size and np.isfinite(images).all() \

@@ -242,7 +242,7 @@ def unpacked(path: Path) -> Own:
         raise BadInput(f"own images {path}: labels ({', '.join(known[1::2])}) of one part alone")
     parts = {}
     for part, name in zip(PARTS if len(known) == 4 else ("all",), known[::2], strict=True):
-        images = channels_first(given_images._as_bytes(arrays[name], path), f"{path}: {name}")
+        images = channels_first(given_images.as_bytes(arrays[name], path), f"{path}: {name}")
         labels = arrays.get(known[known.index(name) + 1])
         if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]

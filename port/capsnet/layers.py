@@ -16,7 +16,7 @@ from port.capsnet.kernel import route_children
 from port.capsnet.routing import Routing, capsule_votes, dynamic_routing, squash
 from port.capsnet.settings import Settings
 from port.core import backends, initializers
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 
 Array = Float[Tensor, "..."]
 
@@ -70,9 +70,9 @@ class Convolution(nn.Module):
         super().__init__()
         self.stride = stride
         deviation = 0.05 if initial == "official" else (kernel * kernel * in_channels) ** -0.5
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (kernel, kernel, in_channels, out_channels), deviation).transpose(3, 2, 0, 1))
-        self.bias = _parameter(np.full(
+        self.bias = parameter(np.full(
             out_channels, 0.1 if initial == "official" else 0.0, np.float32))
 
     def forward(self, image: Array) -> Array:
@@ -97,9 +97,9 @@ class PrimaryCapsules(nn.Module):
         types, atoms, kernel = settings.primary_types, settings.primary_atoms, settings.kernel
         official = settings.initial == "official"
         deviation = 0.1 if official else (kernel * kernel * in_channels) ** -0.5
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (kernel, kernel, in_channels, types * atoms), deviation).transpose(3, 2, 0, 1))
-        self.bias = _parameter(np.full((types, atoms, 1, 1), 0.1 if official else 0.0, np.float32))
+        self.bias = parameter(np.full((types, atoms, 1, 1), 0.1 if official else 0.0, np.float32))
 
     def forward(self, features: Array) -> Array:
         """Capsules on a grid, `[batch, type, atom, row, col]`."""
@@ -131,9 +131,9 @@ class RoutingCapsules(nn.Module):
         self.settings, self.parents = settings, parents
         official = settings.initial == "official"
         shape = (children, atoms_in, parents * atoms_out)
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, shape, 0.1) if official else (0.01 * rng.standard_normal(shape)).astype(np.float32))
-        self.bias = _parameter(np.full(
+        self.bias = parameter(np.full(
             (parents, atoms_out), 0.1 if official else 0.0, np.float32)
         ) if settings.routing_bias else None
 
@@ -177,7 +177,7 @@ class CapsuleDecoder(nn.Module):
                 rng, (before, after), 0.1 if official else before ** -0.5)
             biases = np.full(after, 0.1 if official else 0.0, np.float32)
             layer = nn.Linear(before, after)
-            layer.weight, layer.bias = _parameter(weights.T), _parameter(biases)
+            layer.weight, layer.bias = parameter(weights.T), parameter(biases)
             self.linear.append(layer)
 
     def forward(self, masked: Array) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port.core import initializers, layers, ops
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 
 Array = Float[Tensor, "..."]
 
@@ -149,7 +149,7 @@ class InducedSelfAttention(SelfAttention):
 
     def _build_attention(self, n_features: int, n_heads: int, rng: np.random.Generator,
                          mask: str) -> None:
-        self.inducing_points = _parameter(initializers.glorot_uniform(
+        self.inducing_points = parameter(initializers.glorot_uniform(
             rng, (1, self._n_inducing_points, n_features)))
         super()._build_attention(n_features, n_heads, rng, mask)
 
@@ -193,7 +193,7 @@ class SetTransformer(nn.Module):
                 layer = SelfAttention(n_dims, n_heads, layer_norm, rng, mask, dropout_rate)
             self.self_attention.append(layer)
         self.linear = nn.ModuleList([first, layers.Linear(n_dims, n_output_dims, rng)])
-        self.inducing_points = _parameter(initializers.glorot_uniform(
+        self.inducing_points = parameter(initializers.glorot_uniform(
             rng, (1, n_outputs, n_output_dims)))
         self.attention = MultiHeadQKVAttention(n_output_dims, n_output_dims, n_output_dims, n_heads,
                                                rng, mask)

@@ -14,12 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port.core import initializers
+from port.core.parameters import parameter
 
 Array = Float[Tensor, "..."]
-
-
-def _parameter(value: np.ndarray) -> nn.Parameter:
-    return nn.Parameter(torch.from_numpy(np.ascontiguousarray(value)))
 
 
 class Linear(nn.Module):
@@ -35,9 +32,9 @@ class Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rng: np.random.Generator) -> None:
         super().__init__()
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (in_features, out_features), in_features ** -0.5).T)
-        self.bias = _parameter(np.zeros(out_features, np.float32))
+        self.bias = parameter(np.zeros(out_features, np.float32))
 
     def forward(self, x: Array) -> Array:
         return F.linear(x, self.weight, self.bias)
@@ -63,10 +60,10 @@ class Conv2D(nn.Module):
         super().__init__()
         self.stride = stride
         self.padding = kernel_size // 2 if padding == "SAME" else 0
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (kernel_size, kernel_size, in_channels, out_channels),
             (kernel_size * kernel_size * in_channels) ** -0.5).transpose(3, 2, 0, 1))
-        self.bias = _parameter(np.zeros(out_channels, np.float32))
+        self.bias = parameter(np.zeros(out_channels, np.float32))
 
     def forward(self, image: Array) -> Array:
         return F.conv2d(image, self.weight, self.bias, self.stride, self.padding)
@@ -83,8 +80,8 @@ class LayerNorm(nn.Module):
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
-        self.weight = _parameter(np.ones(n_features, np.float32))
-        self.bias = _parameter(np.zeros(n_features, np.float32))
+        self.weight = parameter(np.ones(n_features, np.float32))
+        self.bias = parameter(np.zeros(n_features, np.float32))
 
     def forward(self, x: Array) -> Array:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
@@ -191,9 +188,9 @@ class BatchLinear(nn.Module):
     def __init__(self, n_caps: int, in_features: int, out_features: int, use_bias: bool,
                  rng: np.random.Generator) -> None:
         super().__init__()
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (1, n_caps, in_features, out_features), in_features ** -0.5))
-        self.bias = _parameter(np.zeros((n_caps, out_features), np.float32)) if use_bias else None
+        self.bias = parameter(np.zeros((n_caps, out_features), np.float32)) if use_bias else None
 
     def forward(self, x: Array) -> Array:
         y = torch.bmm(x.transpose(0, 1), self.weight[0]).transpose(0, 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from port.core import initializers
 from port.core.constants import computed, constant, of_plain_values
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 from port.em import fused
 from port.em import routing as em_routing
 from port.em.routing import POSE, Routed
@@ -164,10 +164,10 @@ class Convolution(nn.Module):
                  rng: np.random.Generator) -> None:
         super().__init__()
         self.kernel, self.stride, self.padding = kernel, stride, padding
-        self.weight = _parameter(initializers.truncated_normal(
+        self.weight = parameter(initializers.truncated_normal(
             rng, (kernel, kernel, in_channels, out_channels),
             (kernel * kernel * in_channels) ** -0.5).transpose(3, 2, 0, 1))
-        self.bias = _parameter(np.zeros(out_channels, np.float32))
+        self.bias = parameter(np.zeros(out_channels, np.float32))
 
     def forward(self, image: Array) -> Array:
         if self.padding == "SAME":
@@ -199,11 +199,11 @@ class PrimaryCapsules(nn.Module):
         self.types, self.primary = types, primary
         pose = initializers.truncated_normal(rng, (1, 1, channels, types * POSE), stddev[0])
         activation = initializers.truncated_normal(rng, (1, 1, channels, types), stddev[1])
-        self.pose_weight = _parameter(pose.transpose(3, 2, 0, 1))
-        self.activation_weight = _parameter(activation.transpose(3, 2, 0, 1))
+        self.pose_weight = parameter(pose.transpose(3, 2, 0, 1))
+        self.activation_weight = parameter(activation.transpose(3, 2, 0, 1))
         if primary == "separate":
-            self.pose_bias = _parameter(np.zeros(types * POSE, np.float32))
-            self.activation_bias = _parameter(np.zeros(types, np.float32))
+            self.pose_bias = parameter(np.zeros(types * POSE, np.float32))
+            self.activation_bias = parameter(np.zeros(types, np.float32))
 
     def forward(self, features: Array) -> tuple[Array, Array]:
         """Pose `[B, H, W, types, 16]` and activation `[B, H, W, types]` of features `[B, A, H, W]`."""
@@ -242,9 +242,9 @@ class ConvCapsules(nn.Module):
         self.kernel = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
         self.types_in, self.types_out = types_in, types_out
         self.stride, self.padding, self.routing = stride, padding, routing
-        self.weight = _parameter(_vote_matrices(rng, (*self.kernel, types_in, types_out), stddev,
+        self.weight = parameter(_vote_matrices(rng, (*self.kernel, types_in, types_out), stddev,
                                                 identity))
-        self.beta_u, self.beta_a = (_parameter(np.full(types_out, value, np.float32))
+        self.beta_u, self.beta_a = (parameter(np.full(types_out, value, np.float32))
                                     for value in betas)
 
     def forward(self, pose: Array, activation: Array) -> Routed:
@@ -280,8 +280,8 @@ class ClassCapsules(nn.Module):
         super().__init__()
         self.types_in, self.classes = types_in, classes
         self.routing, self.coordinates = routing, coordinates
-        self.weight = _parameter(_vote_matrices(rng, (types_in, classes), stddev, identity))
-        self.beta_u, self.beta_a = (_parameter(np.full(classes, value, np.float32)) for value in betas)
+        self.weight = parameter(_vote_matrices(rng, (types_in, classes), stddev, identity))
+        self.beta_u, self.beta_a = (parameter(np.full(classes, value, np.float32)) for value in betas)
 
     def forward(self, pose: Array, activation: Array, centres: np.ndarray | Array | None = None) -> Routed:
         """Classes of poses `[B, H, W, I, 16]` and activations `[B, H, W, I]`; P = Q = 1.

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from port.core import initializers, layers, mixture, ops
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 from port.core.taps import SILENT, Recorder
 from port.scae import config as configuration
 
@@ -172,7 +172,7 @@ class CapsuleLikelihood(nn.Module):
                  mixing: str = "faithful", pdf: str = "normal") -> None:
         super().__init__()
         self.mixing = mixing
-        self.dummy_vote = _parameter(initializers.glorot_uniform(rng, (1, 1, n_points, n_dims)))
+        self.dummy_vote = parameter(initializers.glorot_uniform(rng, (1, 1, n_points, n_dims)))
         self.df = nn.Parameter(torch.tensor(INITIAL_DF)) if pdf == "student" else None
 
     def forward(self, votes: Array, scales: Array, vote_presence_prob: Array, x: Array,
@@ -231,8 +231,8 @@ class CapsuleLayer(nn.Module):
             layers.BatchMLP(n_caps, (n_features if n_params is None else n_params) + 1,
                             [*hiddens, sum(self.splits)], False, rng)])
         shapes = [(n_caps, 1, N_TRANSFORM_PARAMS), (n_caps, 1), (n_caps, n_votes), (n_caps, n_votes)]
-        self.biases = nn.ParameterList(_parameter(np.zeros(shape, np.float32)) for shape in shapes)
-        self.cpr_static = _parameter(initializers.glorot_uniform(
+        self.biases = nn.ParameterList(parameter(np.zeros(shape, np.float32)) for shape in shapes)
+        self.cpr_static = parameter(initializers.glorot_uniform(
             rng, (1, n_caps, n_votes, N_TRANSFORM_PARAMS)))
 
     def forward(self, features: Array, caps_noise: Array | None = None,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port.core import initializers, layers, mixture, ops, warp
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 from port.core.taps import PARTS_CHANNELS_LAST, SILENT, Recorder
 from port.scae import config as configuration
 from port.scae import pixel_likelihood
@@ -60,19 +60,19 @@ class PartDecoder(nn.Module):
         size, channels = tuple(settings.template_size), settings.n_channels
         self.canvas = (canvas_size, canvas_size)
         self.settings = settings
-        self.templates = _parameter(initializers.orthogonal_templates(
+        self.templates = parameter(initializers.orthogonal_templates(
             rng, n_parts, size, channels).transpose(0, 1, 4, 2, 3))
         self.templates_alpha = self.temperature_logit = self.bg_mixing_logit = self.mlp = None
         if settings.use_alpha_channel:
-            self.templates_alpha = _parameter(np.zeros((1, n_parts, 1, *size), np.float32))
+            self.templates_alpha = parameter(np.zeros((1, n_parts, 1, *size), np.float32))
         if settings.colorize_templates:
             self.mlp = layers.MLP(n_features, [N_COLOR_HIDDENS, channels], rng)
-        self.bg_value = _parameter(initializers.glorot_uniform(rng, (1,)))
+        self.bg_value = parameter(initializers.glorot_uniform(rng, (1,)))
         if settings.use_alpha_channel:
-            self.bg_mixing_logit = _parameter(np.zeros(1, np.float32))
+            self.bg_mixing_logit = parameter(np.zeros(1, np.float32))
         else:
-            self.temperature_logit = _parameter(initializers.glorot_uniform(rng, (1,)))
-        self.scale = _parameter(
+            self.temperature_logit = parameter(initializers.glorot_uniform(rng, (1,)))
+        self.scale = parameter(
             initializers.glorot_uniform(rng, (1,))) if settings.learn_output_scale else None
 
     def make_templates(self, feature: Array | None = None, taps: Recorder = SILENT) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from port.core import layers, ops
-from port.core.layers import _parameter
+from port.core.parameters import parameter
 from port.core.taps import CHANNELS_LAST, SILENT, Recorder
 from port.scae import config as configuration
 
@@ -88,7 +88,7 @@ class PartEncoder(nn.Module):
         if self.encoder_type == "linear":
             self.linear = layers.Linear(side * side * width, n_outputs, rng)
         else:
-            self.spatial_bias = _parameter(np.zeros((width, side, side), np.float32))
+            self.spatial_bias = parameter(np.zeros((width, side, side), np.float32))
             n_outputs += self.n_caps * (self.encoder_type == "conv_att")
             self.conv = layers.Conv2D(width, n_outputs, 1, 1, rng)
 

@@ -24,9 +24,9 @@ MUTANTS = (
     Mutant("final-mask-missing", FILE, "return self.attention(points, z, z, presence), steps",
            "return self.attention(points, z, z), steps", "no mask in the pooling attention"),
     Mutant("seeds-xavier", FILE,
-           "self.inducing_points = _parameter(initializers.glorot_uniform(\n"
+           "self.inducing_points = parameter(initializers.glorot_uniform(\n"
            "            rng, (1, n_outputs, n_output_dims)))",
-           "self.inducing_points = _parameter(initializers.glorot_uniform(\n"
+           "self.inducing_points = parameter(initializers.glorot_uniform(\n"
            "            rng, (n_outputs, n_output_dims, 1)).reshape(1, n_outputs, n_output_dims))",
            "queries initialised with another fan", "bdsaglam"),
     Mutant("mlp-encoder-numbers-first", FILE, "self.mlp(x.flatten(1)).unflatten",

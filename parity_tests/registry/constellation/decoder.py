@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.goldens.ops import _LIKELIHOOD_OUT as LIKELIHOOD_OUT
-from parity_tests.goldens.ops import function
+from parity_tests.goldens.ops import LIKELIHOOD_OUT, function
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
 from parity_tests.registry.drawing import CAPSULE_NOISE, draw_settings

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.goldens.ops import _LAYER_OUT, _LIKELIHOOD_OUT, SCOPES, function, module
+from parity_tests.goldens.ops import LAYER_OUT, LIKELIHOOD_OUT, SCOPES, function, module
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
 from parity_tests.registry.drawing import CAPSULE_NOISE, draw_settings
@@ -35,8 +35,7 @@ def _run_noise(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
     return lib.scae.object_decoder.add_noise(x["logit"], x.get("raw"), **a)
 
 
-LIKELIHOOD_OUT = _LIKELIHOOD_OUT
-LAYER_OUT = (*_LAYER_OUT, "all_params")
+ROW_OUT = (*LAYER_OUT, "all_params")
 
 
 def _votes(m: Maker, dims: int = 6) -> tuple[tuple[int, int, int], dict[str, np.ndarray]]:
@@ -148,7 +147,7 @@ ROWS = (
         "scae.object_decoder.CapsuleLikelihood", LIKELIHOOD_OUT, lambda a: a,
         lambda lib, x, a, m: m(**x)), _likelihood_module, oracle=True),
     OpCase("scae.object_decoder.CapsuleLayer", Recipe(
-        lambda lib, x, a, m: m(**x), LAYER_OUT, {}, CAPSULE_NOISE, _build_layer,
+        lambda lib, x, a, m: m(**x), ROW_OUT, {}, CAPSULE_NOISE, _build_layer,
         *SCOPES["CapsuleLayer"]), _layer, oracle=True),
     OpCase("scae.object_decoder.ImageCapsule", Recipe(
         _run_image_capsule, (*LIKELIHOOD_OUT, "vote", "scale", "vote6", "dynamic_weights_l2",
