@@ -21,8 +21,9 @@ import torch
 
 import port
 from pipelines import train as training
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, locks, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, build, load_params, unknown
 from port.evaluation import clustering as evaluate
 from port.evaluation import constellation as evaluate_constellation

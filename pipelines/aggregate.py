@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 
 import port
-from pipelines.prepare import write_json
 from pipelines.results import paper, plots
 from pipelines.support import console, sections, settings
 from pipelines.support.measured import REASONS
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.checkpoints import run_folder
 from port.core import files

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from pipelines.evaluation import classes as classify
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, pictures, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset
 from port.evaluation import classes as evaluate_classes

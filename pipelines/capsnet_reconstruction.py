@@ -18,8 +18,9 @@ import torch
 
 from pipelines.capsnet_dimensions import decoding_model
 from pipelines.evaluation import classes as classify
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import console, pictures, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset as data
 from port.evaluation import classes as evaluate_classes

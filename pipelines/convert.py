@@ -24,8 +24,8 @@ import numpy as np
 import port
 from pipelines.checkpoints import child, original
 from pipelines.checkpoints.comparison import Report
-from pipelines.prepare import write_json
 from pipelines.support import console, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed, unknown
 from port.checkpoints import contents, convert, model_folder
 from port.checkpoints.strangers import Choices

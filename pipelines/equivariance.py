@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 import port
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset
 from port.evaluation import equivariance

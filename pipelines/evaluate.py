@@ -30,11 +30,13 @@ import torch
 from pipelines import families
 from pipelines.evaluation import baselines, parts
 from pipelines.evaluation.baselines import interval
-from pipelines.prepare import dataset_for, fits, load, write_json
+from pipelines.prepare import dataset_for, fits, load
 from pipelines.support import console, environment, pictures, sections, settings
 from pipelines.support.measured import REASONS, lines, put, settled, shown
-from pipelines.support.values import BadInput, CheckFailed, write_text
+from pipelines.support.output import write_json
+from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
+from port.core import files
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
 from port.evaluation.labels import NotMeasurable, check_finite
@@ -303,7 +305,7 @@ def write_tsne(path: Path, test: evaluate.Collected, wanted: sections.Evaluate, 
     for kind, found_places in places.items():
         for example, (x, y) in zip(chosen, found_places):
             writer.writerow([kind, example, test.labels[example], f"{x:.4f}", f"{y:.4f}"])
-    write_text(path, rows.getvalue())
+    files.write_text(path, rows.getvalue())
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
@@ -323,7 +325,7 @@ def write_confusions(path: Path, confusions: dict[str, np.ndarray]) -> None:
             for predicted, count in enumerate(row):
                 if predicted < len(table) or count:
                     writer.writerow([name, true, predicted if predicted < len(table) else -1, count])
-    write_text(path, cells.getvalue())
+    files.write_text(path, cells.getvalue())
 
 
 def say(measured: dict) -> None:

@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.prepare import write_json
 from pipelines.support import console, environment, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed, unknown
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,9 +16,10 @@ import torch
 
 from pipelines.evaluation import constellation
 from pipelines.support import console, locks, own_images, sections, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, unknown
 from port.constellation import batches as constellation_batches
-from port.core import files, inputs
+from port.core import inputs
 from port.data import dataset as data
 from port.data import root, sources, standard_sets
 
@@ -107,7 +108,7 @@ def places_of(wanted: sections.Prepare) -> dict:
     options = options_of(wanted)
     if wanted.source in own_images.KINDS:
         try:
-            options["path"] = str(own_images.located(wanted.path, root_of(wanted)))
+            options["path"] = str(own_images.path_of(wanted.path, root_of(wanted)))
         except BadInput:
             del options["path"]
     return options
@@ -148,11 +149,6 @@ def summary(dataset: data.Dataset) -> dict:
             found[part]["mean_pixel"] = split.images.to(torch.float32).mean().item() / 255
     channels, height, width = dataset.test.images.shape[1:]
     return found | {"channels": channels, "height": height, "width": width}
-
-
-def write_json(path: Path, values) -> None:
-    """Write values as JSON under a temporary name first."""
-    files.write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def load(wanted: sections.Prepare) -> data.Dataset:

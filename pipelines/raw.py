@@ -15,8 +15,9 @@ import json
 import os
 from pathlib import Path
 
-from pipelines.prepare import load, places_of, root_of, write_json
+from pipelines.prepare import load, places_of, root_of
 from pipelines.support import console, settings
+from pipelines.support.output import write_json
 from port.data import root
 
 

@@ -19,7 +19,8 @@ from pipelines.results import plots
 from pipelines.results.unfinished import Unfinished, find
 from pipelines.support import console, sections, settings
 from pipelines.support.measured import lines
-from pipelines.support.values import BadInput, CheckFailed, write_text
+from pipelines.support.values import BadInput, CheckFailed
+from port.core import files
 
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
@@ -84,7 +85,7 @@ def render(template: str, shown: dict) -> str:
 
 def write(out: Path, page: str) -> Path:
     """Write a page under a temporary name first."""
-    write_text(out, page)
+    files.write_text(out, page)
     return out
 
 

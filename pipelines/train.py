@@ -27,8 +27,9 @@ import torch
 
 import port
 from pipelines.evaluation import parts
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import children, console, descent, environment, locks, run_folders, settings, tracking
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
 from port.checkpoints import run_folder

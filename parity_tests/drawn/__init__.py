@@ -1,0 +1,1 @@
+"""Whole models under drawn configurations, both sides on the same weights, images and noise."""

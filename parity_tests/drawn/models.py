@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.harness import covering, models, recorder, tolerances
-from parity_tests.harness.compare import ParityError, Where, check
+from parity_tests.harness.compare import ParityError, Where, check, zeros_for_none
 from parity_tests.harness.models import ModelOutcome
 from parity_tests.harness.reference_values import kept
 from parity_tests.harness.sides import Arrays
@@ -385,19 +385,15 @@ def compare32(case: ModelCase, runs: dict[str, ModelOutcome], truth: ModelOutcom
     for name, expected in truth.gradients.items():
         if expected is None:
             continue
-        actual, own = (_zeros_for_none(runs[key].gradients.get(name), expected)
+        actual, own = (zeros_for_none(runs[key].gradients.get(name), expected, np.float32)
                        for key in ("port", "reference"))
         # Gradients of the first draw alone, as the others are run without.
-        effect = max((tolerances.error(_zeros_for_none(m.gradients.get(name), expected), expected)
+        effect = max((tolerances.error(zeros_for_none(m.gradients.get(name), expected), expected)
                       for m in moved[:1]), default=0.0)
         bound = tolerances.gradient32(expected, own, truth.largest, effect)
         margin = check(_where(case, f"grad {name}", "float32", reproduce), actual,
                        np.where(np.isfinite(own), expected, own), bound, "float32")
         recorder.margin(case.op, "gradient", "float32", margin)
-
-
-def _zeros_for_none(value: np.ndarray | None, like: np.ndarray) -> np.ndarray:
-    return np.zeros(like.shape, np.float32) if value is None else value
 
 
 def _where(case: ModelCase, tap: str, dtype: str, reproduce: str) -> Where:

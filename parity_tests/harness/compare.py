@@ -105,3 +105,8 @@ def special_note(actual: np.ndarray, expected: np.ndarray) -> str:
               for name, test in (("nan", np.isnan), ("inf", np.isinf))]
     notes = [f"{name} {a} against {e}" for name, a, e in counts if a or e]
     return f" ({', '.join(notes)})" if notes else ""
+
+
+def zeros_for_none(gradient: np.ndarray | None, like: np.ndarray, dtype: np.dtype | type | None = None) -> np.ndarray:
+    """A gradient; zeros of the shape of `like`, and of its dtype unless one is given, where no path leads there."""
+    return np.zeros(like.shape, dtype or like.dtype) if gradient is None else gradient

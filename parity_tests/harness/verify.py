@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.harness import recorder, tolerances
-from parity_tests.harness.compare import ParityError, Where, check
+from parity_tests.harness.compare import ParityError, Where, check, zeros_for_none
 from parity_tests.harness.reference_values import kept
 from parity_tests.harness.sides import Arrays, Lib, Outcome, draw_cotangents, draw_variables, run, to_port
 from parity_tests.harness.strategies import Case
@@ -146,8 +146,8 @@ def compare32(row: OpCase, case: Case, ours: Outcome, own: Outcome, truth: Outco
         return
     for name in gradient_names(truth, ours):
         expected, actual = gradient_pair(truth, ours, name)
-        reference32 = _zeros_for_none(own.gradients.get(name), expected)
-        effect = max((tolerances.error(_zeros_for_none(m.gradients.get(name), expected), expected)
+        reference32 = zeros_for_none(own.gradients.get(name), expected)
+        effect = max((tolerances.error(zeros_for_none(m.gradients.get(name), expected), expected)
                       for m in moved), default=0.0)
         bound = tolerances.gradient32(expected, reference32, largest, effect, case.terms)
         margin = check(where(row, name, "float32", reproduce), actual,
@@ -204,11 +204,7 @@ def gradient_pair(truth: Outcome, ours: Outcome, name: str) -> tuple[np.ndarray,
     expected, actual = truth.gradients.get(name), ours.gradients.get(name)
     if expected is None:
         return np.zeros(actual.shape, np.float64), actual
-    return expected, _zeros_for_none(actual, expected)
-
-
-def _zeros_for_none(value: np.ndarray | None, like: np.ndarray) -> np.ndarray:
-    return np.zeros(like.shape, like.dtype) if value is None else value
+    return expected, zeros_for_none(actual, expected)
 
 
 def _special_as(truth: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ than one thread it is the sum over them.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from pipelines.support import console
+from pipelines.support.output import write_json
 from port.capsnet import kernel as capsnet_kernel
 from port.capsnet import network as capsnet
 from port.capsnet.routing import capsule_votes, dynamic_routing
 from port.capsnet.settings import PRESETS, Settings, preset
 from port.core import adam as optim_adam
-from port.core import files
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -117,9 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in ratios.items():
         print(f"  {name:30s} {value:6.2f}")
     if arguments.json:
-        files.write_text(arguments.json, json.dumps(vars(arguments) | {
+        write_json(arguments.json, vars(arguments) | {
             "json": str(arguments.json), "torch": torch.__version__, "seconds": seconds,
-            "ratios": ratios}, indent=1) + "\n")
+            "ratios": ratios})
     return 0
 
 

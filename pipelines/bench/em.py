@@ -10,7 +10,6 @@ within one run mean anything; memory is the process's largest resident size abov
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,8 @@ import torch.nn.functional as F
 
 from pipelines.bench.capsnet import CLOCKS, measure
 from pipelines.support import console
+from pipelines.support.output import write_json
 from port.core import adam as optim_adam
-from port.core import files
 from port.em import fused as em_fused
 from port.em import routing as em_routing
 from port.em import settings as em_settings
@@ -102,9 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"  {name:12s} {value:8.4f} s")
     print(f"  step / (convolution + votes) {ratio:6.2f}\n  memory of a step {memory:8.0f} MB")
     if arguments.json:
-        files.write_text(arguments.json, json.dumps(vars(arguments) | {
+        write_json(arguments.json, vars(arguments) | {
             "json": str(arguments.json), "torch": torch.__version__, "path": path, "seconds": seconds,
-            "ratio": ratio, "memory_mb": memory}, indent=1) + "\n")
+            "ratio": ratio, "memory_mb": memory})
     return 0
 
 

@@ -7,7 +7,6 @@ are what they read and write. A compiler does with less of both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ import port
 from pipelines import train as stage
 from pipelines.bench.data import dataset
 from pipelines.support import settings
-from pipelines.support.values import BadInput, CheckFailed, load_params, write_text
+from pipelines.support.output import write_json
+from pipelines.support.values import BadInput, CheckFailed, load_params
 from port.training import loop as train
 from port.training import precision, pretended
 from port.training.rungs import RungFailed
@@ -94,4 +94,4 @@ def table(found: dict[str, Count]) -> str:
 def write(found: dict[str, Count], path: Path) -> None:
     """The counts that a test compares with."""
     plain = {name: {"operations": one.operations, "bytes": one.bytes} for name, one in found.items()}
-    write_text(path, json.dumps(plain, indent=1) + "\n")
+    write_json(path, plain)

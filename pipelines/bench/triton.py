@@ -8,7 +8,6 @@ for a tile that a template covers and for one that it does not, and the bytes th
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import subprocess
@@ -19,8 +18,8 @@ from pathlib import Path
 import torch
 
 from pipelines.support import console, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from port.core import files
 from port.scae import pixel_kernel_triton as programs
 from port.scae import pixel_launch
 from port.scae.pixel_likelihood import Sizes
@@ -145,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
                   f"{row['spilled']:11}{row['shared']:10}{row['loop_covered']:9}{row['loop_uncovered']:9}"
                   f"{row['bytes'] / 1e6:11.1f}")
         if given.json:
-            files.write_text(given.json, json.dumps({"triton": version, "rows": rows}, indent=1) + "\n")
+            write_json(given.json, {"triton": version, "rows": rows})
     return console.exit_code(work)
 
 

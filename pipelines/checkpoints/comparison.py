@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from parity_tests.harness import compare, tolerances
-from pipelines.support.values import CheckFailed, write_text
+from pipelines.support.output import write_json
+from pipelines.support.values import CheckFailed
+from port.core import files
 
 
 @dataclass(frozen=True)
@@ -194,11 +195,11 @@ class Report:
         """
         plain = self.plain()
         if json_file:
-            write_text(json_file, json.dumps(plain, indent=1) + "\n")
+            write_json(json_file, plain)
         if html_file:
             from pipelines import report
 
-            write_text(html_file, report.render("verification.html", {
+            files.write_text(html_file, report.render("verification.html", {
                 "title": self.title, "facts": self.facts, "sections": self.sections, "notes": self.notes,
                 "failure": self.first_failure(), "counts": self.counts(), "worst": self.worst()}))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import port
 from parity_tests.harness import models, tolerances
+from parity_tests.harness.compare import zeros_for_none
 from parity_tests.harness.models import ModelOutcome
 from pipelines.checkpoints import original, proof
 from pipelines.checkpoints.comparison import Report, Section
@@ -251,14 +252,10 @@ class _Bounds:
         """Bound of one gradient of one side."""
         if self.dtype == "float64":
             return tolerances.gradient64(expected, self.largest)
-        truth, near = (_or_zero(run.gradients.get(name), expected) for run in (self.truth, self.near[0]))
-        own = _or_zero(self.own(side, name, expected, "gradient"), expected)
+        truth, near = (zeros_for_none(run.gradients.get(name), expected) for run in (self.truth, self.near[0]))
+        own = zeros_for_none(self.own(side, name, expected, "gradient"), expected)
         return tolerances.recorded32(tolerances.gradient32(truth, own, self.largest,
                                                            tolerances.error(near, truth)))
-
-
-def _or_zero(gradient: np.ndarray | None, like: np.ndarray) -> np.ndarray:
-    return np.zeros(like.shape, like.dtype) if gradient is None else gradient
 
 
 def without_sigmoid_tail(name: str, recorded: np.ndarray, bounds: _Bounds) -> np.ndarray:
@@ -297,7 +294,7 @@ def add_gradients(report: Report, recording: Recording, file: str, dtype: str, g
             if name.startswith("inter/") and name.removeprefix("inter/") not in run.taps:
                 section.add(name, side, dtype, None, expected)
                 continue
-            section.add(name, side, dtype, _or_zero(run.gradients.get(name), expected), expected,
+            section.add(name, side, dtype, zeros_for_none(run.gradients.get(name), expected), expected,
                         bounds.gradient(side, name, expected))
     none = {f"var/{name}" for name in recording.manifest.get("no_gradient", [])}
     for name in sorted(none):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 
 from pipelines.checkpoints import original
-from pipelines.support.values import write_text
+from pipelines.support.output import write_json
 from port.checkpoints import contents, infer
 from port.checkpoints import programs as origins
 from port.checkpoints.strangers import Choices
@@ -35,7 +34,7 @@ def run(source: str, json_file: str | None = None, choices: Choices | None = Non
     facts = describe(found, sorted_out, inference)
     print_facts(facts)
     if json_file:
-        write_text(json_file, json.dumps(facts, indent=1) + "\n")
+        write_json(json_file, facts)
     bad = sorted_out.nonfinite()
     if bad:
         print(f"NaN or infinite entries in {len(bad)} arrays: {contents.listed(list(bad))}")

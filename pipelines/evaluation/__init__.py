@@ -1,0 +1,1 @@
+"""What stage `evaluate` does for each model family, and its baselines."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.prepare import write_json
 from pipelines.support import environment, sections
 from pipelines.support.measured import put
+from pipelines.support.output import write_json
 from port.core import preprocess
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate

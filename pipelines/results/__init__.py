@@ -1,0 +1,1 @@
+"""What is made of results: the paper's numbers, tables, charts and pages."""

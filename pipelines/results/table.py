@@ -15,7 +15,8 @@ from pathlib import Path
 from pipelines.results import paper
 from pipelines.support import console, settings
 from pipelines.aggregate import read
-from pipelines.support.values import BadInput, write_text
+from pipelines.support.values import BadInput
+from port.core import files
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
@@ -123,7 +124,7 @@ def put_into(path: Path, table: str) -> None:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
-    write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+    files.write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,6 @@ with the code for it. The stage finds its checkpoints again, so a run that was c
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -48,7 +47,7 @@ def run(preset: settings.Preset, seeds: Sequence[int], ladder: Sequence[rungs.Ru
     """
     with tempfile.TemporaryDirectory(prefix="rungs-") as folder:
         params, notes = Path(folder) / "params.json", Path(folder) / "notes.txt"
-        params.write_text(json.dumps({"presets": {preset.name: preset.as_params()}}))
+        preset.write(params)
         command = [*STAGE, "--preset", preset.name, "--params", str(params), "--notes", str(notes),
                    "--results", str(results), *(["--device", device] if device else []),
                    *(["--wandb", wandb] if wandb else []), *(["--runs", str(runs)] if runs else []),

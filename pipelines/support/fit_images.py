@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.support.own_images import KINDS, checked_size, found_at, halves, located, look
+from pipelines.support.own_images import KINDS, checked_size, found_at, halves, look, path_of
 from pipelines.support.values import BadInput
 from port.data import root as data_root
 
@@ -93,7 +93,7 @@ def fit(sections: Mapping[str, dict], model: Mapping[str, Any], before: Mapping[
     if all(key in kept or (key == "n_classes" and kept.get("probe") is False) for key in needed(kept)):
         return changed, kept
     root = os.environ.get(data_root.VARIABLE) or section.get("data_root", "data")
-    place = located(section.get("path"), root)
+    place = path_of(section.get("path"), root)
     found = facts(section["source"], place, section.get("size"), section.get("options"))
     evaluate = dict(sections["evaluate"])
     if "evaluate.batch_size" not in said:  # one whole batch at least, which the faithful protocol needs

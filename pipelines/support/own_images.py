@@ -61,7 +61,7 @@ class Own:
     notes: tuple[str, ...] = ()
 
 
-def located(path: str | None, root: str | os.PathLike) -> Path:
+def path_of(path: str | None, root: str | os.PathLike) -> Path:
     """The folder or file: as named, else below the data root.
 
     Raises:
@@ -313,7 +313,7 @@ def load(source: str, root: Path, path: str | None = None, size: int | None = No
     Raises:
         BadInput: whatever cannot be used, in a line.
     """
-    place = located(path, root)
+    place = path_of(path, root)
     checked_size(size)
     own = found_at(source, place)
     if source == "folder":

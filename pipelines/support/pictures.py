@@ -169,7 +169,11 @@ def save_png(path: Path, picture: np.ndarray, width: int = 900) -> Path:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """An 8-bit grey or RGB PNG from `[H, W, 1 or 3]`, without an imaging library."""
+    """An 8-bit grey or RGB PNG from `[H, W, 1 or 3]`.
+
+    Not by Pillow, which is no dependency here, only one of Matplotlib's: DVC compares the files by their bytes,
+    which its versions change.
+    """
     import struct
     import zlib
 

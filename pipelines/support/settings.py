@@ -12,6 +12,7 @@ from pathlib import Path
 
 import port
 from pipelines.support import fit_images
+from pipelines.support.output import write_json
 from pipelines.support.sections import Evaluate, Prepare
 from pipelines.support.values import (
     BadInput,
@@ -90,6 +91,14 @@ class Preset:
     def as_params(self) -> dict:
         """This preset as it would stand in a params file, overrides applied."""
         return {**self.sections, "model": self.model}
+
+    def write(self, path: str | os.PathLike) -> None:
+        """A params file of this preset alone, overrides applied; another process or a later day reads it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_json(path, {"presets": {self.name: self.as_params()}})
 
     def resolved(self) -> dict:
         """Everything that decides the results, as plain values."""

@@ -132,7 +132,7 @@ def refuse_unknown(given: dict, allowed, where: str) -> None:
 
 def unknown(what: str, name: str, allowed) -> str:
     """`unknown key 'batchsize'; did you mean 'batch_size'?`"""
-    from port.configuration import names  # see `write_text`
+    from port.configuration import names  # here, since the command line reads this module before it needs torch
 
     near = names.meant(name, allowed)
     return f"unknown {what} {name!r}; did you mean {near!r}?" if near else \
@@ -202,17 +202,3 @@ def _parse_yaml(text: str):
         return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """A file, whole or not at all.
-
-    Raises:
-        BadInput: it cannot be written.
-    """
-    from port.core import files  # here, since the command line reads this module before it needs torch
-
-    try:
-        files.write_text(path, text)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror}") from None

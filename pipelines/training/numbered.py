@@ -6,14 +6,12 @@ results lie its checkpoints and `params.json`, a params file with its one preset
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from pipelines.support import settings
 from pipelines.support.values import BadInput, load_params, plain_word
 from pipelines.training import given_weights
-from port.core import files
 from port.training import loop as train
 
 RUNS = Path("runs")
@@ -44,8 +42,7 @@ def begin(preset: settings.Preset, name: str) -> Path:
             break
         except FileExistsError:
             number += 1
-    text = json.dumps({"presets": {preset.name: preset.as_params()}}, indent=1) + "\n"
-    files.write_text(folder / PARAMS, text)
+    preset.write(folder / PARAMS)
     return folder
 
 

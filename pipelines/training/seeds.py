@@ -8,7 +8,6 @@ process (`port.training.ensemble`).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -80,7 +79,7 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
     """One process a seed, `jobs` at a time; their lines come with the seed in front."""
     waiting, running, codes = list(seeds), {}, {}
     params = Path(tempfile.mkdtemp(prefix="seeds-")) / "params.json"
-    params.write_text(json.dumps({"presets": {preset.name: preset.as_params()}}))
+    preset.write(params)
     stop: list[int] = []
     before = {n: signal.signal(n, lambda number, frame: stop.append(number))
               for n in (signal.SIGTERM, signal.SIGINT)}

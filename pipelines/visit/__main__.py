@@ -22,8 +22,8 @@ if __name__ == "__main__":  # a dozen processes import the same modules: none ma
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-from pipelines.prepare import write_json  # noqa: E402
 from pipelines.support import console, environment, settings  # noqa: E402
+from pipelines.support.output import write_json  # noqa: E402
 from pipelines.support.values import BadInput, unknown  # noqa: E402
 from pipelines.visit import parcel, queue, ways  # noqa: E402
 from pipelines.visit.processes import Visit  # noqa: E402

@@ -23,8 +23,8 @@ import torch
 import port
 from pipelines import aggregate, evaluate, prepare
 from pipelines import train as stage
-from pipelines.prepare import write_json
 from pipelines.support import console, settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.visit import parcel, queue
 from port.training import loop as train

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from pipelines.prepare import write_json
 from pipelines.support import console, environment
+from pipelines.support.output import write_json
 
 REPEATS = 5
 

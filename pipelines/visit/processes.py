@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipelines.prepare import write_json
 from pipelines.support import children
+from pipelines.support.output import write_json
 
 GRACE = 25.0     # seconds from SIGTERM to SIGKILL: a step, and 42 MB to the disk
 POLL = 0.2       # seconds

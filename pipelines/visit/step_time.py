@@ -18,8 +18,9 @@ import torch
 import port
 from pipelines import train as stage
 from pipelines.bench import floors
-from pipelines.prepare import dataset_for, write_json
+from pipelines.prepare import dataset_for
 from pipelines.support import console, settings
+from pipelines.support.output import write_json
 from port.training import loop as train
 from port.training import precision, rungs
 

@@ -1,0 +1,1 @@
+"""Capsules with dynamic routing: layers, routing, losses and network."""

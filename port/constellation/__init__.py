@@ -1,0 +1,1 @@
+"""The constellation autoencoder: point sets, likelihood, decoder and model."""

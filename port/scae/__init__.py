@@ -1,0 +1,1 @@
+"""The stacked capsule autoencoder: part encoder and decoder, object decoder and whole model."""

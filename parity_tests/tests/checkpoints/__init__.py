@@ -1,0 +1,1 @@
+"""Reading, converting, writing and refusing checkpoints, and the folders of runs."""

@@ -15,7 +15,7 @@ import torch
 from parity_tests.goldens import REPOSITORY
 from pipelines import prepare, raw
 from pipelines.results import paper
-from pipelines.support import settings
+from pipelines.support import output, settings
 from port.data import dataset as data
 from port.data import root as data_root
 from port.data import sources, standard_sets
@@ -179,7 +179,7 @@ def test_prepared_data_are_those_of_their_record(tmp_path, capsys) -> None:
     data.save(swapped, folder / "data.npz")
     assert len(prepare.dataset_for(wanted, tmp_path).train) == 30
     told = json.loads((folder / "metrics.json").read_text())
-    prepare.write_json(folder / "metrics.json", {key: told[key] for key in told if "sha256" not in key})
+    output.write_json(folder / "metrics.json", {key: told[key] for key in told if "sha256" not in key})
     data.save(swapped, folder / "data.npz")
     assert len(prepare.dataset_for(wanted, tmp_path).train) == 12
 

@@ -1,0 +1,1 @@
+"""Metrics, their intervals, and what the stages make of them over seeds."""

@@ -1,0 +1,1 @@
+"""Both sides against recordings of the original program."""

@@ -1,0 +1,1 @@
+"""Whole models: parity of both sides, configurations, export, inputs that are refused."""

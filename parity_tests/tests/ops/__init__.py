@@ -1,0 +1,1 @@
+"""Single ops: both sides, the oracles, fast paths, initial values, errors."""

@@ -1,0 +1,1 @@
+"""Stages, commands, data sources and visits, run as a user runs them."""

@@ -17,8 +17,8 @@ import safetensors
 import torch
 
 from parity_tests import goldens
-from pipelines import cli, prepare, report
-from pipelines.support import boundary, console, values
+from pipelines import cli, report
+from pipelines.support import boundary, console, output
 from pipelines.support.values import BadInput
 from port.core import files
 from port.data import dataset
@@ -124,7 +124,7 @@ def test_the_command_line_hands_them_on(error, monkeypatch, capsys) -> None:
 # ------------------------------------------------------------------------------- outputs, whole or not
 
 def _json(path: Path) -> None:
-    prepare.write_json(path, {"a": 1})
+    output.write_json(path, {"a": 1})
 
 
 def _page(path: Path) -> None:
@@ -141,7 +141,7 @@ def _bytes(path: Path) -> None:
 
 
 WRITERS = {"json": _json, "page": _page, "npz": _npz, "bytes": _bytes,
-           "text": lambda path: values.write_text(path, "→")}
+           "text": lambda path: files.write_text(path, "→")}
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -18,9 +18,9 @@ import pytest
 import port
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
-from pipelines import cli, prepare
+from pipelines import cli
 from pipelines import train as stage
-from pipelines.support import children, console, locks, settings, values
+from pipelines.support import children, console, locks, output, settings, values
 from port.checkpoints import run_folder
 from port.core import swap
 from port.training import resume
@@ -87,8 +87,8 @@ def test_a_mix_is_neither_evaluated_nor_aggregated(trained, tmp_path, capsys) ->
     shutil.copytree(trained[1e-3], folder)
     shutil.copy(trained[1e-2] / "config.json", folder)
     beside = settings.folder_of("evaluate", "digits", 0, tmp_path / "results")
-    prepare.write_json(beside / "metrics.json", {"steps": 4})
-    prepare.write_json(beside / "config.json", {"evaluate": {}})
+    output.write_json(beside / "metrics.json", {"steps": 4})
+    output.write_json(beside / "config.json", {"evaluate": {}})
     for command in ("evaluate", "aggregate"):
         assert cli.main([command, "--params", PARAMS]) == 2
         line = capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_a_full_disk_at_any_moment_leaves_old_results_whole(trained, tmp_path, m
     def full(*given, **more):
         raise OSError(28, "No space left on device")
     with monkeypatch.context() as patch:
-        write = prepare.write_json
+        write = output.write_json
         where = {"model": (stage.port, "save"), "optimizer": (stage.resume, "write_tensors"),
                  "history": (stage.csv, "DictWriter"), "the new folder's place": (swap.os, "replace")}
         if moment in where:
@@ -272,7 +272,7 @@ def test_where_no_lock_can_be_written_reading_goes_on(tmp_path) -> None:
 
 CHILD = """
 import os, sys, time
-from pipelines.support import children
+from pipelines.support import children, output
 if sys.argv[1] == "parent":
     child = children.start([sys.executable, "-c", sys.argv[2], "child", sys.argv[2]])
     print(child.pid, flush=True)

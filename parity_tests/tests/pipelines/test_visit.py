@@ -20,8 +20,8 @@ from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
 from pipelines import prepare
 from pipelines import train as stage
-from pipelines.prepare import write_json
 from pipelines.support import settings
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.visit import __main__ as visit
 from pipelines.visit import bring_home, parcel, processes, queue, ways

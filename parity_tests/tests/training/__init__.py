@@ -1,0 +1,1 @@
+"""Steps, schedules, resuming, compiled graphs and several processes."""

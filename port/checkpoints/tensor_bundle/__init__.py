@@ -1,0 +1,1 @@
+"""TensorFlow's tensor-bundle format: tables, blocks and messages, byte by byte."""
