@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import port
 from parity_tests import goldens
@@ -26,6 +28,51 @@ PRESETS = [name for name, given in load_params(PARAMS)["presets"].items()
 SHAPES = {"mnist": (1, 28), "usps": (1, 16), "svhn": (3, 32), "svhn_head": (3, 32), "cifar10": (3, 32),
           "affnist": (1, 40)}
 KNOWN = {"mnist": 3_540_823, "mnist_coupled": 2_417_447}  # of the original's own checkpoints
+
+
+def derived(path: Path) -> dict[str, tuple[dict, dict, dict]]:
+    """`preset.section` → what a section takes over by `<<`, what it says itself, and what YAML makes of both."""
+    document = yaml.compose(path.read_text(encoding="utf-8"))
+    values = yaml.SafeLoader("")
+
+    def plain(node: yaml.Node, kept=lambda key: True) -> dict:
+        pairs = [pair for pair in node.value if kept(pair[0].value)]
+        return values.construct_mapping(yaml.MappingNode(node.tag, pairs), deep=True)
+    presets = next(value for key, value in document.value if key.value == "presets")
+    found = {}
+    for name, sections in presets.value:
+        for section, node in sections.value:
+            base = [value for key, value in node.value if key.value == "<<"]
+            if base:
+                own = plain(node, lambda key: key != "<<")
+                found[f"{name.value}.{section.value}"] = plain(base[0]), own, load_params(path)["presets"][
+                    name.value][section.value]
+    return found
+
+
+def test_a_derived_preset_says_only_what_it_changes() -> None:
+    """Nothing that its base says too; and base and changes together are what DVC and the stages read."""
+    found = derived(PARAMS)
+    assert {"mnist_paper.model", "usps.train", "cifar10.model"} <= set(found)
+    again = {name: key for name, (base, own, _) in found.items() for key in own
+             if key in base and base[key] == own[key]}
+    assert not again, f"said by the base already: {again}"
+    assert {name: base | own for name, (base, own, _) in found.items()} == {
+        name: whole for name, (_, _, whole) in found.items()}
+
+
+def test_an_experiment_changes_one_value(tmp_path: Path) -> None:
+    """`dvc exp run -S` writes the file anew; whatever stands in it by `<<` keeps its value."""
+    hydra = pytest.importorskip("dvc.utils.hydra")
+    path = tmp_path / "params.yaml"
+    for override, section, others in (("presets.usps.train.lr=0.125", "usps", "digits"),
+                                      ("presets.digits.train.lr=0.125", "digits", "usps")):
+        path.write_bytes(PARAMS.read_bytes())
+        hydra.apply_overrides(path, [override])
+        expected = load_params(PARAMS)
+        assert expected["presets"][others]["train"]["lr"] == expected["presets"][section]["train"]["lr"] != 0.125
+        expected["presets"][section]["train"]["lr"] = 0.125
+        assert load_params(path) == expected
 
 
 @functools.cache
