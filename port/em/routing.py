@@ -27,6 +27,8 @@ LOG_2PI = math.log(2.0 * math.pi)
 POSE = 16
 FILLER = -100.0
 OFFICIAL_EPSILON = 1e-7
+# The official logit is λ'·(N·(…) - 5000·activation bias), and the paper's λ is twice its λ'.
+OFFICIAL_BETA_A = -5000.0 / 2.0
 # A log joint that overflowed stays a number; exp of it is 0 unless every parent's overflowed.
 LOWEST = -1e30
 # Votes of this many bytes are large: to make an iteration again is then cheaper than to keep it.
@@ -80,7 +82,7 @@ def paper_betas(beta_u: Array, beta_a: Array, betas: str) -> tuple[Array, Array]
     Source: paper section 4; official `em_layers.py: em_routing`.
     """
     if betas == "official":
-        return 0.5 * (1.0 + LOG_2PI) * beta_u, -2500.0 * beta_a
+        return 0.5 * (1.0 + LOG_2PI) * beta_u, OFFICIAL_BETA_A * beta_a
     return beta_u, beta_a
 
 
@@ -320,7 +322,7 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
 
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
-    cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
+    beta_u, beta_a = paper_betas(beta_u, beta_a, routing.betas)
     assignment = computed(
         _initial_assignment, (*votes.shape[1:5], votes.shape[6], stride, routing.initial_epsilon),
         routing.initial, dtype=votes.dtype, device=votes.device)
@@ -333,16 +335,18 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
         if moments is not None:
             joint = e_step(votes, moments.mean, moments.variance, log_activation(moments.logit, routing))
             assignment = compete(joint, stride, routing.competition)
-        return assignment, m_step(votes, assignment * activation[..., None], cost, threshold,
+        return assignment, m_step(votes, assignment * activation[..., None], beta_u, beta_a,
                                   inverse_temperature(iteration, routing),
                                   None if moments is None else moments.mean, routing)
 
     moments = None
     for iteration in range(routing.iterations):
         # What an iteration makes of large votes is made again in the backward pass, not kept until then.
-        assignment, moments = checkpoint(iterate, iteration, assignment, moments, use_reentrant=False,
-                                         preserve_rng_state=False) if saving else iterate(
-            iteration, assignment, moments)
+        if saving:
+            assignment, moments = checkpoint(iterate, iteration, assignment, moments, use_reentrant=False,
+                                             preserve_rng_state=False)
+        else:
+            assignment, moments = iterate(iteration, assignment, moments)
     return Routed(moments.mean, torch.sigmoid(moments.logit), moments.logit, assignment)
 
 

@@ -24,6 +24,11 @@ from port.scae.noise import Noise
 
 Array = Float[Tensor, "..."]
 
+# What recordings call by the names of these fields, in the recordings' order.
+VOTE_FIELDS = ("pres_logit_per_caps", "pres_logit_per_vote", "raw_caps_params", "raw_caps_features")
+LIKELIHOOD_FIELDS = ("winner", "winner_pres", "is_from_capsule", "mixing_logits", "mixing_log_prob", "soft_winner",
+                     "soft_winner_pres", "posterior_mixing_probs")
+
 
 class Result(NamedTuple):
     """A forward pass: the optimised scalar, its terms, presences, probe logits, taps, pictures."""
@@ -47,6 +52,23 @@ class Objects(NamedTuple):
     caps_presence: Array
     target_pose: Array
     target_presence: Array
+
+
+class Pass(NamedTuple):
+    """What a forward pass has made by its end, for recordings and pictures."""
+
+    target: Array
+    parts: encoders.PartCapsules
+    templates: Array
+    votes: objects.CapsuleVotes
+    flat_votes: Array
+    vote_presence: Array
+    likelihood: objects.Likelihood
+    caps_presence: Array
+    dec_pose: Array
+    dec_presence: Array
+    decoded: decoders.Decoded
+    log_prob: Array
 
 
 class ImageAutoencoder(nn.Module):
@@ -156,28 +178,7 @@ class ImageAutoencoder(nn.Module):
         log = Taps() if taps else SILENT
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
-        token_templates = templates
-        if config.part_decoder.colorize_templates:
-            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
-            token_templates = templates.view_as(templates)
-            log.record("templates/colorized", token_templates, PARTS_CHANNELS_LAST)
-
-        presence, pose = parts.presence, parts.pose
-        target_pose, target_presence = pose, presence
-        if settings.stop_grad_caps_inpt:
-            pose, presence, token_templates = (
-                v.detach() for v in (pose, presence, token_templates))
-        if settings.stop_grad_caps_target:
-            target_pose, target_presence = target_pose.detach(), target_presence.detach()
-        tokens = [pose, 1.0 - presence[..., None]]
-        if parts.feature is not None:
-            tokens.append(parts.feature)  # Q24: never cut
-        if config.feeds_templates:
-            batch, n_parts = pose.shape[:2]
-            # The original flattens channels last.
-            flat = token_templates.permute(0, 1, 3, 4, 2).flatten(2)
-            tokens.append(flat.expand(batch, n_parts, -1))
-        tokens = log.watch(torch.cat(tokens, -1))
+        tokens, presence, target_pose, target_presence = self._object_input(parts, templates, log)
         log.record("obj_enc/input", tokens)
         log.record("obj_enc/presence", presence)
         encoded, steps = self.object_encoder(tokens, presence, draws.get("attention"))
@@ -211,23 +212,8 @@ class ImageAutoencoder(nn.Module):
         mass = torch.sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
         # These look at the whole batch: with several ranks, at the rows of all of them.
-        whole_mass, whole_presence = self.gather(mass), self.gather(caps_presence)
-        for kind, p in (("posterior", whole_mass / n_points), ("prior", whole_presence)):
-            constant = settings.prior_within_example_constant if kind == "prior" else 0.0
-            within, between = losses.sparsity_loss(
-                getattr(settings, f"{kind}_sparsity_loss_type"), p, settings.n_classes, constant)
-            scalars[f"{kind}_within_sparsity_loss"] = within
-            scalars[f"{kind}_between_sparsity_loss"] = between
-        logits: list[Array | None] = [None, None]
         label = None if label is None else self.gather(label)
-        for i, (name, features) in enumerate((("posterior", whole_mass), ("prior", whole_presence))):
-            if len(self.probes):
-                logits[i], xe, accuracy = self.probes[i](features, label)
-                if label is not None:
-                    scalars[f"{name}_cls_xe"], scalars[f"{name}_cls_acc"] = xe, accuracy
-        if "posterior_cls_acc" in scalars:
-            scalars["best_cls_acc"] = torch.maximum(scalars["posterior_cls_acc"],
-                                                    scalars["prior_cls_acc"])
+        logits = self._batch_terms(self.gather(mass), self.gather(caps_presence), n_points, label, scalars)
         if settings.weight_decay > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
@@ -237,55 +223,101 @@ class ImageAutoencoder(nn.Module):
         images = None
         if taps or pictures:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
-            images = self._pictures(target, parts, templates, likelihood, decoded)
+            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence,
+                        dec_pose, dec_presence, decoded, log_prob)
+            images = self._pictures(made)
             if pictures:
-                images["per_capsule"] = self._capsule_pictures(parts, templates, flat_votes,
-                                                               vote_presence)
+                images["per_capsule"] = self._capsule_pictures(made)
             scalars["mse"] = ops.flat_reduce(torch.square(target - images["mode"]))
             if taps:
                 log.record("input/image", image, CHANNELS_LAST)
                 if label is not None:
                     log.record("input/label", label)
-                self._record(log, target, parts, templates, votes, flat_votes, likelihood,
-                             vote_presence, caps_presence, dec_pose, dec_presence, decoded, log_prob,
-                             scalars, images)
+                self._record(log, made, scalars, images)
                 log.record("loss/total", loss)
                 log.record("loss/mass_explained_by_capsule", mass)
         return Result(loss, scalars, mass, caps_presence, parts.presence, *logits,
                       log if taps else None, images)
 
-    def _pictures(self, target, parts, templates, likelihood, decoded) -> dict[str, Array]:
+    def _object_input(self, parts: encoders.PartCapsules, templates: Array, log: Recorder
+                      ) -> tuple[Array, Array, Array, Array]:
+        """Tokens and presences of the object encoder, and the poses and presences that it has to explain."""
+        token_templates = templates
+        if self.config.part_decoder.colorize_templates:
+            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
+            token_templates = templates.view_as(templates)
+            log.record("templates/colorized", token_templates, PARTS_CHANNELS_LAST)
+
+        presence, pose = parts.presence, parts.pose
+        target_pose, target_presence = pose, presence
+        if self.config.autoencoder.stop_grad_caps_inpt:
+            pose, presence, token_templates = (
+                v.detach() for v in (pose, presence, token_templates))
+        if self.config.autoencoder.stop_grad_caps_target:
+            target_pose, target_presence = target_pose.detach(), target_presence.detach()
+        tokens = [pose, 1.0 - presence[..., None]]
+        if parts.feature is not None:
+            tokens.append(parts.feature)  # Q24: never cut
+        if self.config.feeds_templates:
+            batch, n_parts = pose.shape[:2]
+            # The original flattens channels last.
+            flat = token_templates.permute(0, 1, 3, 4, 2).flatten(2)
+            tokens.append(flat.expand(batch, n_parts, -1))
+        return log.watch(torch.cat(tokens, -1)), presence, target_pose, target_presence
+
+    def _batch_terms(self, whole_mass: Array, whole_presence: Array, n_points: int, label: Tensor | None,
+                     scalars: dict[str, Array]) -> list[Array | None]:
+        """Sparsity losses and probes, into `scalars`; the logits of both probes."""
+        settings = self.config.autoencoder
+        for kind, p in (("posterior", whole_mass / n_points), ("prior", whole_presence)):
+            constant = settings.prior_within_example_constant if kind == "prior" else 0.0
+            within, between = losses.sparsity_loss(
+                getattr(settings, f"{kind}_sparsity_loss_type"), p, settings.n_classes, constant)
+            scalars[f"{kind}_within_sparsity_loss"] = within
+            scalars[f"{kind}_between_sparsity_loss"] = between
+        logits: list[Array | None] = [None, None]
+        for i, (name, features) in enumerate((("posterior", whole_mass), ("prior", whole_presence))):
+            if len(self.probes):
+                logits[i], xe, accuracy = self.probes[i](features, label)
+                if label is not None:
+                    scalars[f"{name}_cls_xe"], scalars[f"{name}_cls_acc"] = xe, accuracy
+        if "posterior_cls_acc" in scalars:
+            scalars["best_cls_acc"] = torch.maximum(scalars["posterior_cls_acc"],
+                                                    scalars["prior_cls_acc"])
+        return logits
+
+    def _pictures(self, made: Pass) -> dict[str, Array]:
         """Reconstructions that the loss does not need, channels first."""
         decode = self.part_decoder
-        bottom_up = decode(parts.pose, parts.presence, templates)
-        top_down = decode(likelihood.winner, parts.presence, templates)
-        return {"target": target,
-                "reconstruction": mixture.mixture_mean(decoded.mixing_logits, decoded.means),
-                "mode": mixture.mixture_mode(decoded.mixing_logits, decoded.means),
+        bottom_up = decode(made.parts.pose, made.parts.presence, made.templates)
+        top_down = decode(made.likelihood.winner, made.parts.presence, made.templates)
+        return {"target": made.target,
+                "reconstruction": mixture.mixture_mean(made.decoded.mixing_logits, made.decoded.means),
+                "mode": mixture.mixture_mode(made.decoded.mixing_logits, made.decoded.means),
                 "bottom_up": mixture.mixture_mean(bottom_up.mixing_logits, bottom_up.means),
                 "top_down": mixture.mixture_mean(top_down.mixing_logits, top_down.means),
-                "templates": templates, "transformed_templates": decoded.transformed_templates}
+                "templates": made.templates, "transformed_templates": made.decoded.transformed_templates}
 
     @torch.no_grad()
-    def _capsule_pictures(self, parts, templates, flat_votes, vote_presence) -> Array:
+    def _capsule_pictures(self, made: Pass) -> Array:
         """What each object capsule alone draws from its own votes, `[B, O, C, S, S]`.
 
         Votes meet the presences and templates of their own example, as with Q25 repaired: the
         original's pairing crosses examples and makes no picture of any of them.
         """
-        n_caps = flat_votes.shape[1]
+        n_caps = made.flat_votes.shape[1]
         drawn = []
-        for i, votes in enumerate(flat_votes):  # one example at a time: O·K canvases are large
-            own = templates[i:i + 1] if len(templates) == len(flat_votes) else templates
-            call = self.part_decoder(votes, vote_presence[i] * parts.presence[i],
+        for i, votes in enumerate(made.flat_votes):  # one example at a time: O·K canvases are large
+            own = made.templates[i:i + 1] if len(made.templates) == len(made.flat_votes) else made.templates
+            call = self.part_decoder(votes, made.vote_presence[i] * made.parts.presence[i],
                                      own.expand(n_caps, *own.shape[1:]))
             drawn.append(mixture.mixture_mean(call.mixing_logits, call.means))
         return torch.stack(drawn)
 
     @torch.no_grad()
-    def _per_capsule(self, log, parts, templates, flat_votes, vote_presence) -> None:
+    def _per_capsule(self, log: Recorder, made: Pass) -> None:
         """One reconstruction per object capsule, from its own votes; in no loss, so in no graph."""
-        batch, n_caps, n_parts = flat_votes.shape[:3]
+        batch, n_caps, n_parts = made.flat_votes.shape[:3]
 
         # Q25: votes run over (example, capsule), presences and features over (capsule, example).
         def spread(x: Array) -> Array:
@@ -293,56 +325,46 @@ class ImageAutoencoder(nn.Module):
                 return x.repeat_interleave(n_caps, 0)
             return x.repeat(n_caps, *[1] * (x.ndim - 1))
 
-        pose = flat_votes.reshape(batch * n_caps, n_parts, 6)
-        presence = vote_presence.reshape(batch * n_caps, n_parts) * spread(parts.presence)
+        pose = made.flat_votes.reshape(batch * n_caps, n_parts, 6)
+        presence = made.vote_presence.reshape(batch * n_caps, n_parts) * spread(made.parts.presence)
         log.record("per_caps_rec/pose_in", pose)
         log.record("per_caps_rec/presence_in", presence)
-        per_caps = templates if templates.shape[0] != batch else spread(templates)
+        per_caps = made.templates if made.templates.shape[0] != batch else spread(made.templates)
         call = self.part_decoder(pose, presence, per_caps)
         log.record("per_caps_rec/mean_per_image",
                    torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3)))
 
-    def _record(self, log, target, parts, templates, votes, flat_votes, likelihood, vote_presence,
-                caps_presence, dec_pose, dec_presence, decoded, log_prob, scalars, images) -> None:
+    def _record(self, log: Recorder, made: Pass, scalars: dict[str, Array], images: dict[str, Array]) -> None:
         """What only recordings need: decoder intermediates and the original's result fields."""
         mean, mode = images["reconstruction"], images["mode"]
-        log.record("part_dec/pose_in", dec_pose)
-        log.record("part_dec/presence_in", dec_presence)
-        log.record("part_dec/inverse_pose", self.part_decoder.sampled_pose(dec_pose))
-        log.record("part_dec/transformed_templates", decoded.transformed_templates,
+        log.record("part_dec/pose_in", made.dec_pose)
+        log.record("part_dec/presence_in", made.dec_presence)
+        log.record("part_dec/inverse_pose", self.part_decoder.sampled_pose(made.dec_pose))
+        log.record("part_dec/transformed_templates", made.decoded.transformed_templates,
                    PARTS_CHANNELS_LAST)
-        log.record("part_dec/mixing_logits_with_bg", decoded.mixing_logits, PARTS_CHANNELS_LAST)
+        log.record("part_dec/mixing_logits_with_bg", made.decoded.mixing_logits, PARTS_CHANNELS_LAST)
         log.record("part_dec/mean", mean, CHANNELS_LAST)
         log.record("part_dec/mode", mode, CHANNELS_LAST)
-        log.record("part_dec/log_prob_per_pixel", log_prob, CHANNELS_LAST)
+        log.record("part_dec/log_prob_per_pixel", made.log_prob, CHANNELS_LAST)
         if self.part_decoder.scale is not None:
-            log.record("part_dec/scale", decoded.scale)
+            log.record("part_dec/scale", made.decoded.scale)
         log.record("loss_parts/rec_mode", mode, CHANNELS_LAST)
         log.record("loss_parts/rec_mean", mean, CHANNELS_LAST)
         log.record("bottom_up/mean", images["bottom_up"], CHANNELS_LAST)
         log.record("top_down/mean", images["top_down"], CHANNELS_LAST)
-        self._per_capsule(log, parts, templates, flat_votes, vote_presence)
-        log.record("obj_dec/raw_caps_params", votes.raw_caps_params)
-        log.record("obj_dec/all_params", votes.all_params)
-        fields = {"vote": flat_votes, "scale": votes.scale, "vote_presence": vote_presence,
-                  "pres_logit_per_caps": votes.pres_logit_per_caps,
-                  "pres_logit_per_vote": votes.pres_logit_per_vote,
-                  "raw_caps_params": votes.raw_caps_params,
-                  "raw_caps_features": votes.raw_caps_features, "winner": likelihood.winner,
-                  "winner_pres": likelihood.winner_pres,
-                  "is_from_capsule": likelihood.is_from_capsule,
-                  "mixing_logits": likelihood.mixing_logits,
-                  "mixing_log_prob": likelihood.mixing_log_prob,
-                  "soft_winner": likelihood.soft_winner,
-                  "soft_winner_pres": likelihood.soft_winner_pres,
-                  "posterior_mixing_probs": likelihood.posterior_mixing_probs,
-                  "caps_presence_prob": caps_presence, "primary_presence": parts.presence,
-                  "template_pres": parts.presence, **scalars}
+        self._per_capsule(log, made)
+        log.record("obj_dec/raw_caps_params", made.votes.raw_caps_params)
+        log.record("obj_dec/all_params", made.votes.all_params)
+        fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,
+                  **{name: getattr(made.votes, name) for name in VOTE_FIELDS},
+                  **{name: getattr(made.likelihood, name) for name in LIKELIHOOD_FIELDS},
+                  "caps_presence_prob": made.caps_presence, "primary_presence": made.parts.presence,
+                  "template_pres": made.parts.presence, **scalars}
         for name, value in fields.items():
             log.record(f"res/{name}", value)
-        log.record("res/templates", templates, PARTS_CHANNELS_LAST)
-        log.record("res/used_templates", decoded.transformed_templates, PARTS_CHANNELS_LAST)
+        log.record("res/templates", made.templates, PARTS_CHANNELS_LAST)
+        log.record("res/used_templates", made.decoded.transformed_templates, PARTS_CHANNELS_LAST)
         log.record("res/rec_mode", mode, CHANNELS_LAST)
         log.record("res/rec_mean", mean, CHANNELS_LAST)
-        log.record("res/mse_per_pixel", torch.square(target - mode), CHANNELS_LAST)
-        log.record("res/rec_ll_per_pixel", log_prob, CHANNELS_LAST)
+        log.record("res/mse_per_pixel", torch.square(made.target - mode), CHANNELS_LAST)
+        log.record("res/rec_ll_per_pixel", made.log_prob, CHANNELS_LAST)

@@ -22,6 +22,8 @@ LOG_2PI = math.log(2.0 * math.pi)
 POSE = 16
 FILLER = -100.0
 OFFICIAL_EPSILON = 1e-7
+# The official logit is λ'·(N·(…) - 5000·activation bias), and the paper's λ is twice its λ'.
+OFFICIAL_BETA_A = -5000.0 / 2.0
 # A log joint that overflowed stays a number; exp of it is 0 unless every parent's overflowed.
 LOWEST = -1e30
 
@@ -73,7 +75,7 @@ def paper_betas(beta_u: Array, beta_a: Array, betas: str) -> tuple[Array, Array]
     Source: paper section 4; official `em_layers.py: em_routing`.
     """
     if betas == "official":
-        return 0.5 * (1.0 + LOG_2PI) * beta_u, -2500.0 * beta_a
+        return 0.5 * (1.0 + LOG_2PI) * beta_u, OFFICIAL_BETA_A * beta_a
     return beta_u, beta_a
 
 
@@ -310,7 +312,7 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
 
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
-    cost, threshold = paper_betas(beta_u, beta_a, routing.betas)
+    beta_u, beta_a = paper_betas(beta_u, beta_a, routing.betas)
     assignment = tf.constant(initial_assignment(
         tuple(votes.shape[1:3]), tuple(votes.shape[3:5]), votes.shape[6], stride, routing), votes.dtype)
     moments = None
@@ -318,7 +320,7 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
         if moments is not None:
             joint = e_step(votes, moments.mean, moments.variance, log_activation(moments.logit, routing))
             assignment = compete(joint, stride, routing.competition)
-        moments = m_step(votes, assignment * activation[..., None], cost, threshold,
+        moments = m_step(votes, assignment * activation[..., None], beta_u, beta_a,
                          inverse_temperature(iteration, routing),
                          None if moments is None else moments.mean, routing)
     return Routed(moments.mean, tf.sigmoid(moments.logit), moments.logit, assignment)

@@ -21,6 +21,11 @@ from reference.scae import part_encoder as encoders
 
 Array = Float[tf.Tensor, "..."]
 
+# What recordings call by the names of these fields, in the recordings' order.
+VOTE_FIELDS = ("pres_logit_per_caps", "pres_logit_per_vote", "raw_caps_params", "raw_caps_features")
+LIKELIHOOD_FIELDS = ("winner", "winner_pres", "is_from_capsule", "mixing_logits", "mixing_log_prob", "soft_winner",
+                     "soft_winner_pres", "posterior_mixing_probs")
+
 
 class Result(NamedTuple):
     """A forward pass: the optimised scalar, its terms, presences, probe logits and taps."""
@@ -43,6 +48,23 @@ class Objects(NamedTuple):
     caps_presence: Array
     target_pose: Array
     target_presence: Array
+
+
+class Pass(NamedTuple):
+    """What a forward pass has made by its end, for recordings and pictures."""
+
+    target: Array
+    parts: encoders.PartCapsules
+    templates: Array
+    votes: objects.CapsuleVotes
+    flat_votes: Array
+    vote_presence: Array
+    likelihood: objects.Likelihood
+    caps_presence: Array
+    dec_pose: Array
+    dec_presence: Array
+    decoded: decoders.Decoded
+    log_prob: Array
 
 
 class ImageAutoencoder(NamedModule):
@@ -158,27 +180,7 @@ class ImageAutoencoder(NamedModule):
         draws, log = self.assign_noise(noise), Taps(tape)
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
-        token_templates = templates
-        if self.arguments["part_decoder"]["colorize_templates"]:
-            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
-            token_templates = log["templates/colorized"] = tf.identity(templates)
-
-        presence, pose = parts.presence, parts.pose
-        target_pose, target_presence = pose, presence
-        if settings["stop_grad_caps_inpt"]:
-            pose, presence, token_templates = (
-                tf.stop_gradient(v) for v in (pose, presence, token_templates))
-        if settings["stop_grad_caps_target"]:
-            target_pose, target_presence = (
-                tf.stop_gradient(v) for v in (target_pose, target_presence))
-        tokens = [pose, 1.0 - presence[..., None]]
-        if parts.feature is not None:
-            tokens.append(parts.feature)  # Q24: never cut
-        if self.feeds_templates:
-            batch, n_parts = pose.shape[:2]
-            flat = tf.reshape(token_templates, [token_templates.shape[0], n_parts, -1])
-            tokens.append(tf.repeat(flat, batch, axis=0) if flat.shape[0] != batch else flat)
-        tokens = log.watch(tf.concat(tokens, -1))
+        tokens, presence, target_pose, target_presence = self._object_input(parts, templates, log)
         log["obj_enc/input"], log["obj_enc/presence"] = tokens, presence
         encoded, steps = self.object_encoder(tokens, presence, draws.get("attention"))
         for i, (before, after) in enumerate(steps):
@@ -205,21 +207,7 @@ class ImageAutoencoder(NamedModule):
             scalars["rec_mse"] = tf.reduce_mean(tf.square(target - mean))
         mass = tf.reduce_sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
-        for kind, p in (("posterior", mass / n_points), ("prior", caps_presence)):
-            constant = settings["prior_within_example_constant"] if kind == "prior" else 0.0
-            within, between = losses.sparsity_loss(
-                settings[f"{kind}_sparsity_loss_type"], p, settings["n_classes"], constant)
-            scalars[f"{kind}_within_sparsity_loss"] = within
-            scalars[f"{kind}_between_sparsity_loss"] = between
-        logits: list[Array | None] = [None, None]
-        for i, (name, features) in enumerate((("posterior", mass), ("prior", caps_presence))):
-            if self.probes:
-                logits[i], xe, accuracy = self.probes[i](features, label)
-                if label is not None:
-                    scalars[f"{name}_cls_xe"], scalars[f"{name}_cls_acc"] = xe, accuracy
-        if "posterior_cls_acc" in scalars:
-            scalars["best_cls_acc"] = tf.maximum(scalars["posterior_cls_acc"],
-                                                 scalars["prior_cls_acc"])
+        logits = self._batch_terms(mass, caps_presence, n_points, label, scalars)
         if settings["weight_decay"] > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
@@ -228,70 +216,105 @@ class ImageAutoencoder(NamedModule):
         loss = loss if more is None else loss + more
         if taps:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
-            self._record(log, image, label, target, parts, templates, votes, flat_votes, likelihood,
-                         vote_presence, caps_presence, dec_pose, dec_presence, decoded, log_prob,
-                         scalars, "Q25" in repairs)
+            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence,
+                        dec_pose, dec_presence, decoded, log_prob)
+            log["input/image"] = image
+            if label is not None:
+                log["input/label"] = label
+            self._record(log, made, scalars)
             log["loss/total"], log["loss/mass_explained_by_capsule"] = loss, mass
         return Result(loss, scalars, mass, caps_presence, parts.presence, *logits,
                       log if taps else None)
 
-    def _record(self, log, image, label, target, parts, templates, votes, flat_votes, likelihood,
-                vote_presence, caps_presence, dec_pose, dec_presence, decoded, log_prob, scalars,
-                paired) -> None:
+    def _object_input(self, parts: encoders.PartCapsules, templates: Array, log: Taps
+                      ) -> tuple[Array, Array, Array, Array]:
+        """Tokens and presences of the object encoder, and the poses and presences that it has to explain."""
+        token_templates = templates
+        if self.arguments["part_decoder"]["colorize_templates"]:
+            # The original colours anew for every use, so the gradient at this tap is the tokens' own.
+            token_templates = log["templates/colorized"] = tf.identity(templates)
+
+        presence, pose = parts.presence, parts.pose
+        target_pose, target_presence = pose, presence
+        if self.arguments["autoencoder"]["stop_grad_caps_inpt"]:
+            pose, presence, token_templates = (
+                tf.stop_gradient(v) for v in (pose, presence, token_templates))
+        if self.arguments["autoencoder"]["stop_grad_caps_target"]:
+            target_pose, target_presence = (
+                tf.stop_gradient(v) for v in (target_pose, target_presence))
+        tokens = [pose, 1.0 - presence[..., None]]
+        if parts.feature is not None:
+            tokens.append(parts.feature)  # Q24: never cut
+        if self.feeds_templates:
+            batch, n_parts = pose.shape[:2]
+            flat = tf.reshape(token_templates, [token_templates.shape[0], n_parts, -1])
+            tokens.append(tf.repeat(flat, batch, axis=0) if flat.shape[0] != batch else flat)
+        return log.watch(tf.concat(tokens, -1)), presence, target_pose, target_presence
+
+    def _batch_terms(self, mass: Array, presence: Array, n_points: int, label: tf.Tensor | None,
+                     scalars: dict[str, Array]) -> list[Array | None]:
+        """Sparsity losses and probes, into `scalars`; the logits of both probes."""
+        settings = self.arguments["autoencoder"]
+        for kind, p in (("posterior", mass / n_points), ("prior", presence)):
+            constant = settings["prior_within_example_constant"] if kind == "prior" else 0.0
+            within, between = losses.sparsity_loss(
+                settings[f"{kind}_sparsity_loss_type"], p, settings["n_classes"], constant)
+            scalars[f"{kind}_within_sparsity_loss"] = within
+            scalars[f"{kind}_between_sparsity_loss"] = between
+        logits: list[Array | None] = [None, None]
+        for i, (name, features) in enumerate((("posterior", mass), ("prior", presence))):
+            if self.probes:
+                logits[i], xe, accuracy = self.probes[i](features, label)
+                if label is not None:
+                    scalars[f"{name}_cls_xe"], scalars[f"{name}_cls_acc"] = xe, accuracy
+        if "posterior_cls_acc" in scalars:
+            scalars["best_cls_acc"] = tf.maximum(scalars["posterior_cls_acc"],
+                                                 scalars["prior_cls_acc"])
+        return logits
+
+    def _record(self, log: Taps, made: Pass, scalars: dict[str, Array]) -> None:
         """What only pictures and recordings need: reconstructions and result fields."""
         def picture(call: decoders.Decoded) -> Array:
             return mixture.mixture_mean(call.mixing_logits, call.means)
 
-        mean, mode = picture(decoded), mixture.mixture_mode(decoded.mixing_logits, decoded.means)
-        error = tf.square(target - mode)
+        mean, mode = picture(made.decoded), mixture.mixture_mode(made.decoded.mixing_logits, made.decoded.means)
+        error = tf.square(made.target - mode)
         scalars["mse"] = ops.flat_reduce(error)
-        batch, n_caps, n_parts = flat_votes.shape[:3]
-        log["input/image"] = image
-        if label is not None:
-            log["input/label"] = label
-        log["part_dec/pose_in"], log["part_dec/presence_in"] = dec_pose, dec_presence
-        log["part_dec/inverse_pose"] = self.part_decoder.sampled_pose(dec_pose)
-        log["part_dec/transformed_templates"] = decoded.transformed_templates
-        log["part_dec/mixing_logits_with_bg"] = decoded.mixing_logits
+        batch, n_caps, n_parts = made.flat_votes.shape[:3]
+        log["part_dec/pose_in"], log["part_dec/presence_in"] = made.dec_pose, made.dec_presence
+        log["part_dec/inverse_pose"] = self.part_decoder.sampled_pose(made.dec_pose)
+        log["part_dec/transformed_templates"] = made.decoded.transformed_templates
+        log["part_dec/mixing_logits_with_bg"] = made.decoded.mixing_logits
         log["part_dec/mean"], log["part_dec/mode"] = mean, mode
-        log["part_dec/log_prob_per_pixel"] = log_prob
+        log["part_dec/log_prob_per_pixel"] = made.log_prob
         if self.part_decoder.scale is not None:
-            log["part_dec/scale"] = decoded.scale
+            log["part_dec/scale"] = made.decoded.scale
         log["loss_parts/rec_mode"], log["loss_parts/rec_mean"] = mode, mean
         decode = self.part_decoder
-        log["bottom_up/mean"] = picture(decode(parts.pose, parts.presence, templates))
-        log["top_down/mean"] = picture(decode(likelihood.winner, parts.presence, templates))
+        log["bottom_up/mean"] = picture(decode(made.parts.pose, made.parts.presence, made.templates))
+        log["top_down/mean"] = picture(decode(made.likelihood.winner, made.parts.presence, made.templates))
         # Q25: votes run over (example, capsule), presences and features over (capsule, example).
         def spread(x: Array) -> Array:
-            if paired:
+            if "Q25" in self.arguments["repairs"]:
                 return tf.repeat(x, n_caps, axis=0)
             return tf.tile(x, [n_caps, *[1] * (len(x.shape) - 1)])
 
-        log["per_caps_rec/pose_in"] = pose = tf.reshape(flat_votes, [batch * n_caps, n_parts, 6])
+        log["per_caps_rec/pose_in"] = pose = tf.reshape(made.flat_votes, [batch * n_caps, n_parts, 6])
         log["per_caps_rec/presence_in"] = presence = tf.reshape(
-            vote_presence, [batch * n_caps, n_parts]) * spread(parts.presence)
-        per_caps = templates if templates.shape[0] != batch else spread(templates)
+            made.vote_presence, [batch * n_caps, n_parts]) * spread(made.parts.presence)
+        per_caps = made.templates if made.templates.shape[0] != batch else spread(made.templates)
         # In no loss, so in no graph: at full size this call alone would hold gigabytes.
         with contextlib.nullcontext() if log.tape is None else log.tape.stop_recording():
             log["per_caps_rec/mean_per_image"] = tf.reduce_mean(
                 picture(decode(pose, presence, per_caps)), (1, 2, 3))
-        log["obj_dec/raw_caps_params"] = votes.raw_caps_params
-        log["obj_dec/all_params"] = votes.all_params
-        fields = {"vote": flat_votes, "scale": votes.scale, "vote_presence": vote_presence,
-                  "pres_logit_per_caps": votes.pres_logit_per_caps,
-                  "pres_logit_per_vote": votes.pres_logit_per_vote,
-                  "raw_caps_params": votes.raw_caps_params,
-                  "raw_caps_features": votes.raw_caps_features, "winner": likelihood.winner,
-                  "winner_pres": likelihood.winner_pres,
-                  "is_from_capsule": likelihood.is_from_capsule,
-                  "mixing_logits": likelihood.mixing_logits,
-                  "mixing_log_prob": likelihood.mixing_log_prob,
-                  "soft_winner": likelihood.soft_winner,
-                  "soft_winner_pres": likelihood.soft_winner_pres,
-                  "posterior_mixing_probs": likelihood.posterior_mixing_probs,
-                  "caps_presence_prob": caps_presence, "primary_presence": parts.presence,
-                  "templates": templates, "template_pres": parts.presence,
-                  "used_templates": decoded.transformed_templates, "rec_mode": mode,
-                  "rec_mean": mean, "mse_per_pixel": error, "rec_ll_per_pixel": log_prob, **scalars}
+        log["obj_dec/raw_caps_params"] = made.votes.raw_caps_params
+        log["obj_dec/all_params"] = made.votes.all_params
+        fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,
+                  **{name: getattr(made.votes, name) for name in VOTE_FIELDS},
+                  **{name: getattr(made.likelihood, name) for name in LIKELIHOOD_FIELDS},
+                  "caps_presence_prob": made.caps_presence, "primary_presence": made.parts.presence,
+                  "templates": made.templates, "template_pres": made.parts.presence,
+                  "used_templates": made.decoded.transformed_templates, "rec_mode": mode,
+                  "rec_mean": mean, "mse_per_pixel": error, "rec_ll_per_pixel": made.log_prob, **scalars}
         log.update({f"res/{name}": value for name, value in fields.items()})
 

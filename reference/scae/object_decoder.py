@@ -47,7 +47,7 @@ class CapsuleVotes(NamedTuple):
     """Output of the capsule layer.
 
     vote [B, O, M, 3, 3], scale and vote_presence [B, O, M], pres_logit_per_caps [B, O, 1],
-    pres_logit_per_vote [B, O, M], dynamic_weights_l2 (), raw_caps_params [B, O, P] or None,
+    pres_logit_per_vote [B, O, M], dynamic_weights_l2 (), raw_caps_params [B, O, P],
     raw_caps_features [B, O, F], all_params [B, O, …] (the second MLP's output), transform
     [B, O, 1, 3, 3] (the capsules' poses, or the parent's).
     """
@@ -58,7 +58,7 @@ class CapsuleVotes(NamedTuple):
     pres_logit_per_caps: Array
     pres_logit_per_vote: Array
     dynamic_weights_l2: Array
-    raw_caps_params: Array | None
+    raw_caps_params: Array
     raw_caps_features: Array
     all_params: Array
     transform: Array
@@ -260,11 +260,12 @@ class CapsuleLayer(NamedModule):
         exists = tf.ones([batch, n_caps, 1], features.dtype) if caps_mask is None else tf.cast(
             caps_mask, features.dtype)
         all_params = self.batch_mlp[1](tf.concat([raw_caps_params, exists], -1))
+        ccr_bias, caps_bias, vote_bias, scale_bias = self.biases
         dynamic, ccr, caps_logit, vote_logit, scale = tf.split(all_params, self.splits, -1)
         dynamic = tf.reshape(dynamic, [batch, n_caps, n_votes, N_TRANSFORM_PARAMS])
-        ccr = tf.reshape(ccr, [batch, n_caps, 1, N_TRANSFORM_PARAMS]) + self.biases[0]
-        caps_logit, vote_logit = caps_logit + self.biases[1], vote_logit + self.biases[2]
-        scale = scale + self.biases[3]
+        ccr = tf.reshape(ccr, [batch, n_caps, 1, N_TRANSFORM_PARAMS]) + ccr_bias
+        caps_logit, vote_logit = caps_logit + caps_bias, vote_logit + vote_bias
+        scale = scale + scale_bias
         if caps_mask is not None:
             caps_logit = caps_logit + ops.safe_log(exists)
         kind, size = self.settings["noise_type"], self.settings["noise_scale"]
