@@ -27,28 +27,16 @@ from pathlib import Path
 
 import numpy as np
 
-import port
 from pipelines.results import paper, plots
 from pipelines.support import console, sections, settings
+from pipelines.support.identity import differences, identity
 from pipelines.support.measured import REASONS
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.checkpoints import run_folder
 from port.core import files
 from port.evaluation import clustering as evaluate
-from port.training import loop as train
 
-# What decides nothing that is measured here. Everything else has to be the same for all seeds.
-IGNORED = {f"train.{name}" for name in (*train.NOT_IDENTITY, "seed", "device", "held_out_every",
-                                        "held_out_images") if name != "steps"}
-IGNORED |= {f"evaluate.{name}" for name in ("device", "threads", "n_pictures", "tsne_images",
-                                            "require_learning", "standard_errors")}
-IGNORED |= {"prepare.data_root", "prepare.download"}
-# Settings that decide nothing while another one has this value.
-INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_steps", "train.lr_floor",
-                                             "train.lr_staircase", "train.lr_restart_interval"),
-         ("train.amp", "none"): ("train.amp_loss_scale",),
-         ("train.amp", "bf16"): ("train.amp_loss_scale",)}
 CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")
 # Of a capsule classifier.
 CLASSIFIER_CURVES = ("loss", "held_out_loss", "accuracy", "held_out_accuracy")
@@ -143,38 +131,6 @@ def read(path: Path) -> dict:
         raise BadInput(f"{path} is no JSON file: {error}") from None
 
 
-def flat(config: dict, prefix: str = "") -> dict:
-    """Nested settings as `section.key: value`, without what decides nothing."""
-    found = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            found |= flat(value, f"{name}.")
-        elif name not in IGNORED:
-            found[name] = value
-    return found
-
-
-def identity(config: dict) -> dict:
-    """Settings that decide a result, each under one name.
-
-    A setting that a run's revision did not know yet counts as its default, which by this project's
-    rule is what was done before there was the setting. The flat `model` keys are left out: the
-    `arguments` are what they came to.
-    """
-    kind = {key: value for key, value in config.get("arguments", {}).items() if key == "model"}
-    known = {"train": asdict(train.Settings()), "prepare": asdict(sections.Prepare()),
-             "evaluate": asdict(sections.Evaluate()),
-             "arguments": port.config.from_arguments(kind).to_arguments()}
-    given = {key: config[key] for key in known if key in config}
-    # By way of JSON: lists come back where a configuration holds tuples.
-    found = json.loads(json.dumps(flat({key: known[key] for key in given}) | flat(given)))
-    for (key, value), inert in INERT.items():
-        if found.get(key) == value:
-            found = {name: found[name] for name in found if name not in inert}
-    return found
-
-
 def refuse_mixtures(runs: list[Run]) -> None:
     """Raise unless all seeds are of one configuration, data set, length and origin.
 
@@ -194,13 +150,6 @@ def refuse_mixtures(runs: list[Run]) -> None:
         for line in differences(settled(other), first):
             raise BadInput(f"seeds {runs[0].seed} and {other.seed} do not belong together: "
                            f"{line}; remove or repeat one of them")
-
-
-def differences(found: dict, wanted: dict) -> list[str]:
-    """`key is 1 against 2` for every key that is not the same; absent keys too."""
-    absent = object()
-    return [f"{key} is {found.get(key, 'absent')!r} against {wanted.get(key, 'absent')!r}"
-            for key in {**wanted, **found} if found.get(key, absent) != wanted.get(key, absent)]
 
 
 # ------------------------------------------------------------------------------------------ statistics

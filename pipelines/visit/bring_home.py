@@ -23,7 +23,7 @@ import torch
 import port
 from pipelines import aggregate, evaluate, prepare
 from pipelines import train as stage
-from pipelines.support import console, settings
+from pipelines.support import console, identity, settings
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.visit import parcel, queue
@@ -144,8 +144,8 @@ def is_earlier(run: Brought, folder: Path, step: int) -> bool:
     ours = {"train": vars(wanted), "prepare": run.preset.sections["prepare"],
             "arguments": run.preset.config().to_arguments()}
     theirs = {key: config.get(key, {}) for key in ours}
-    differences = aggregate.differences(*(
-        {key: value for key, value in aggregate.identity(one).items() if key != "train.steps"}
+    differences = identity.differences(*(
+        {key: value for key, value in identity.identity(one).items() if key != "train.steps"}
         for one in (ours, theirs)))
     if environment.get("device") != run.environment.get("device"):
         differences.append(f"device is {run.environment.get('device')!r} against "

@@ -392,8 +392,3 @@ def test_seeds_at_hand_are_numbers_with_metrics(tmp_path):
         if name != "3":
             (tmp_path / name / "metrics.json").write_text("{}")
     assert aggregate.seeds_in(tmp_path) == [0, 2, 10]
-
-
-def test_differences_name_the_key_and_both_values():
-    assert aggregate.differences({"x": 1, "z": 3}, {"x": 2, "y": 1, "z": 3}) == [
-        "x is 1 against 2", "y is 'absent' against 1"]
