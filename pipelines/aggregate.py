@@ -206,7 +206,7 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Eval
     low, high = evaluate.seeds_interval(values, counts, wanted.seed, wanted.bootstrap_draws,
                                         wanted.level)
     figure = paper.figure(runs[0].evaluated["data"], measure, runs[0].evaluated["preset"])
-    says = paper.verdict(mean, high, figure, obstacle)
+    says = paper.verdict(values, figure, obstacle)
     return {"mean": mean, "std": spread(values), "low": low, "high": high, "values": values,
             "initial": statistics.fmean(number(run, protocol, measure, "initial") for run in runs),
             "n": counts[0], "paper": None if figure is None else figure.value,

@@ -68,10 +68,10 @@ def summary(results: Path, shown: dict) -> list[dict]:
 def sources() -> list[dict]:
     """The figures of the paper and where they come from."""
     return [{"data": paper.name_of(data), "measure": measure, "value": figure.value,
-             "source": figure.source}
+             "margin": figure.margin, "source": figure.source}
             for data, figures in paper.FIGURES.items() for measure, figure in figures.items()] + [
             {"data": paper.name_of(data), "measure": f"test accuracy, {preset}", "value": figure.value,
-             "source": figure.source} for (preset, data), figure in paper.ANCESTORS.items()]
+             "margin": figure.margin, "source": figure.source} for (preset, data), figure in paper.ANCESTORS.items()]
 
 
 def section(name: str, measured: dict, results: Path) -> dict:

@@ -1,15 +1,17 @@
-"""The README's results table, made from the committed aggregates so that no number is typed.
+"""The tables of results in README.md and docs/results.md, made from the committed aggregates: no number is typed.
 
-    python -m pipelines.results.table            prints the table
-    python -m pipelines.results.table --write    puts it between the markers of README.md
+    python -m pipelines.results.table            prints the full table, of docs/results.md
+    python -m pipelines.results.table --write    puts both between their markers
 
-One row per data set and measure: the figure of the paper, ours under both protocols as mean ± std
-over seeds with the interval, and the verdict. What has no aggregate is named "not yet run".
+The full table has one row per data set and measure: the figure of the paper, ours under both protocols as
+mean ± std over seeds with the interval, and the verdict; what has no aggregate is named "not yet run". The
+README's has only what has run, under the clean protocol, with steps, seeds, device and hours.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 from pathlib import Path
 
 from pipelines.results import paper
@@ -30,6 +32,8 @@ CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' nam
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")
+SHORT_HEAD = ("| data set, preset | measure | ours | paper | verdict | seeds, steps of each | device, time of a seed |",
+              "|---|---|---|---|---|---|---|")
 
 
 def aggregates(results: str | os.PathLike = settings.RESULTS) -> dict[str, dict]:
@@ -75,6 +79,33 @@ def markdown(results: str | os.PathLike = settings.RESULTS) -> str:
     return "\n".join(lines)
 
 
+def short(results: str | os.PathLike = settings.RESULTS) -> str:
+    """The README's table: what has run."""
+    lines = list(SHORT_HEAD)
+    for row in rows(results):
+        ours, measured = row["ours"], row["aggregate"]
+        if ours is None or ours["clean"] is None:
+            continue
+        cells = [f"{paper.name_of(row['data'])}, `{row['name']}`", row["measure"],
+                 accuracy(ours["clean"], row["measure"] == "test accuracy"),
+                 *((percent(row["figure"]), verdicts({"clean": ours["clean"]})) if row["figure"] else "––"),
+                 runs(measured), places(measured["environments"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def places(environments: list[dict]) -> str:
+    """`AMD EPYC, 2.6 h`: each device, and the mean time of a seed where all have one."""
+    devices = dict.fromkeys(str(one["device"] or "unknown") for one in environments)
+    seconds = [one["seconds"] for one in environments]
+    return " and ".join(devices) + (f", {hours(statistics.fmean(seconds))}" if all(seconds) else "")
+
+
+def hours(seconds: float) -> str:
+    """`2.6 h`, below an hour `8 min`."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
+
+
 def accuracy(row: dict | None, fine: bool = False) -> str:
     """`54.9 ± 0.8 % (53.1–56.0)`; `fine` has a second decimal."""
     if row is None:
@@ -98,7 +129,7 @@ def verdicts(ours: dict[str, dict | None]) -> str:
     How far an unfinished run is stands in the column beside it.
     """
     words = {protocol: row["verdict"] if row["verdict"] != "none" else
-             f"none: {'unfinished' if row['reason'].startswith('unfinished') else row['reason']}"
+             f"not comparable: {'unfinished' if row['reason'].startswith('unfinished') else row['reason']}"
              for protocol, row in ours.items() if row}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
@@ -131,14 +162,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = console.Parser(prog="python -m pipelines.results.table",
                             description=__doc__.splitlines()[0])
     parser.add_argument("--results", default="results", help="folder the results lie in")
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
-    parser.add_argument("--readme", default="README.md", help="the file that --write changes")
+    parser.add_argument("--write", action="store_true", help="put the tables into both files")
+    parser.add_argument("--readme", default="README.md", help="the file of the short table")
+    parser.add_argument("--page", default="docs/results.md", help="the file of the full table")
     given = parser.parse_args(arguments)
 
     def work():
         table = markdown(given.results)
         if given.write:
-            put_into(Path(given.readme), table)
+            put_into(Path(given.readme), short(given.results))
+            put_into(Path(given.page), table)
         else:
             print(table)
     return console.exit_code(work)
