@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -230,6 +231,17 @@ def test_an_equal_port_is_found_within_seven_times_in_ten():
 def test_margins_follow_their_rule(figure):
     """Two deviations of a run, rounded up to 0.1 points, from 0.2 to 3.5."""
     assert figure.margin == pytest.approx(min(max(math.ceil(round(2000 * figure.std, 6)) / 10, 0.2), 3.5))
+
+
+def test_the_page_states_every_margin():
+    """docs/results.md has the figure, its scatter, its runs and the margin of each comparison."""
+    text = (goldens.REPOSITORY / "docs/results.md").read_text()
+    figures = [figure for table in (paper.FIGURES, paper.PRESETS) for figures in table.values()
+               for figure in figures.values() if figure]
+    for one in figures:
+        shown = results_table.percent(one).split()[0]
+        assert re.search(rf"\| {shown} \({100 * one.std:.4g}(\.0)?, {one.runs}\) \| {one.margin} \|", text), one
+    assert len(re.findall(r"\| [\d.]+ \([\d.]+, \d+\) \| [\d.]+ \|", text)) == len(figures)
 
 
 def test_no_verdict_without_the_scatter_of_the_paper():

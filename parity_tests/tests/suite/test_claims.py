@@ -148,12 +148,12 @@ def test_planted_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads((tmp_path / "table.json").read_text())
     assert (found["caught"], found["total"]) == (1, 1)
     committed = json.loads((REPOSITORY / result_files(command)[0]).read_text())
-    assert f"{committed['caught']} of {committed['total']} planted porting bugs" in row["claim"]
+    assert f"{committed['caught']} of {committed['total']} planted bugs" in row["claim"]
 
 
 def test_random_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None drawn is the shortest table; the committed one has the number and seed of the command."""
-    command, _ = only_claim("make", "mutants")
+    command, row = only_claim("make", "mutants")
     assert result_files(command) == [named_by_default(random_bugs, monkeypatch)]
     recipe = subprocess.run([*shlex.split(command), "--dry-run", "env="], cwd=REPOSITORY, text=True,
                             capture_output=True, check=True).stdout
@@ -164,6 +164,8 @@ def test_random_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads((tmp_path / "table.json").read_text())["mutants"] == []
     committed = json.loads((REPOSITORY / result_files(command)[0]).read_text())
     assert (committed["n"], committed["seed"]) == (n, seed)
+    assert f"{committed['caught']} of {n} bugs" in row["claim"]
+    assert f"the {len(committed['survivors'])} that survive" in row["claim"]
 
 
 # -------------------------------------------------------------------------------- pipeline, training
@@ -180,7 +182,7 @@ def test_the_default_pipeline() -> None:
     assert file in [one if isinstance(one, str) else next(iter(one)) for one in metrics]
     final = json.loads((REPOSITORY / file).read_text())["protocols"]["clean"]["final"]
     clusters, probe = (final[name]["value"] for name in ("posterior_kmeans", "posterior_probe"))
-    assert f"{clusters:.1%} clusters, {probe:.1%} probe".replace("%", " %") in row["claim"]
+    assert f"{clusters:.1%} by clustering, {probe:.1%} by the probe".replace("%", " %") in row["claim"]
 
 
 def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
@@ -190,6 +192,25 @@ def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
     assert flag == "--preset" and preset in presets
     assert cli.main(["train", "--help"]) == 0
     assert flag in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------- GPU
+
+def test_what_a_gpu_measured_is_what_was_kept() -> None:
+    """The README's speeds and counts of checks, from the file that a visit left."""
+    kept = json.loads((REPOSITORY / "results/visit/metrics.json").read_text())
+    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert kept["card"]["name"] in text and kept["step_of"] == {"preset": "mnist", "batch": 128}
+    speeds = {name: row["steps_per_second"] for name, row in kept["steps"].items()}
+    assert f"| eager, float32 | {speeds['eager']} |" in text
+    assert f"| captured as a CUDA graph, float32 | {speeds['captured']} |" in text
+    assert f"of training | {kept['training']['steps_per_second']:.0f} |" in text
+    assert all(row["steps_per_second"] == round(1 / row["step_s"], 1) for row in kept["steps"].values())
+    counts = kept["device_tier"]["checks"]
+    assert (f"of {sum(counts.values())} checks {counts['pass']} passed, {counts['skipped']} were skipped and "
+            f"{counts['fail']} failed") in text
+    assert len(kept["device_tier"]["failed"]) == counts["fail"] == 1
+    assert kept["device_tier"]["failed"][0]["check"] in text
 
 
 # ------------------------------------------------------------------------------------------- counts
@@ -205,7 +226,7 @@ def claim_about(words: str) -> dict[str, str]:
 
 def test_the_committed_recordings_are_counted() -> None:
     committed = sum(len(goldens_routing.committed(family)) for family in goldens_routing.FAMILIES)
-    assert number(claim_about("routing ancestors")["measured at"], "are committed") == committed
+    assert number(claim_about("matrix capsules")["measured at"], "are committed") == committed
 
 
 @pytest.mark.shared
@@ -213,10 +234,10 @@ def test_all_recordings_are_counted() -> None:
     """Where they are at hand."""
     if goldens.missing() or any(map(goldens_routing.missing, goldens_routing.FAMILIES)):
         pytest.skip("the recordings beyond the committed ones are not here (SCAE_GOLDENS)")
-    row = claim_about("reference = original")
+    row = claim_about("reference equals the original")
     assert number(row["claim"], "recorded image models") == len(goldens.models())
     ops = [record for record in goldens.records() if record.ok and record.golden.name == "ops"]
     # Those repeated with patched default dtypes show the same functions once more.
     assert number(row["claim"], "op records") == sum("patched" not in record.key for record in ops)
     routing = sum(len(goldens_routing.records(family)) for family in goldens_routing.FAMILIES)
-    assert number(claim_about("routing ancestors")["claim"], "recordings") == routing
+    assert number(claim_about("matrix capsules")["claim"], "recordings") == routing
