@@ -20,7 +20,7 @@ from port.scae.model import ImageAutoencoder, Result
 from port.scae.noise import Noise, noise_plan
 from port.scae.pcae import PartAutoencoder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
            "Noise", "PartAutoencoder", "Result", "build", "checkpoint", "config", "convert", "export", "from_tf",
            "load",

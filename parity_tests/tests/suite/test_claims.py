@@ -11,12 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+import port
 from parity_tests import goldens
 from parity_tests.goldens import REPOSITORY
 from parity_tests.goldens import routing as goldens_routing
@@ -194,6 +196,17 @@ def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
     assert flag in capsys.readouterr().out
 
 
+# ------------------------------------------------------------------------------------------ release
+
+def test_every_file_names_the_same_release() -> None:
+    """The newest dated section of the changelog, the package, its metadata and the citation."""
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert newest[1] == port.__version__ == project["version"] == citation["version"]
+    assert newest[2] == str(citation["date-released"]) and citation["license"] == project["license"]
+
+
 # ---------------------------------------------------------------------------------------------- GPU
 
 def test_what_a_gpu_measured_is_what_was_kept() -> None:
@@ -238,6 +251,6 @@ def test_all_recordings_are_counted() -> None:
     assert number(row["claim"], "recorded image models") == len(goldens.models())
     ops = [record for record in goldens.records() if record.ok and record.golden.name == "ops"]
     # Those repeated with patched default dtypes show the same functions once more.
-    assert number(row["claim"], "op records") == sum("patched" not in record.key for record in ops)
+    assert number(row["claim"], "recorded calls") == sum("patched" not in record.key for record in ops)
     routing = sum(len(goldens_routing.records(family)) for family in goldens_routing.FAMILIES)
     assert number(claim_about("matrix capsules")["claim"], "recordings") == routing
