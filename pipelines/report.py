@@ -15,7 +15,7 @@ import json
 import os
 from pathlib import Path
 
-from pipelines.results import plots
+from pipelines.results import margin_bars, plots
 from pipelines.results.unfinished import Unfinished, find
 from pipelines.support import console, sections, settings
 from pipelines.support.measured import lines
@@ -79,7 +79,8 @@ def render(template: str, shown: dict) -> str:
     engine = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True,
                                 lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     engine.filters |= {"share": share, "number": number, "clock": console.clock,
-                       "thousands": lambda value: f"{value:,}"}
+                       "thousands": lambda value: f"{value:,}", "called": called,
+                       "along": margin_bars.length, "worst": margin_bars.worst}
     return engine.get_template(template).render(shown)
 
 
@@ -109,7 +110,7 @@ def gather(wanted: sections.Report, results: Path) -> dict:
         "pictures": pictures(evaluated / "pictures"),
         "confusions": confusions(evaluated / "confusion.csv"),
         "tsne": tsne(evaluated / "pictures" / "tsne.csv"),
-        "parity": parity_rows(parity),
+        "parity": parity_rows(parity, results),
         "parity_metrics": read(results / "parity" / "metrics.json"),
         "parity_environment": read(results / "parity" / "environment.json"),
         "mutants": mutants(read(results / "mutants.json")),
@@ -155,7 +156,7 @@ def accuracies(metrics: dict) -> dict:
     return {"protocols": protocols, "rows": rows}
 
 
-def parity_rows(parity: dict) -> dict:
+def parity_rows(parity: dict, results: Path) -> dict:
     """Ops and recordings of the parity table, row by row and summed; tolerant of missing fields."""
     def margins(row: dict, key: str) -> dict:
         found = row.get(key)
@@ -167,10 +168,13 @@ def parity_rows(parity: dict) -> dict:
             "gradient": margins(row, "worst_gradient_margin"),
             "range": span(row.get("range")), "verdict": str(row.get("verdict", "?"))}
            for row in parity.get("ops") or []]
+    for row in ops:
+        row["files"] = margin_bars.files_of(row["room"], results)
     goldens = [{"golden": str(row.get("golden", "?")), "kind": str(row.get("kind", "")),
                 "margin": row.get("worst_margin"), "verdict": str(row.get("verdict", "?")),
                 "reason": row.get("reason", "")} for row in parity.get("goldens") or []]
-    return {"ops": ops, "rooms": rooms(ops), "goldens": goldens, "kinds": kinds(goldens),
+    return {"ops": margin_bars.failed_first(ops), "rooms": rooms(ops),
+            "goldens": margin_bars.failed_first(goldens), "kinds": kinds(goldens),
             "passed": sum(row["verdict"] == "pass" for row in ops),
             "examples": sum(row["examples"] or 0 for row in ops),
             "failures_in_original": parity.get("failures_in_original") or []}
@@ -260,6 +264,12 @@ def share(value) -> str:
     if value is None:
         return "\N{EN DASH}"
     return f"{100 * value:.{2 if value > 0.99 else 1}f}\N{NO-BREAK SPACE}%"
+
+
+def called(chart: str, name: str) -> str:
+    """An SVG with a name for those who hear the page."""
+    words = name.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return chart.replace('role="img"', f'role="img" aria-label="{words}"', 1)
 
 
 def number(value) -> str:
