@@ -25,6 +25,8 @@ import pytest  # noqa: E402
 from parity_tests.goldens import REPOSITORY  # noqa: E402
 from parity_tests.goldens.shared import pytest_itemcollected  # noqa: E402, F401
 from parity_tests.harness import recorder  # noqa: E402
+from parity_tests.harness.pages import Pages  # noqa: E402
+from parity_tests.harness.registry_file import RegistryFiles  # noqa: E402
 from parity_tests.harness.report import environment, parity_json, summary_lines  # noqa: E402
 from parity_tests.harness.tiers import EXAMPLES, MUTANTS, in_tier, test_file  # noqa: E402
 from parity_tests.harness.timing import Timing  # noqa: E402
@@ -34,7 +36,7 @@ XFAILS = Path(__file__).with_name("xfails.txt")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tier`, `--mutants`, `--registry` and `--parity-json`."""
+    """`--tier`, `--mutants`, `--registry` and where reports go; the same for an installed package (scae_parity.py)."""
     group = parser.getgroup("parity")
     group.addoption("--tier", choices=sorted(EXAMPLES), default="default",
                     help="smoke (under 90 s), default, deep (many examples, random seed), or device "
@@ -45,7 +47,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="check the pair of this registry file alone (docs/port_your_own_model.md)")
     group.addoption("--parity-json", default=None,
                     help="where the report goes (default results/tests/parity.json; the parity stage "
-                    "of DVC writes its own)")
+                    "of DVC writes its own; outside the repository none is written unless asked for)")
+    group.addoption("--parity-html", metavar="FILE", default=None, help="also the table as one page")
+    group.addoption("--parity-summary", metavar="FILE", default=None,
+                    help="append a summary in Markdown, which names the first differing tap ($GITHUB_STEP_SUMMARY)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.mutants = MUTANTS[tier]
     config.timing = Timing(tier)
     config.pluginmanager.register(config.timing)
+    page, summary = config.getoption("--parity-html"), config.getoption("--parity-summary")
+    if page or summary:
+        config.pluginmanager.register(Pages(page, summary))
     enforce_shapes()
     if tier == "device":
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # nothing may need it
@@ -87,7 +95,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if registry and not Path(registry).is_file():
         raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")
     if registry and config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args = [str(test_file("test_given.py"))]
+        config.args = [registry]
+    if registry:
+        config.pluginmanager.register(RegistryFiles(Path(registry).resolve()))
 
 
 def enforce_shapes() -> None:
@@ -183,6 +193,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not recorder.STATE["ops"] and not recorder.STATE["goldens"]:
         return
     given = config.getoption("--parity-json")
+    if not given and not (REPOSITORY / "pyproject.toml").is_file():
+        return  # an installed package: nothing is left where nobody asked for it
     # Not the parity stage's results/parity/parity.json: a test run must not make that stage stale.
     path = Path(given) if given else REPOSITORY / "results" / "tests" / "parity.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -177,13 +177,20 @@ def record(found: Registry, recording: Recording, inputs: Arrays, seed: int = 0)
     np.savez_compressed(found.path.parent / recording.file, **arrays)
 
 
+USAGE = "python -m parity_tests.given PATH, a registry file"
+
+
 def main() -> int:
     """Write every recording of a registry file; inputs are those already recorded, or the row's first."""
-    if len(sys.argv) != 2:
-        print("usage: python -m parity_tests.given PATH, a registry file", file=sys.stderr)
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(f"usage: {USAGE}\n\nWrites the file's recordings anew, from the reference side.")
+        return 0
+    if len(words) != 1 or words[0].startswith("-"):
+        print(f"usage: {USAGE}", file=sys.stderr)
         return 2
     try:
-        found = load(sys.argv[1])
+        found = load(words[0])
     except (FileNotFoundError, AttributeError) as error:
         if not str(error).startswith("--registry"):
             raise  # of the file's own code

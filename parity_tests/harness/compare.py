@@ -93,8 +93,8 @@ def check_values(where: Where, actual: np.ndarray, expected: np.ndarray,
             where.head(),
             f"  {count} of {difference.size} entries beyond the bound {bound:.3e}"
             + special_note(a, e),
-            f"  worst at {[int(i) for i in index]}: {where.actual} {a[index]!r}, "
-            f"{where.expected} {e[index]!r}, |difference| {worst:.3e}, {margin:.3g} times the bound",
+            f"  worst at {[int(i) for i in index]}: {where.actual} {float(a[index])!r}, "
+            f"{where.expected} {float(e[index])!r}, |difference| {worst:.3e}, {margin:.3g} times the bound",
             where.foot()]))
     return margin
 
