@@ -24,6 +24,16 @@ from port.training import resume
 from port.training.rungs import RungFailed
 
 BAD_INPUT, RUNG_FAILED = 2, 3
+# Every exit code with what it means, for people who call the commands from scripts.
+EXIT_CODES = {
+    0: "done; where the command proves something, proven (or, with `--no-verify`, said to be unverified)",
+    1: "a check failed, or training met a number that is not finite; the line names the first place",
+    BAD_INPUT: "bad usage or bad input; one line says what, where and what to do, and nothing was half-written",
+    RUNG_FAILED: "training cannot make its step in the way that `train.rung` asks for",
+    128 + signal.SIGINT: "interrupted (Ctrl-C); a training run has saved its state",
+    boundary.CLOSED_PIPE: "the reader of the output went away, as with `| head`",
+    128 + signal.SIGTERM: "ended by SIGTERM; a training run has saved its state",
+}
 # Where there is no terminal: lines of progress, more only while a line would be this far off.
 PLAIN_LINES = 6
 PLAIN_SECONDS = 600.0

@@ -108,7 +108,12 @@ class CapsnetReconstruction:
 
 @dataclass(frozen=True)
 class Parity:
-    """Section `parity`: which tier of the suite runs, and in how many processes."""
+    """Section `parity`: how the parity stage runs the suite.
+
+    Attributes:
+        tier: of the suite, as `pytest --tier` takes it.
+        workers: test processes; 0 is one.
+    """
 
     tier: str = "smoke"
     workers: int = limited(0, at_least=0, at_most=limits.THREADS)
@@ -119,7 +124,12 @@ class Parity:
 
 @dataclass(frozen=True)
 class Convert:
-    """Section `convert`: an original checkpoint, and the recording it is verified against."""
+    """Section `convert`: what the convert stage converts.
+
+    Attributes:
+        checkpoint: an original checkpoint.
+        golden: the recording that it is verified against.
+    """
 
     checkpoint: str = "parity_tests/fixtures/goldens/options/enc_linear/checkpoint"
     golden: str = "parity_tests/fixtures/goldens/options/enc_linear"
@@ -156,7 +166,13 @@ class Equivariance:
 
 @dataclass(frozen=True)
 class Report:
-    """Section `report`: which run the page shows."""
+    """Section `report`: which run the page shows.
+
+    Attributes:
+        preset: of the run.
+        seed: of the run.
+        title: of the page.
+    """
 
     preset: str = "digits"
     seed: int = limits.seed()

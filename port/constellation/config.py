@@ -37,7 +37,9 @@ class PointEncoder(ObjEncoder):
 class VoteDecoder(ObjDecoder):
     """Capsules with poses (`ConstellationCapsule`) or the plain baseline (`ConstellationDecoder`).
 
-    `pdf` is the density of the votes, `normal` or `student` (Q38).
+    Attributes:
+        klass: which of the two.
+        pdf: density of the votes (Q38).
     """
 
     klass: str = "ConstellationCapsule"
@@ -49,7 +51,22 @@ class VoteDecoder(ObjDecoder):
 
 @dataclass(frozen=True)
 class ConstellationLosses(Section):
-    """Loss weights; `mixing_kl_weight` counts only with repair Q33."""
+    """Loss weights.
+
+    Attributes:
+        n_classes: patterns that an example is to show; sets the target of the prior sparsity.
+        dynamic_l2_weight: of the squared deformations.
+        mixing_kl_weight: of the divergence of the mixing probabilities; counts only with repair Q33.
+        sparsity_weight: of the cross-entropy that makes capsules without points absent (Q34).
+        prior_sparsity_loss_type: form of the sparsity losses on the capsules' presence.
+        prior_within_example_sparsity_weight: how strongly each example is to use few capsules.
+        prior_between_example_sparsity_weight: how strongly each capsule is to serve its share of the examples
+            (Q36: the original's flag has no effect).
+        prior_within_example_constant: presence that an example is to use; 0 is capsules ÷ classes (Q09).
+        posterior_sparsity_loss_type: form of the sparsity losses on the share of points explained (Q35).
+        posterior_within_example_sparsity_weight: as for the prior, on the posterior.
+        posterior_between_example_sparsity_weight: as for the prior, on the posterior.
+    """
 
     n_classes: int = limited(2, at_least=1)
     dynamic_l2_weight: float = limited(10.0, at_least=0)
@@ -72,8 +89,10 @@ SECTIONS = {"obj_encoder": PointEncoder, "obj_decoder": VoteDecoder,
 class ConstellationConfig:
     """The constellation autoencoder: three sections and the repairs chosen.
 
-    `n_points` is only the shape of the masks of attention dropout; the model takes any number.
-    `unset` as in `port.scae.config.Config`.
+    Attributes:
+        n_points: the shape of the masks of attention dropout alone; the model takes any number.
+        repairs: ids of the original's quirks that are repaired, as Q31.
+        unset: as in `port.scae.config.Config`.
     """
 
     kind: ClassVar[str] = MODEL

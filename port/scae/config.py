@@ -20,7 +20,14 @@ from port.core.quirks import MODEL_REPAIRS
 class CNN(Section):
     """The part encoder's convolutions; a single kernel or stride serves all layers.
 
-    `residual_blocks` of two 3x3 convolutions each follow every convolution (ours; the original has none).
+    Attributes:
+        output_channels: channels of each convolution; their number is the number of layers.
+        kernel_shapes: side of the square kernels in pixels.
+        strides: of each layer.
+        paddings: the original knows no other than `VALID`, which adds nothing at the border.
+        activate_final: apply ReLU after the last convolution too.
+        residual_blocks: how many blocks of two 3x3 convolutions follow every convolution (ours; the original
+            has none).
     """
 
     output_channels: tuple[int, ...] = limited((128, 128, 128, 128), at_least=1)
@@ -48,7 +55,17 @@ class CNN(Section):
 
 @dataclass(frozen=True)
 class PartEncoder(Section):
-    """Part capsules; `n_features` special features each."""
+    """Part capsules, one for each template.
+
+    Attributes:
+        n_caps: number of part capsules K.
+        n_caps_dims: numbers of a pose; only 6, an affine transform, is a pose.
+        n_features: special features of a part, from which its colour is made.
+        noise_scale: width of the uniform noise on the presence logits; 0 draws none.
+        similarity_transform: poses turn, scale and move alone; the second scale and the shear are not used.
+        encoder_type: what reads the convolutions: attention pooling for each capsule (`conv_att`), their mean
+            over the positions (`conv`), or one linear layer (`linear`).
+    """
 
     n_caps: int = limited(16, at_least=1)
     n_caps_dims: int = limited(6, at_least=1)
@@ -62,7 +79,17 @@ class PartEncoder(Section):
 class PartDecoder(Section):
     """Templates and the pixel mixture.
 
-    With `inverse_space_transform` false a pose maps the canvas to the template (the ML@B port's option).
+    Attributes:
+        template_size: rows and columns of a template; one number makes it square.
+        n_channels: colours of a template; the same as `channels` of the images.
+        learn_output_scale: learn the standard deviation of the pixels, one for all, in place of 1.
+        colorize_templates: multiply each template with a colour made of the part's special features.
+        template_nonlin: what limits template values to [0, 1].
+        color_nonlin: what limits colours to [0, 1].
+        use_alpha_channel: give each template its own mixing logit for each pixel; without it the template's
+            values divided by a learned temperature are the logits.
+        inverse_space_transform: a pose maps the template to the canvas; false turns it round (the ML@B port's
+            option).
     """
 
     template_size: tuple[int, ...] = limited((11, 11), at_least=1)
@@ -77,7 +104,18 @@ class PartDecoder(Section):
 
 @dataclass(frozen=True)
 class ObjEncoder(Section):
-    """The set transformer."""
+    """The set transformer, which turns the set of parts into features of each object capsule.
+
+    Attributes:
+        n_layers: blocks of self-attention.
+        n_heads: of attention.
+        n_dims: width of the tokens inside.
+        n_output_dims: features handed to each object capsule.
+        n_outputs: object capsules; the same as `obj_decoder.n_caps`.
+        layer_norm: normalise after attention and after the feed-forward layers.
+        dropout_rate: share of the residual input that is dropped in training (Q21).
+        n_inducing_points: learned points that stand between the parts (Q22); 0 is full attention.
+    """
 
     n_layers: int = limited(3, at_least=0)
     n_heads: int = limited(1, at_least=1)
@@ -91,9 +129,21 @@ class ObjEncoder(Section):
 
 @dataclass(frozen=True)
 class ObjDecoder(Section):
-    """Object capsules: `n_hiddens` is one size or a list; `noise_type` None draws no noise.
+    """Object capsules, each of which votes for the pose of every part.
 
-    With `n_caps_params` None the features are the parameters (Q39).
+    Attributes:
+        n_caps: number of object capsules O.
+        n_caps_dims: an object capsule lives in the plane, so only 2.
+        n_votes: votes of a capsule, one for each part; the same as `part_encoder.n_caps`.
+        n_caps_params: parameters of a capsule between its two MLPs; with null the features are the
+            parameters (Q39).
+        n_hiddens: hidden width of both MLPs, or a list of widths.
+        learn_vote_scale: learn the standard deviation of each vote, in place of 1.
+        deformations: let the parameters change the relation of object and part; false keeps it static.
+        noise_type: distribution of the noise on the presence logits; null draws none.
+        noise_scale: factor on that noise.
+        similarity_transform: transforms turn, scale and move alone.
+        caps_dropout_rate: share of object capsules that is dropped, in evaluation too.
     """
 
     n_caps: int = limited(10, at_least=1)
@@ -113,11 +163,32 @@ class ObjDecoder(Section):
 class Autoencoder(Section):
     """Loss weights, gradient stops, what feeds the loss decoder and what it has to reconstruct.
 
-    `object_encoder` is the set transformer or, in its place, an MLP of `n_layers` hidden layers of `n_dims`
-    over poses, presences and features of all parts.
-
-    The last three weigh the part capsules' own terms, as the ML@B port does; the original has only the
-    likelihood, with weight 1.
+    Attributes:
+        n_classes: classes that the probes tell apart; also sets the target of the prior sparsity.
+        dynamic_l2_weight: of the squared deformations.
+        caps_ll_weight: of the log-likelihood of the parts under the objects' votes.
+        vote_type: poses that the loss decoder draws: the encoder's (`enc`), or the winning votes, weighted by
+            posterior (`soft`) or the most probable one (`hard`).
+        pres_type: presences that go with them, in the same words.
+        stop_grad_caps_inpt: no gradient from the object capsules to the parts they are given.
+        stop_grad_caps_target: no gradient from their likelihood to the parts they explain.
+        prior_sparsity_loss_type: form of the sparsity losses on the objects' presence.
+        prior_within_example_sparsity_weight: how strongly each image is to use few objects.
+        prior_between_example_sparsity_weight: how strongly each object is to serve its share of the images.
+        prior_within_example_constant: presence that an image is to use; 0 is objects ÷ classes (Q09).
+        posterior_sparsity_loss_type: form of the sparsity losses on the share of parts an object explains.
+        posterior_within_example_sparsity_weight: as for the prior, on the posterior.
+        posterior_between_example_sparsity_weight: as for the prior, on the posterior.
+        primary_caps_sparsity_weight: of the sum of the parts' presences.
+        weight_decay: of ½ Σ w² over the variables that the original decays (Q15).
+        feed_templates: show the templates to the set transformer.
+        probe: train linear read-outs of the classes along; no gradient goes from them to the capsules.
+        target: what is reconstructed: the image, or its edges (`sobel`).
+        object_encoder: the set transformer or, in its place, an MLP of `n_layers` hidden layers of `n_dims`
+            over poses, presences and features of all parts.
+        rec_ll_weight: of the pixels' log-likelihood; the original has 1 (ours, as in the ML@B port).
+        template_l1_weight: of the mean of relu(templates) (ours).
+        mse_weight: of the mean picture's squared error (ours).
     """
 
     n_classes: int = limited(10, at_least=1)
@@ -169,10 +240,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Config(Written):
-    """The image model: `canvas` pixels a side, `channels` colours, six sections, chosen repairs.
+    """The image model: its canvas, six sections and the repairs chosen.
 
-    `unset` names the settings (as `section.name`) of a converted checkpoint that neither it nor its
-    converter told; they hold the default. Two configurations that compute the same are equal.
+    Two configurations that compute the same are equal.
+
+    Attributes:
+        canvas: side of the square image in pixels.
+        channels: colours of the image.
+        repairs: ids of the original's quirks that are repaired, as Q01.
+        unset: settings (as `section.name`) of a converted checkpoint that neither it nor its converter told;
+            they hold the default.
     """
 
     kind: ClassVar[str] = "scae"

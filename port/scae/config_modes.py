@@ -32,7 +32,16 @@ PART_REPAIRS = ("Q02",)
 
 @dataclass(frozen=True)
 class PartLosses(Section):
-    """Loss weights of part capsules alone: likelihood, templates' L1, squared error of the mean picture."""
+    """Loss weights of part capsules alone.
+
+    Attributes:
+        rec_ll_weight: of the pixels' log-likelihood.
+        template_l1_weight: of the mean of relu(templates).
+        mse_weight: of the mean picture's squared error.
+        primary_caps_sparsity_weight: of the sum of the parts' presences.
+        weight_decay: of ½ Σ w² over the variables that the original decays (Q15).
+        target: what is reconstructed: the image, or its edges (`sobel`).
+    """
 
     rec_ll_weight: float = limited(1.0, at_least=0)
     template_l1_weight: float = limited(0.0, at_least=0)
@@ -93,8 +102,16 @@ class UpperDecoder(ObjDecoder):
 class UpperLosses(Section):
     """Loss weights of the third level.
 
-    `caps_ll_weight` is that of the objects' poses under the third level's votes, `parent_ll_weight` that of
-    the parts' poses under objects whose pose and presence come from the third level.
+    Attributes:
+        caps_ll_weight: of the objects' poses under the third level's votes.
+        parent_ll_weight: of the parts' poses under objects whose pose and presence come from the third level.
+        dynamic_l2_weight: of the third level's squared deformations.
+        prior_sparsity_loss_type: form of the sparsity losses on the third level's presence.
+        prior_within_example_sparsity_weight: how strongly each image is to use few of its capsules.
+        prior_between_example_sparsity_weight: how strongly each capsule is to serve its share of the images.
+        posterior_sparsity_loss_type: form of the sparsity losses on the share of objects a capsule explains.
+        posterior_within_example_sparsity_weight: as for the prior, on the posterior.
+        posterior_between_example_sparsity_weight: as for the prior, on the posterior.
     """
 
     caps_ll_weight: float = limited(1.0, at_least=0)
