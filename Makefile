@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env env-device test test-device repro lock lock-device mutants lint clean distclean
+.PHONY: help env env-device env-site test test-device repro site lock lock-device lock-site mutants lint clean distclean
 
 # Test processes, each with torch and TensorFlow loaded and one thread.
 WORKERS ?= 2
@@ -20,9 +20,10 @@ help:
 	@echo 'make env      set up .venv from the lock (about 8 GB of disk); nothing to do the second time'
 	@echo 'make test     set up, then run the whole test suite   [WORKERS=2 PYTEST_ARGS=...]'
 	@echo 'make repro    set up, then run the default pipeline; ends at results/report.html'
+	@echo 'make site     set up, then build the site; ends at build/site/index.html'
 	@echo 'make mutants  set up, then plant random bugs and see them caught   [N=20 SEED=0]'
 	@echo 'make lint     set up, then ruff, what may import what, and types'
-	@echo 'make lock     refresh requirements.lock and tools/build.lock'
+	@echo 'make lock     refresh requirements.lock and tools/build.lock (lock-site: tools/site.lock)'
 	@echo 'make env-device, test-device, lock-device'
 	@echo '              the same for .venv-device, which has what a lent GPU machine has (Python 3.12)'
 	@echo 'make clean    remove caches; `make distclean` removes .venv and .venv-device too'
@@ -33,6 +34,9 @@ env:
 
 env-device:
 	@tools/setup.sh env-device
+
+env-site:
+	@tools/setup.sh env-site
 
 # The training stages, then the device tier, as on a lent GPU machine: its versions, a plain tree.
 # `rungs` compile, which takes a minute each.
@@ -64,6 +68,13 @@ repro: env
 	@test -f results/report.html || { echo 'dvc repro left no results/report.html' >&2; exit 1; }
 	@echo 'Report: results/report.html'
 
+# Programs write the reference pages in .venv; the builder has an environment of its own, since it reads
+# the sources and imports none of them. A link that leads nowhere ends the build.
+site: env env-site
+	@$(IN_VENV) python -m pipelines.pages
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --strict
+	@echo 'Site: build/site/index.html'
+
 mutants: env
 	@$(IN_VENV) TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL-3} \
 	  python -m parity_tests.mutants.random_bugs --n $(N) --seed $(SEED)
@@ -79,6 +90,9 @@ lock:
 lock-device:
 	@tools/setup.sh lock-device
 
+lock-site:
+	@tools/setup.sh lock-site
+
 clean:
 	@echo 'Removing caches (results, data and .venv stay)'
 	@rm -rf .pytest_cache .hypothesis .ruff_cache .benchmarks build dist *.egg-info
@@ -86,5 +100,5 @@ clean:
 	  -exec rm -rf {} +
 
 distclean: clean
-	@echo 'Removing .venv and .venv-device'
-	@rm -rf .venv .venv-device .uv
+	@echo 'Removing .venv, .venv-device and .venv-site'
+	@rm -rf .venv .venv-device .venv-site .uv

@@ -2,8 +2,10 @@
 # Set-up behind the Makefile.
 #   tools/setup.sh env          .venv with the exact versions of requirements.lock, and the project in it
 #   tools/setup.sh env-device   .venv-device with what a lent GPU machine has (tools/device.lock), and no more
+#   tools/setup.sh env-site     .venv-site with what builds the site (tools/site.lock), and no more
 #   tools/setup.sh lock         refresh requirements.lock and tools/build.lock
 #   tools/setup.sh lock-device  refresh tools/device.lock
+#   tools/setup.sh lock-site    refresh tools/site.lock
 # Needs Python 3.11-3.13, for env-device 3.12 (PYTHON=... chooses one), and git. Exit 2: the machine lacks
 # something.
 set -euo pipefail
@@ -14,6 +16,7 @@ UV_OLDEST=0.9.0
 VENV=.venv
 LOCK=requirements.lock
 VERSIONS="3.11, 3.12 or 3.13"
+ROOM="about 8 GB of disk"
 OLDEST=11 NEWEST=13
 
 # What the shell around us must not decide. A mirror named by the user's own configuration still
@@ -90,7 +93,7 @@ make_environment() {
         return
     fi
     find_uv "$python"
-    say "Set-up: $VENV with Python $version from $LOCK (about 8 GB of disk)"
+    say "Set-up: $VENV with Python $version from $LOCK ($ROOM)"
     if [[ "${made_for:-}" != "$place" ]]; then
         rm -rf "$VENV"
         "$UV" venv --quiet --no-project --python "$python" "$VENV"
@@ -146,10 +149,21 @@ refresh_device_lock() {
     compile tools/device.lock --group device
 }
 
+for_site() { VENV=.venv-site LOCK=tools/site.lock ROOM="about 150 MB of disk"; }
+
+refresh_site_lock() {
+    local python
+    python=$(find_python)
+    find_uv "$python"
+    compile tools/site.lock --group site
+}
+
 case "${1:-}" in
     env) make_environment ;;
     env-device) for_device; make_environment ;;
+    env-site) for_site; make_environment ;;
     lock) refresh_locks ;;
     lock-device) for_device; refresh_device_lock ;;
-    *) fail "usage: tools/setup.sh env|env-device|lock|lock-device" ;;
+    lock-site) refresh_site_lock ;;
+    *) fail "usage: tools/setup.sh env|env-device|env-site|lock|lock-device|lock-site" ;;
 esac

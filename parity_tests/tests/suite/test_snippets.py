@@ -17,7 +17,8 @@ from parity_tests.tests.training import test_train_stage
 from pipelines import cli
 from pipelines import train as stage
 
-PAGES = sorted(["README.md", *(f"docs/{path.name}" for path in (goldens.REPOSITORY / "docs").glob("*.md"))])
+PAGES = sorted(["README.md", *(path.relative_to(goldens.REPOSITORY).as_posix()
+                                 for path in (goldens.REPOSITORY / "docs").rglob("*.md"))])
 PREFIX = "model.ckpt-300001"
 SAID = {"template_nonlin": "sigmoid", "color_nonlin": "sigmoid", "canvas_size": 40}
 # What a reader of the page has at hand.
