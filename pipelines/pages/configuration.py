@@ -246,8 +246,8 @@ at the top of the file hold for all presets; a preset's own values win.
 
 Keys of the section `model` are flat. Where the original program had a command-line flag for a setting, the key has the
 flag's name, so that its scripts can be read as configurations. Where one name stands for two settings (both the part
-and the object capsules have a noise scale), the key is written with its section, as `part_encoder.noise_scale`. The same
-keys are accepted by `--set model.KEY=VALUE`, by a file given with `--config`, and by `port.config.from_flat`.
+and the object capsules have a noise scale), the key is written with its section, as `part_encoder.noise_scale`.
+The same keys are accepted by `--set model.KEY=VALUE`, by a file given with `--config`, and by `port.config.from_flat`.
 
 A misspelt key, a word that is not offered or a number outside its range ends the command with exit code 2 and a line
 that names the nearest valid one.

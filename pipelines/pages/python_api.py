@@ -39,6 +39,6 @@ def page() -> str:
     return "\n".join(["""# Python
 
 What `import port` offers. Images are float32 `[batch, channels, height, width]` in [0, 1]; taps and recordings have
-their channels last, as the original has. `import port` needs PyTorch, NumPy, SciPy, scikit-learn, safetensors and jaxtyping,
-and never TensorFlow.
+their channels last, as the original has. `import port` needs PyTorch, NumPy, SciPy, scikit-learn, safetensors and
+jaxtyping, and never TensorFlow.
 """, *(entry(name) for name in names())])
