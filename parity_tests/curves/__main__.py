@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from parity_tests.curves import bundle, judge, learn
-from pipelines.prepare import write_json
 from pipelines.support import console
+from pipelines.support.output import write_json
 
 FIXTURES = bundle.FIXTURES
 

@@ -50,9 +50,12 @@ def versions() -> dict[str, str]:
 def revision() -> str:
     """Short git revision, with `+` where tracked files differ from it.
 
-    Outside git it is what the variable SCAE_REVISION says (a copy of the tree does not know its own), else
-    `unknown`.
+    What the variable SCAE_REVISION says comes first: a copy of the tree does not know its own, and may be laid over a
+    checkout of another. `unknown` without either.
     """
+    if told := os.environ.get("SCAE_REVISION"):
+        return told
+
     def git(*arguments: str) -> str:
         return subprocess.run(("git", *arguments), check=True, capture_output=True, text=True,
                               cwd=Path(__file__).parent, timeout=20).stdout.strip()
@@ -61,7 +64,7 @@ def revision() -> str:
                       ":!../dvc.lock")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("SCAE_REVISION", "unknown")
+        return "unknown"
 
 
 def processor() -> str:
@@ -92,3 +95,10 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} asked for, but this torch sees no GPU; use cpu")
     return device
+
+
+if __name__ == "__main__":  # DEVICE FILE: for a process that must not touch a GPU itself
+    import json
+    import sys
+
+    Path(sys.argv[2]).write_text(json.dumps(describe(sys.argv[1])))

@@ -184,10 +184,15 @@ class Stay:
                 str(self.work / "results"), *(word for change in changed for word in ("--set", change))]
 
     def machine(self) -> dict:
-        """What is recorded of a machine, as the probe found it; this process never touches the GPU."""
-        probe = self.measured / "probe.json"
-        return json.loads(probe.read_text())["environment"] if probe.exists() else \
-            environment.describe("cpu") | {"device": self.place}
+        """What is recorded of a machine, as the probe found it, else as a child finds it: no GPU is touched here."""
+        probe, own = self.measured / "probe.json", self.measured / "machine.json"
+        if probe.exists():
+            return json.loads(probe.read_text())["environment"]
+        if not own.exists():
+            self.visit.phase("machine", ["-m", "pipelines.support.environment", self.place, str(own)],
+                             PROBE_LIMIT * self.given.patience)
+        return json.loads(own.read_text()) if own.exists() else environment.describe("cpu") | {
+            "device": self.place, "device_name": "unknown"}
 
     def at_most(self, limit: float) -> float:
         """A limit, or what is left for all that comes before training."""
