@@ -272,6 +272,9 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
         slots, step = model_folder.load_slots(folder, model)
     if model.dtype.itemsize != 4:
         raise BadInput(f"{folder}: weights are {model.dtype}, the original's are float32")
+    if slots and step is None:  # the original has no such checkpoint, and neither it nor this project would read one
+        print(f"{folder}: {len(slots)} optimizer slots left out; the folder does not say at which step they stand")
+        slots = {}
     arrays: dict[str, np.ndarray] = convert.to_tf(model) | convert.slots_to_tf(model, slots)
     if step is not None:
         arrays["global_step"] = np.int64(step)

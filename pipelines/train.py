@@ -245,7 +245,7 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
     """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file."""
     with swap.swapped(folder, LEFT) as new:
         port.save(model, new / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
-                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
+                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.", step=trained.step)
         resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer))
         columns = list(dict.fromkeys(name for row in trained.history for name in row))
         with open(new / "history.csv", "w", newline="") as file:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import port
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
 from pipelines import cli
@@ -23,6 +25,7 @@ from pipelines import train as stage
 from pipelines.support import console, settings, tracking
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import seeds
+from port.checkpoints import contents
 
 STEPS = 6
 CHANGED = ["prepare.options={enlarge: 12, test_share: 0.25, split_seed: 0}", f"train.steps={STEPS}",
@@ -56,6 +59,22 @@ def single(tmp_path_factory) -> dict[int, Path]:
         patch.chdir(REPOSITORY)
         patch.setattr(stage, "RUNS", results / "runs")
         return {seed: stage.run(preset(), seed, results) for seed in (0, 1)}
+
+
+def test_a_trained_model_becomes_a_checkpoint(single, tmp_path, capsys):
+    """Slots and the step they stand at; slots of no known step are left out, since nothing would read them."""
+    model, prefix = single[0] / "model", tmp_path / "model.ckpt-4"
+    assert cli.main(["convert", "--to", "tf", str(model), str(prefix), "--no-verify"]) == 0
+    sorted_out = contents.sort_out(port.read_checkpoint(prefix))
+    assert sorted_out.step == json.loads((single[0] / "metrics.json").read_text())["steps"]
+    assert sorted_out.slots
+
+    undated = tmp_path / "undated"
+    shutil.copytree(model, undated)
+    save_file(load_file(model / "model.safetensors"), undated / "model.safetensors", {"format": "pt"})
+    assert cli.main(["convert", "--to", "tf", str(undated), str(tmp_path / "other.ckpt"), "--no-verify"]) == 0
+    assert "left out" in capsys.readouterr().out
+    assert not contents.sort_out(port.read_checkpoint(tmp_path / "other.ckpt")).slots
 
 
 def command(*words: str) -> list[str]:
