@@ -195,13 +195,16 @@ def convert(source: Annotated[str, typer.Argument(
             overwrite: Annotated[bool, typer.Option(
                 "--overwrite", help="Replace another model that OUT holds.")] = False,
             skip: Skip = None, rename: Rename = None, averages: Averages = False,
+            weights_license: Annotated[str, typer.Option(
+                "--license", metavar="NAME", help="Licence of the weights for the model card, as apache-2.0."
+                )] = "unknown",
             params: Params = "params.yaml") -> None:
     """An original checkpoint to PyTorch and proven equal, or back."""
     from pipelines import convert as command
     from port.checkpoints.strangers import Choices
 
     command.run(source, out, preset, config, to, dry_run, not no_verify, allow_nonfinite, params,
-                Choices(skip or (), rename or (), averages), overwrite)
+                Choices(skip or (), rename or (), averages), overwrite, weights_license)
 
 
 @app.command()

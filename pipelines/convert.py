@@ -27,7 +27,7 @@ from pipelines.checkpoints.comparison import Report
 from pipelines.support import console, sections, settings
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed, unknown
-from port.checkpoints import contents, convert, model_folder
+from port.checkpoints import contents, convert, model_card, model_folder
 from port.checkpoints.strangers import Choices
 from port.checkpoints.tensor_bundle import locate
 from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
@@ -41,7 +41,8 @@ UNVERIFIED = "**unverified**: nobody compared it with its source."
 
 def run(source: str, out: str, preset: str | None = None, config: str | None = None, to: str = "torch",
         dry_run: bool = False, verify: bool = True, allow_nonfinite: bool = False,
-        params: str = "params.yaml", choices: Choices | None = None, overwrite: bool = False) -> None:
+        params: str = "params.yaml", choices: Choices | None = None, overwrite: bool = False,
+        weights_license: str = model_card.UNKNOWN) -> None:
     """Convert one way or the other; what is printed last says whether it is proven.
 
     Raises:
@@ -57,6 +58,10 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
                            "folder has its configuration and the original's names")
         to_tf(source, out, dry_run, verify)
         return
+    try:
+        model_card.check_license(weights_license)
+    except ValueError as error:
+        raise BadInput(f"--license: {error}") from None
     found = original.read(source, choices)
     if not (overwrite or dry_run):
         refuse_another_model(Path(out), found)
@@ -73,7 +78,7 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
         print(f"{found.prefix}: every variable has its place; nothing written (--dry-run)")
         return
     with original.staged(Path(out), model_folder.FILES) as folder:
-        write(folder, model, found, sorted_out, UNVERIFIED)
+        write(folder, model, found, sorted_out, UNVERIFIED, weights_license)
         verdict = "done, unverified"
         if verify:
             report = Report(f"Conversion of {found.prefix.name}")
@@ -82,10 +87,10 @@ def run(source: str, out: str, preset: str | None = None, config: str | None = N
             for note in report.notes:
                 print(f"note: {note}")
             if child.installed():
-                write(folder, model, found, sorted_out, proven(report))
+                write(folder, model, found, sorted_out, proven(report), weights_license)
                 verdict = f"done and proven ({proven(report)})"
             else:
-                write(folder, model, found, sorted_out, half_proven(report))
+                write(folder, model, found, sorted_out, half_proven(report), weights_license)
                 verdict = f"done, {equal(report)}; {without_reference(source, out)}"
     summary(model, found, sorted_out)
     print(f"{out}: {verdict}")
@@ -127,7 +132,7 @@ def refuse_nonfinite(source: contents.Contents, allowed: bool, prefix: Path) -> 
 
 
 def write(folder: Path, model: Model, found: original.Original, source: contents.Contents,
-          verdict: str) -> None:
+          verdict: str, weights_license: str = model_card.UNKNOWN) -> None:
     """The files of a converted model."""
     tool = f"scae-port {port.__version__}"
     slots = "yes, in optimizer.safetensors" if source.slots else "none"
@@ -145,7 +150,7 @@ def write(folder: Path, model: Model, found: original.Original, source: contents
         metadata[CHOICES] = json.dumps(found.choices.as_json())
     with original.in_words(str(folder)):
         tensors = convert.slots_from_tf(model, source.variables | source.slots)
-        model_folder.write_files(folder, model, note, tensors, source.step, metadata)
+        model_folder.write_files(folder, model, note, tensors, source.step, metadata, weights_license)
 
 
 def step_of(source: contents.Contents) -> str:

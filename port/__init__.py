@@ -9,6 +9,7 @@ from port import config
 from port.checkpoints import convert, export, read_checkpoint, run_folder, write_checkpoint
 from port.checkpoints import model_folder as checkpoint
 from port.checkpoints.convert import from_tf, to_tf
+from port.checkpoints.hub import from_pretrained, save_pretrained
 from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
 from port.constellation.model import ConstellationAutoencoder
@@ -22,10 +23,9 @@ from port.scae.pcae import PartAutoencoder
 
 __version__ = "0.2.0"
 __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoencoder", "ImageAutoencoder",
-           "Noise", "PartAutoencoder", "Result", "build", "checkpoint", "config", "convert", "export", "from_tf",
-           "load",
-           "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder", "save", "to_tf",
-           "write_checkpoint"]
+           "Noise", "PartAutoencoder", "Result", "build", "checkpoint", "config", "convert", "export",
+           "from_pretrained", "from_tf", "load", "noise_plan", "optim", "quirks", "read_checkpoint", "run_folder",
+           "save", "save_pretrained", "to_tf", "write_checkpoint"]
 
 # The public modules can be imported by their public names, wherever they stand; `mapping` is the name under which
 # version 0.1 showed the rows of conversion tables to ports of other models.

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from port.checkpoints import run_folder
+from port.checkpoints import model_card, run_folder
 from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.config import ConfigError, from_arguments
 from port.core import swap
-from port.families import Model, build, family_of
+from port.families import Model, build
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
@@ -26,7 +26,8 @@ FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors
 
 
 def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,
-         step: int | None = None, metadata: Mapping[str, str] | None = None) -> Path:
+         step: int | None = None, metadata: Mapping[str, str] | None = None,
+         license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None) -> Path:
     """Write a model folder: all of it, or nothing.
 
     Args:
@@ -36,18 +37,21 @@ def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None =
         slots: RMSProp slots by parameter name, as `load_slots` gives them.
         step: updates made so far.
         metadata: kept in `model.safetensors`.
+        license: of the weights, for the model card.
+        metrics: for the model card, what was measured.
 
     Returns:
         The folder.
     """
     folder = Path(folder)
     with swap.swapped(folder, FILES) as made:
-        write_files(made, model, note, slots, step, metadata)
+        write_files(made, model, note, slots, step, metadata, license, metrics)
     return folder
 
 
 def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None = None,
-                step: int | None = None, metadata: Mapping[str, str] | None = None) -> None:
+                step: int | None = None, metadata: Mapping[str, str] | None = None,
+                license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None) -> None:
     """The files of `save` in a folder that exists."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     kept = {"format": "pt", **(metadata or {})}
@@ -55,7 +59,7 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
         kept[STEP] = str(step)
     save_file(state, folder / "model.safetensors", kept)
     (folder / "config.json").write_text(model.config.to_json() + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(model, note), encoding="utf-8")
+    (folder / "README.md").write_text(model_card.text(model, note, license, metrics), encoding="utf-8")
     if slots:
         optimizer = optimizer_of(next(iter(slots.values())))
         tensors = {f"{name}/{slot}": values[slot].detach().cpu().contiguous()
@@ -68,13 +72,6 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
 def optimizer_of(slots: Collection[str]) -> str:
     """The optimizer that has these slots, of `OPTIMIZERS`."""
     return next(name for name, known in OPTIMIZERS.items() if set(known) & set(slots))
-
-
-def _card(model: Model, note: str) -> str:
-    n_parameters = sum(p.numel() for p in model.parameters())
-    family = family_of(model.config)
-    return (f"# {family.title}\n\n{family.words(model.config)}, {n_parameters:,} parameters.\n\n{note}\n\n"
-            "    import port\n    model = port.load(\"<this folder>\")\n")
 
 
 def load(folder: str | Path) -> Model:
