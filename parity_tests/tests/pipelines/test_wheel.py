@@ -17,7 +17,7 @@ from parity_tests.goldens import REPOSITORY
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("setuptools") is None,
                                 reason="setuptools is not installed")
-SOURCES = ("pyproject.toml", "setup.py", "params.yaml", "README.md", "LICENSE", "NOTICE", "port",
+SOURCES = ("pyproject.toml", "setup.py", "scae_parity.py", "params.yaml", "README.md", "LICENSE", "NOTICE", "port",
            "pipelines", "parity_tests", "reference")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "fixtures", "*.egg-info")
 CHECKPOINT = REPOSITORY / "parity_tests/fixtures/goldens/options/enc_linear/checkpoint"
