@@ -284,8 +284,11 @@ def table(found: dict) -> str:
     if found["memory_mb"] is not None:
         lines.append(f"  peak resident memory of training: {found['memory_mb']:.0f} MB")
     if found.get("floors"):
-        from pipelines.bench import floors as bench_floors
-        lines += bench_floors.lines(found["floors"], found["minima_s"][f"port {found['fastest_step']}"])
+        if found["fastest_step"] is None:
+            lines.append("  floors: compared with nothing, since no step of the port could be made (notes below)")
+        else:
+            from pipelines.bench import floors as bench_floors
+            lines += bench_floors.lines(found["floors"], found["minima_s"][f"port {found['fastest_step']}"])
     return "\n".join(lines + [f"  note: {note}" for note in found["notes"]])
 
 
