@@ -32,7 +32,7 @@ from pipelines.support import children, console, descent, environment, locks, ru
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
-from port.checkpoints import run_folder
+from port.checkpoints import model_folder, run_folder
 from port.core import swap
 from port.data import dataset as data
 from port.families import family_of
@@ -245,8 +245,11 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
     """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file."""
     with swap.swapped(folder, LEFT) as new:
         port.save(model, new / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
-                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.", step=trained.step)
-        resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer))
+                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
+        # The step lies with the slots: beside the weights it would be a second word of their file's head, whose
+        # words stand in any order, and equal weights would not be equal files.
+        resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer)
+                             | {model_folder.STEP: torch.tensor(trained.step)})
         columns = list(dict.fromkeys(name for row in trained.history for name in row))
         with open(new / "history.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")

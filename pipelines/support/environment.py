@@ -95,10 +95,3 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} asked for, but this torch sees no GPU; use cpu")
     return device
-
-
-if __name__ == "__main__":  # DEVICE FILE: for a process that must not touch a GPU itself
-    import json
-    import sys
-
-    Path(sys.argv[2]).write_text(json.dumps(describe(sys.argv[1])))

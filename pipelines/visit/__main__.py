@@ -189,9 +189,9 @@ class Stay:
         if probe.exists():
             return json.loads(probe.read_text())["environment"]
         if not own.exists():
-            self.visit.phase("machine", ["-m", "pipelines.support.environment", self.place, str(own)],
-                             PROBE_LIMIT * self.given.patience)
-        return json.loads(own.read_text()) if own.exists() else environment.describe("cpu") | {
+            self.visit.phase("machine", ["-m", "pipelines.visit.probe", "--facts", "--device", self.place, "--json",
+                                         str(own)], PROBE_LIMIT * self.given.patience)
+        return json.loads(own.read_text())["environment"] if own.exists() else environment.describe("cpu") | {
             "device": self.place, "device_name": "unknown"}
 
     def at_most(self, limit: float) -> float:

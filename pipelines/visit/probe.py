@@ -99,11 +99,15 @@ def installed(package: str) -> str | None:
 def main(arguments: list[str] | None = None) -> int:
     parser = console.Parser(prog="python -m pipelines.visit.probe", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--facts", action="store_true", help="what the machine is, and measure nothing")
     parser.add_argument("--json", type=Path, required=True, help="where the facts go")
     given = parser.parse_args(arguments)
 
     def work() -> None:
-        found = measured(environment.choose_device(given.device))
+        device = environment.choose_device(given.device)
+        if given.facts:
+            return write_json(given.json, {"environment": environment.describe(device)})
+        found = measured(device)
         write_json(given.json, found)
         print(f"probe: {found['environment']['device_name']}, copy {found['copy_gb_per_s']} GB/s, products "
               f"{found['products_tflops']} TFLOP/s, launches {found['launches']}", flush=True)

@@ -165,8 +165,6 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
     half = [name for name, values in slots.items() if set(values) not in map(set, OPTIMIZERS.values())]
     if half:
         raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
-    if step is None:  # training keeps it beside the weights
-        step = load_metadata(folder).get(STEP)
     return slots, None if step is None else int(step)
 
 

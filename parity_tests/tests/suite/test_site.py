@@ -123,7 +123,7 @@ def test_every_command_option_and_exit_code_is_on_its_page() -> None:
                    if option.startswith("-"))
     stages = {f"pipelines.{path.stem}" for path in (REPOSITORY / "pipelines").glob("*.py")
               if "stage_parser(" in path.read_text()}
-    assert stages <= set(command_line.programs()) and len(stages) >= 8
+    assert stages <= set(command_line.programs()) and len(stages) >= 7
     codes = command_line.exit_codes_page()
     assert all(f"| `{code}` |" in codes for code in console.EXIT_CODES) and len(console.EXIT_CODES) == 7
     assert set(python_api.names()) == set(port.__all__)
