@@ -20,7 +20,7 @@ deviations (t = 2.13 at 4 degrees of freedom, s = 0.63 deviations) and is found 
 if it is equal. It is at least 0.2, two standard errors of a share of 99 % on 10,000 test images, since below that the
 choice of images decides; and at most 3.5, so that on 40x40 MNIST a model without posterior sparsity, which
 costs 3.7 points in the paper's Table 2, is never within. The luck of the test images is not in the interval:
-both means are of the same published images.
+both means are of published images, of which the paper's clusterings count those for training and validation, too.
 
 There is no verdict on fewer than five seeds, on runs shorter than the preset's full length, on settings other
 than the preset's, on a data set other than the published one, or where the paper has no figure or does not say

@@ -23,6 +23,8 @@ from port.data import sources
 
 EPS = np.finfo(np.float32).eps
 LOG_PRESENCE = ("res/mixing_logits", "res/mixing_log_prob")
+pytestmark = pytest.mark.shared
+
 EVALUATED, BATCH, DRAWS = 2000, 50, 5
 
 
