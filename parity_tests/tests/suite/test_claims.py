@@ -20,6 +20,7 @@ import yaml
 
 import port
 from parity_tests import goldens
+from parity_tests.curves import __main__ as curves
 from parity_tests.goldens import REPOSITORY
 from parity_tests.goldens import routing as goldens_routing
 from parity_tests.mutants import random_bugs
@@ -67,7 +68,8 @@ def only_claim(*beginning: str) -> tuple[str, dict[str, str]]:
 def test_every_command_is_tried() -> None:
     """A row of a kind that no test here runs would only be text."""
     tried = [*commands("pytest"), *commands("python", "-m", "parity_tests.mutants.table"),
-             *commands("make", "mutants"), *commands("make", "repro"), *commands("scae", "train")]
+             *commands("make", "mutants"), *commands("make", "repro"), *commands("scae", "train"),
+             *commands("python", "-m", "parity_tests.curves")]
     assert len(tried) == len(CLAIMS) >= 7
 
 
@@ -151,6 +153,17 @@ def test_planted_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["caught"], found["total"]) == (1, 1)
     committed = json.loads((REPOSITORY / result_files(command)[0]).read_text())
     assert f"{committed['caught']} of {committed['total']} planted bugs" in row["claim"]
+
+
+def test_learning_curves(tmp_path: Path) -> None:
+    """The command of the claim on the committed runs: as many as it says; the port passes, the wrong ones do not."""
+    command, row = only_claim("python", "-m", "parity_tests.curves")
+    assert curves.main([*shlex.split(command)[3:], "--json", str(tmp_path / "verdicts.json")]) == 0
+    found = json.loads((tmp_path / "verdicts.json").read_text())
+    wrong = [verdict for name, verdict in found.items() if name.startswith("wrong_")]
+    assert f"{found['port']['runs']} short runs" in row["claim"] and "two wrong programs" in row["claim"]
+    assert found["port"]["passes"] and len(wrong) == 2 and not any(verdict["passes"] for verdict in wrong)
+    assert (REPOSITORY / result_files(command)[0] / "port.npz").is_file()
 
 
 def test_random_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
