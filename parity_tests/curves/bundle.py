@@ -63,15 +63,6 @@ def read(path: str | os.PathLike) -> Bundle:
                       held["values"].astype(np.float64))
 
 
-def together(bundles: list[Bundle]) -> Bundle:
-    """The runs of several bundles with the same columns, in one."""
-    first = bundles[0]
-    if any(one.columns != first.columns for one in bundles):
-        raise ValueError("bundles with other columns than the first")
-    return Bundle(tuple(name for one in bundles for name in one.names), first.columns,
-                  np.concatenate([one.values for one in bundles]))
-
-
 def from_csv(paths: list[Path]) -> Bundle:
     """Runs as the original's driver recorded them, one file a run, a row a window.
 

@@ -26,11 +26,12 @@ def draw(path: Path) -> None:
     steps = np.arange(bundle.WINDOW, bundle.STEPS + 1, bundle.WINDOW)
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     sides = {"original": ("original (TensorFlow 1.15)", "black"), "port": ("port (PyTorch)", "tab:blue")}
+    shown = {**TWINS, **sides}
+    bundles = {name: bundle.read(bundle.FIXTURES / f"{name}.npz") for name in shown}
     for axis, (column, limits) in zip(axes.flat, SHOWN.items(), strict=True):
-        for name, (label, colour) in {**TWINS, **sides}.items():
-            curves = bundle.read(bundle.FIXTURES / f"{name}.npz").column(column)
-            pale = name in TWINS
-            if pale:
+        for name, (label, colour) in shown.items():
+            curves = bundles[name].column(column)
+            if name in TWINS:
                 axis.plot(steps, curves.T, color=colour, alpha=0.35, lw=1)
                 axis.plot([], [], color=colour, alpha=0.35,
                           label=f"wrong twin of the original: {label}, {len(curves)} runs")
