@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from parity_tests import goldens
-from parity_tests.harness import recorder, tolerances
+from parity_tests.harness import recorder, sides, tolerances
 from parity_tests.harness.compare import ParityError, Where, check_values
 
 FAMILIES = ("capsnet", "em")
@@ -196,7 +196,8 @@ def held(record: RoutingRecord, tap: str, side: str, actual: np.ndarray, expecte
     kept = np.isfinite(expected)
     if not np.isfinite(actual).all():
         check_values(place, actual, np.where(kept, expected, 0.0), 0.0)
-    bound = tolerances.routing(record.family, record.name, record.network, record.dtype, tap)
+    device = sides.place() if side.startswith("port") else "cpu"
+    bound = tolerances.routing(record.family, record.name, record.network, record.dtype, tap, device)
     margin = check_values(place, np.where(kept, actual, 0.0), np.where(kept, expected, 0.0),
                           bound * (tolerances.scale(expected) if largest is None else largest))
     recorder.golden(record.key, side, margin, "pass", bound=bound)

@@ -6,9 +6,11 @@ Adam steps. float64 records are compared in float64, float32 ones with a float32
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from parity_tests.goldens import em as golden_em
@@ -23,7 +25,7 @@ from parity_tests.goldens.verify_em import (
     verify_schedules,
     verify_spread_loss,
 )
-from parity_tests.harness import recorder
+from parity_tests.harness import recorder, sides
 from parity_tests.harness.compare import ParityError
 from port.em import settings as em_settings
 
@@ -152,6 +154,17 @@ def test_each_difference_rests_on_a_committed_recording() -> None:
 def test_spread_loss(record: RoutingRecord, side: str) -> None:
     """Both reductions at several steps, with the margin of that step, and their gradients."""
     verify_spread_loss(record, side, f"{HERE}::test_spread_loss[{record.name}-{side}]")
+
+
+@pytest.mark.parametrize("device,off,passes", [("cpu", 5.3e-10, False), ("cuda", 5.3e-10, True),
+                                               ("cuda", 2e-6, False)])
+def test_another_order_of_sums(device: str, off: float, passes: bool) -> None:
+    """Identical votes: what a GPU's rounding of the mean does to their gradient is let through there alone."""
+    record = RECORDS["paper_identical_votes_s308_f64"]
+    expected = record.group("t2").gradients["votes"]
+    actual = expected + off * np.abs(expected).max()
+    with sides.placed(device), contextlib.nullcontext() if passes else pytest.raises(ParityError):
+        routing.held(record, "grad/t2/votes", "port float64", actual, expected, HERE)
 
 
 @pytest.mark.parametrize("side", SIDES)
