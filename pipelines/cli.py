@@ -41,7 +41,8 @@ app.command()(train_command.train)
 def evaluate(preset: Preset = "digits", model: FamilyName = None, dataset: Dataset = None,
              seed: Seed = 0, overrides: Set = None,
              on: Annotated[str | None, typer.Option(
-                 metavar="SOURCE", help="Test on this data source instead, as affnist.")] = None,
+                 metavar="SOURCE", help="Test on this data source instead, as affnist; or on `validation`, the images "
+                 "that the run kept out of its training.")] = None,
              device: Device = None, params: Params = "params.yaml",
              results: Results = "results") -> None:
     """Accuracy of a trained preset at step 0 and at the end, beside raw pixels."""

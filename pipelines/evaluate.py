@@ -9,7 +9,8 @@ results/evaluate/<preset>/<seed>/ with metrics.json, config.json, environment.js
 pictures/ (with tsne.csv). Exits with 1 where the preset requires learning and the run shows none.
 
 With `--on SOURCE` the test images are another data set's, the fits stay on the preset's training
-images, and the folder is results/evaluate/<preset>_on_<source>/<seed>/.
+images, and the folder is results/evaluate/<preset>_on_<source>/<seed>/. `--on validation` takes the images that
+the run kept out of its training (`train.validation_images`), and fits on the others: choices are made by it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
 from port.core import files
 from port.data import dataset as data
+from port.data import validation
 from port.evaluation import clustering as evaluate
 from port.evaluation.labels import NotMeasurable, check_finite
 from port.families import Model
@@ -86,7 +88,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     dataset = dataset_for(preset, results)
     trained_on = dataset.name
     if on is not None:
-        dataset = replace(dataset, **elsewhere(preset, on, dataset.n_classes))
+        dataset = replace(dataset, **elsewhere(preset, on, dataset, source))
     dataset = dataset.to(place)
 
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
@@ -153,13 +155,20 @@ def not_learned(preset: settings.Preset, seed: int, source: Path, missed: list[s
             "in params.yaml")
 
 
-def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
-    """Name and test images of another data source.
+def elsewhere(preset: settings.Preset, source: str, own: data.Dataset, run_folder: Path) -> dict:
+    """Name and test images of another data source, or of the validation split of the run in `run_folder`.
 
     Raises:
-        BadInput: an unknown source, or images that do not fit the preset's model.
+        BadInput: an unknown source, images that do not fit the preset's model, or a run without validation images.
         DataError: it is not there.
     """
+    if source == validation.NAME:
+        wanted = trained_with(run_folder).get("validation_images", 0)
+        if not wanted:
+            raise BadInput(f"{run_folder} was trained on all training images; set train.validation_images and train "
+                           "again")
+        train, test = validation.parts(own.train, wanted)
+        return {"name": f"{own.name}_{validation.NAME}", "train": train, "test": test}
     wanted = replace(preset.prepare(), source=source, options=None, path=None, size=None)
     other = load(wanted)
     config = preset.config()
@@ -168,9 +177,9 @@ def elsewhere(preset: settings.Preset, source: str, n_classes: int) -> dict:
         raise BadInput(f"{source} has images of {channels}x{height}x{width}, the model of "
                        f"preset {preset.name} takes {config.channels} channel(s) on a "
                        f"canvas of {config.canvas}")
-    if other.n_classes != n_classes:
+    if other.n_classes != own.n_classes:
         raise BadInput(f"{source} has {other.n_classes} classes, preset {preset.name} "
-                       f"{n_classes}")
+                       f"{own.n_classes}")
     return {"name": other.name, "test": other.test}
 
 
@@ -180,6 +189,14 @@ def steps_of(folder: Path) -> int | None:
         return json.loads((folder / "metrics.json").read_text())["steps"]
     except (OSError, ValueError, KeyError):
         return None
+
+
+def trained_with(folder: Path) -> dict:
+    """Section `train` that a run in a folder of the train stage had; empty where it does not say so."""
+    try:
+        return json.loads((folder / "config.json").read_text())["train"]
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def weights_of(folder: Path) -> str:

@@ -170,6 +170,7 @@ def counted(preset: settings.Preset, dataset: data.Dataset) -> settings.Preset:
     """The preset with its epochs as steps; of constellations, drawn without end, 60,000 are an epoch."""
     section = dict(preset.sections["train"])
     examples = len(dataset.train) if hasattr(dataset, "train") else CONSTELLATIONS_AN_EPOCH
+    examples -= section.get("validation_images", 0)
     per_epoch = examples / section.get("batch_size", train.Settings.batch_size)
     for name, key in (("epochs", "steps"), ("lr_decay_epochs", "lr_decay_steps")):
         epochs = section.pop(name, None)

@@ -49,7 +49,8 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
     """
     wanted, trained_on = preset.evaluate(), dataset.name
     if on is not None:
-        dataset = replace(dataset, **stage.elsewhere(preset, on, dataset.n_classes))
+        dataset = replace(dataset, **stage.elsewhere(
+            preset, on, dataset, settings.folder_of("train", preset.name, seed, results)))
     test = dataset.test.to(place)
     initial = port.build(final.config, seed).to(place).eval()
     training, _ = preset.train(seed)

@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from port.data import standard_sets
+from port.data import standard_sets, validation
 
 MIN_SEEDS = 5
 SIDE = 0.95  # of each one-sided test
@@ -174,6 +174,8 @@ def obstacle_to(data: str, n_seeds: int, steps: int, full_steps: int | None,
     """
     if standard_sets.is_other(trained_on):
         return f"trained on another data set, {trained_on}"
+    if data.endswith(f"_{validation.NAME}"):
+        return "validation images, not the test split"
     if data in STAND_INS:
         return f"not the published {name_of(STAND_INS[data])}"
     if full_steps is None:

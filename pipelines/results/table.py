@@ -19,6 +19,7 @@ from pipelines.support import console, settings
 from pipelines.aggregate import read
 from pipelines.support.values import BadInput
 from port.core import files
+from port.data import validation
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
@@ -37,9 +38,10 @@ SHORT_HEAD = ("| data set, preset | measure | ours | paper | verdict | seeds, st
 
 
 def aggregates(results: str | os.PathLike = settings.RESULTS) -> dict[str, dict]:
-    """Every aggregate that is there, by name."""
+    """Every aggregate of test images that is there, by name."""
     return {path.parent.name: read(path)
-            for path in sorted(Path(results).glob("aggregate/*/metrics.json"))}
+            for path in sorted(Path(results).glob("aggregate/*/metrics.json"))
+            if not path.parent.name.endswith(f"_on_{validation.NAME}")}
 
 
 def rows(results: str | os.PathLike = settings.RESULTS) -> list[dict]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from port.data import dataset as data
+from port.data import validation
 from port.training.schedule import Settings
 
 
@@ -72,10 +73,8 @@ def collect(model: torch.nn.Module, split: data.Split, batch_size: int, shift: s
 
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
-    """Accuracy and loss on the first test images, in the middle of the canvas."""
-    n, test = settings.held_out_images, dataset.test
-    seen = collect(model, data.Split(test.images[:n], test.labels[:n]), settings.batch_size,
-                   still(settings.shift))
+    """Accuracy and loss on images that are not trained on (`validation.looked_at`), in the middle of the canvas."""
+    seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, still(settings.shift))
     row = {"held_out_accuracy": float(seen.correct.mean()), "held_out_loss": seen.loss}
     return row if seen.error is None else row | {"held_out_squared_error": seen.error}
 

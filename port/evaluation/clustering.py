@@ -20,6 +20,7 @@ from sklearn.cluster import KMeans
 from port.core import inputs
 from port.core.gathering import alone
 from port.data import dataset as data
+from port.data import validation
 from port.evaluation.labels import NotMeasurable, check_features, check_finite, class_numbers, pairs
 from port.scae.noise import Noise
 from port.training.schedule import Settings
@@ -289,9 +290,8 @@ def exceeds(new: Accuracy, old: Accuracy) -> float:
 
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
-    """Reconstruction likelihood and probe accuracy on the first test images."""
-    n, test = settings.held_out_images, dataset.test
-    part = data.Split(test.images[:n], test.labels[:n])
+    """Reconstruction likelihood and probe accuracy on images that are not trained on (`validation.looked_at`)."""
+    part = validation.looked_at(dataset, settings)
     model.eval()
     gather, model.gather = model.gather, alone  # every rank looks at all of them
     seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from port.data import dataset as data
+from port.data import validation
 from port.scae.noise import Noise
 from port.training.schedule import Settings
 
@@ -33,11 +34,9 @@ class SeenParts:
 
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
-    """Reconstruction likelihood and squared error on the first test images, without noise."""
-    n, test = settings.held_out_images, dataset.test
-    part = data.Split(test.images[:n], test.labels[:n])
+    """Reconstruction likelihood and squared error on images that are not trained on, without noise."""
     model.eval()
-    seen = collect(model, part, settings.batch_size, seed=0, noise=False)
+    seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, seed=0, noise=False)
     model.train()
     return {"held_out_rec_ll": float(seen.rec_ll.mean(dtype=np.float64)),
             "held_out_mse": float(seen.mse.mean(dtype=np.float64))}

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from port.data import dataset as data
-from port.data import standard_sets
+from port.data import standard_sets, validation
 from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
@@ -35,6 +35,8 @@ from port.training.step import Step
 # the order of rounding (see `port.training.resume`).
 NOT_IDENTITY = ("steps", "log_every", "checkpoint_every", "checkpoint_seconds", "threads", "compile",
                 "capture", "rung", "deterministic", "data_workers", "debug")
+# Settings that came later, with the value that says what was done before: there they name no other run.
+SINCE = {"validation_images": 0}
 
 
 class Interrupted(Exception):
@@ -107,7 +109,7 @@ class Run:
         device = next(model.parameters()).device
         order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
                                   .generate_state(2))
-        batches = dataset.batches(model.config, settings, order_seed)
+        batches = validation.trained_on(dataset, settings).batches(model.config, settings, order_seed)
         optimizer = optimizers.make(model.named_parameters(), settings.optimizer, settings.batch_size,
                                     settings.momentum, settings.weight_decay, settings.lr_factors)
         self.state = resume.State(model, optimizer, batches,
@@ -228,9 +230,11 @@ def identity(*parts: dict) -> str:
     How long it runs, how often it reports and what only changes the order of rounding are left out,
     so that a stopped run can be given more steps or another number of processes. Device type, `amp`
     and `tf32` are in: generators of another device draw other numbers, and precision is part of what
-    is computed, so a run with another of these is another run.
+    is computed, so a run with another of these is another run. A setting that a later version added is
+    left out at the value that stands for what was done before, so that an older run keeps its name.
     """
-    kept = [{k: v for k, v in part.items() if k not in NOT_IDENTITY} for part in parts]
+    kept = [{k: v for k, v in part.items() if k not in NOT_IDENTITY and (k not in SINCE or v != SINCE[k])}
+            for part in parts]
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 

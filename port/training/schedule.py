@@ -49,8 +49,10 @@ class Settings:
         grad_value_clip: largest absolute gradient; 0 is none.
         grad_norm_clip: largest norm, times the root of the number of weights; 0 is none.
         log_every: steps between two reads of the scalars.
-        held_out_every: steps between two looks at the test split; 0 is never.
-        held_out_images: how many of its images are looked at.
+        held_out_every: steps between two looks at images that are not trained on; 0 is never.
+        validation_images: how many training images are taken out for these looks (`port.data.validation`); with 0 the
+            run trains on all, as the original does, and looks at the first test images.
+        held_out_images: how many test images are looked at, where there are no validation images.
         checkpoint_every: steps between two checkpoints.
         checkpoint_seconds: least time between two of them, so that a fast run does not spend its time on
             its disk; 0 is none. Not looked at with several ranks, which would not agree on it.
@@ -93,6 +95,7 @@ class Settings:
     grad_norm_clip: float = limited(0.0, at_least=0)
     log_every: int = limited(100, at_least=1)
     held_out_every: int = limited(0, at_least=0)
+    validation_images: int = limited(0, at_least=0)
     held_out_images: int = limited(1024, at_least=1)
     checkpoint_every: int = limited(1000, at_least=1)
     checkpoint_seconds: float = limited(0.0, at_least=0)
