@@ -18,15 +18,17 @@ def dataset(preset: settings.Preset, batch_size: int, device: torch.device | str
 
     Args:
         preset: says which data and which canvas.
-        batch_size: of the training; there are four batches of examples.
+        batch_size: of the training; there are four batches of examples, and those that the preset keeps out.
         device: where they lie.
     """
     if constellation.is_one(preset):
         options = dict(preset.sections["prepare"].get("options") or {}) | {"examples": batch_size}
         return constellation.draw(options).to(device)
     config = preset.config()
-    n, side = N_BATCHES * batch_size, SIDES.get(preset.prepare().source, config.canvas)
-    if preset.sections["train"].get("shift") != "crop":
+    training = preset.sections["train"]
+    n = N_BATCHES * batch_size + training.get("validation_images", 0)
+    side = SIDES.get(preset.prepare().source, config.canvas)
+    if training.get("shift") != "crop":
         side = min(side, config.canvas)
     images = torch.randint(0, 256, (n, config.channels, side, side), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(0))

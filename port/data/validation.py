@@ -43,10 +43,11 @@ def parts(split: data.Split, wanted: int) -> tuple[data.Split, data.Split]:
     """
     if not wanted:
         return split, data.Split(split.images[:0], split.labels[:0])
-    out = taken_out(len(split), wanted).to(split.images.device)
-    left = torch.ones(len(split), dtype=torch.bool, device=out.device)
-    left[out] = False
-    return data.Split(split.images[left], split.labels[left]), data.Split(split.images[out], split.labels[out])
+    out = taken_out(len(split), wanted)
+    stays = torch.ones(len(split), dtype=torch.bool)
+    stays[out] = False
+    kept, out = (index.to(split.images.device) for index in (stays.nonzero()[:, 0], out))
+    return data.Split(split.images[kept], split.labels[kept]), data.Split(split.images[out], split.labels[out])
 
 
 def trained_on(dataset: Examples, settings: Any) -> Examples:

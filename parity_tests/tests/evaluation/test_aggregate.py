@@ -236,8 +236,8 @@ def test_margins_follow_their_rule(figure):
 def test_the_page_states_every_margin():
     """docs/results.md has the figure, its scatter, its runs and the margin of each comparison."""
     text = (goldens.REPOSITORY / "docs/results.md").read_text()
-    figures = [figure for table in (paper.FIGURES, paper.PRESETS) for figures in table.values()
-               for figure in figures.values() if figure]
+    figures = {figure for table in (paper.FIGURES, paper.PRESETS) for figures in table.values()
+               for figure in figures.values() if figure}
     for one in figures:
         shown = results_table.percent(one).split()[0]
         assert re.search(rf"\| {shown} \({100 * one.std:.4g}(\.0)?, {one.runs}\) \| {one.margin} \|", text), one

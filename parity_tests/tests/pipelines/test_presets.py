@@ -135,7 +135,7 @@ def test_two_training_steps(name) -> None:
     """The preset's own settings on a tiny batch: finite losses, and templates and probes move."""
     chosen = preset(name)
     given = chosen.sections["train"] | {"batch_size": 2, "steps": 2, "log_every": 1, "held_out_every": 0,
-                                        "compile": False, "device": "cpu", "threads": 1}
+                                        "validation_images": 0, "compile": False, "device": "cpu", "threads": 1}
     wanted, _ = settings.Preset(name, chosen.sections | {"train": given}, chosen.model).train(seed=0)
     model = port.ImageAutoencoder(chosen.config(), seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
