@@ -13,6 +13,7 @@ import port
 from parity_tests.curves.bundle import COLUMNS, STEPS, WINDOW, Bundle
 from port.core import rmsprop
 from port.data import sources
+from port.evaluation import alive
 
 # Flags of the original's runs. What stands here and not in `params.yaml` is no preset: nobody would train so.
 SETTINGS = {"canvas_size": 28, "n_channels": 1, "n_part_caps": 16, "n_part_caps_dims": 6, "n_part_special_features": 16,
@@ -41,7 +42,7 @@ class Watch:
         layer.register_forward_hook(self._keep("scales", lambda out: out.scale))
         # Of the first of the two MLPs: the original's driver does not say which it looked at, but from its own initial
         # weights its share is .59 to .61 over the first 50 steps, where this one has .59 and the second .65.
-        layer.batch_mlp[0].batch_linear[0].register_forward_hook(self._keep("hidden", lambda out: out))
+        alive.watched(model)["capsules0"].register_forward_hook(self._keep("hidden", lambda out: out))
 
     def _keep(self, name: str, pick: Callable) -> Callable:
         def hook(module: torch.nn.Module, given: tuple, out) -> None:
@@ -51,7 +52,7 @@ class Watch:
     def reductions(self, result: port.Result) -> dict[str, Tensor]:
         """The columns `own_…`, as the original's driver reduced them."""
         seen = self.seen
-        dead = (seen["hidden"] <= 0).all(0)  # before the ReLU; for every image of the batch
+        dead = alive.dead(seen["hidden"])  # for every image of the batch
         return {"own_parts_active": (result.part_presence > 0.5).float().sum(1).mean(),
                 "own_obj_presence_sum": result.prior_presence.sum(1).mean(),
                 "own_obj_active": (result.prior_presence > 0.5).float().sum(1).mean(),

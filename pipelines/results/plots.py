@@ -34,6 +34,11 @@ CURVES = (
      ("held_out_posterior_probe", "held_out_prior_probe")),
     ("Loss", "as it is optimised", ("loss", "held_out_loss")),
     ("Accuracy", "share of images right", ("accuracy", "held_out_accuracy")),
+    ("Dead hidden units", "share of a layer's units", tuple(f"dead_{name}" for name in (
+        "conv0", "conv1", "conv2", "conv3", "capsules0", "capsules1", "capsules2", "capsules3"))),
+    ("Effective number of objects", "exp of the entropy of mean presences",
+     ("effective_objects_posterior", "effective_objects_prior")),
+    ("Spread of votes over images", "standard deviation", ("vote_spread",)),
 )
 POINT_CURVES = (
     ("Segmentation", "share of points right", ("held_out_segmentation",)),
@@ -49,7 +54,10 @@ NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "train
          "held_out_log_prob": "held out", "held_out_posterior_probe": "posterior",
          "held_out_prior_probe": "prior", "held_out_segmentation": "held out", "loss": "training",
          "held_out_loss": "held out",
-         "accuracy": "training", "held_out_accuracy": "held out"}
+         "accuracy": "training", "held_out_accuracy": "held out", "vote_spread": "held out",
+         "effective_objects_posterior": "posterior", "effective_objects_prior": "prior",
+         **{f"dead_conv{i}": f"convolution {i + 1}" for i in range(4)},
+         **{f"dead_capsules{i}": f"capsule MLP {i + 1}" for i in range(4)}}
 
 
 def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -75,7 +83,8 @@ def learning_curves(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[t
 
 def _chart(unit: str, series: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
     figure, axes = _figure(4.4, 2.9)
-    for colour, (name, (steps, values)) in zip((FIRST, SECOND), series.items()):
+    colours = (FIRST, SECOND) if len(series) <= 2 else CLASSES
+    for colour, (name, (steps, values)) in zip(colours, series.items()):
         axes.plot(steps, values, color=colour, linewidth=1.8, label=name,
                   marker="o" if len(steps) <= 12 else None, markersize=3.5)
     axes.set_xlabel("step", color=INK, fontsize=9)

@@ -21,6 +21,7 @@ from port.core import inputs
 from port.core.gathering import alone
 from port.data import dataset as data
 from port.data import validation
+from port.evaluation import alive
 from port.evaluation.labels import NotMeasurable, check_features, check_finite, class_numbers, pairs
 from port.scae.noise import Noise
 from port.training.schedule import Settings
@@ -290,11 +291,12 @@ def exceeds(new: Accuracy, old: Accuracy) -> float:
 
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
-    """Reconstruction likelihood and probe accuracy on images that are not trained on (`validation.looked_at`)."""
+    """Likelihoods, probe accuracy and what is alive, on images that are not trained on (`validation.looked_at`)."""
     part = validation.looked_at(dataset, settings)
     model.eval()
     gather, model.gather = model.gather, alone  # every rank looks at all of them
-    seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
+    with alive.watching(model) as watch:
+        seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
     model.gather = gather
     model.train()
     row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
@@ -302,7 +304,8 @@ def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) 
         correct = getattr(seen, f"{name}_correct")
         if correct is not None:
             row[f"held_out_{name}_probe"] = float(correct.mean())
-    return row
+    return row | watch.row() | {f"effective_objects_{name}": alive.effective_number(getattr(seen, name))
+                                for name in ("posterior", "prior")}
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from port.data import dataset as data
 from port.data import validation
+from port.evaluation import alive
 from port.scae.noise import Noise
 from port.training.schedule import Settings
 
@@ -34,12 +35,13 @@ class SeenParts:
 
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
-    """Reconstruction likelihood and squared error on images that are not trained on, without noise."""
+    """Likelihood, squared error and dead convolutions on images that are not trained on, without noise."""
     model.eval()
-    seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, seed=0, noise=False)
+    with alive.watching(model) as watch:
+        seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, seed=0, noise=False)
     model.train()
     return {"held_out_rec_ll": float(seen.rec_ll.mean(dtype=np.float64)),
-            "held_out_mse": float(seen.mse.mean(dtype=np.float64))}
+            "held_out_mse": float(seen.mse.mean(dtype=np.float64))} | watch.row()
 
 
 @torch.no_grad()
