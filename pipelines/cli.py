@@ -150,6 +150,20 @@ def aggregate(preset: Preset = "digits", on: Annotated[str | None, typer.Option(
     stage.run(settings.load_preset(preset, overrides, params), results, on)
 
 
+@app.command()
+def add(runs: Annotated[list[str], typer.Argument(
+            metavar="RUN…", help="Folders of finished runs, as runs/mnist_small/1; they are only read.")],
+        replace: Annotated[bool, typer.Option(
+            "--replace", help="In place of another run of preset and seed.")] = False,
+        measure: Annotated[bool, typer.Option(
+            "--evaluate/--no-evaluate", help="Evaluate and aggregate, too.")] = True,
+        params: Params = "params.yaml", results: Results = "results") -> None:
+    """Finished runs that were trained elsewhere, as results here: evaluated and aggregated."""
+    from pipelines.commands import add as command
+
+    command.run(runs, results, replace, measure, params)
+
+
 Checkpoint = Annotated[str, typer.Argument(
     metavar="CKPT", help="TensorFlow checkpoint: its prefix, or its folder.")]
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
