@@ -3,6 +3,7 @@
     python -m pipelines.ablation --row no_deformations --seed 0
     python -m pipelines.ablation --all                            every row and seed in one process
     python -m pipelines.ablation --table                          the rows side by side
+    python -m pipelines.ablation --section ablation_small --row complete --seed 1 --unless-done
 
 The rows stand in section `ablation` of params.yaml: the paper's ablation, and each quirk of the original
 that can be repaired, repaired alone. Leaves results/ablation/<row>/<seed>/ with metrics.json, config.json
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,6 @@ from port.evaluation import constellation as evaluate_constellation
 from port.training import loop as train
 from port.training import sound
 
-TABLE = "ablation_table"
 IMAGES = ("posterior_kmeans", "prior_kmeans", "posterior_probe", "prior_probe", "rec_ll")
 POINTS = ("segmentation", "log_prob")
 
@@ -61,6 +61,7 @@ class Ablation:
     """Section `ablation`.
 
     Attributes:
+        folder: of the rows, below the results; that of the table has `_table` after it.
         preset: that is changed.
         steps: updates of every row.
         seeds: of every row.
@@ -68,6 +69,7 @@ class Ablation:
         changes: row → `Row`.
     """
 
+    folder: str = "ablation"
     preset: str = "digits"
     steps: int = 200
     seeds: list | None = None
@@ -93,22 +95,22 @@ class Ablation:
 
 
 def section(params: str | os.PathLike = "params.yaml", steps: int | None = None,
-            preset: str | None = None) -> Ablation:
-    """Section `ablation` of a params file, with another length or preset if one is given.
+            preset: str | None = None, name: str = "ablation") -> Ablation:
+    """Section `ablation` of a params file, or another of its kind, with another length or preset if one is given.
 
     Raises:
         BadInput: no such section, or unknown settings in it.
     """
-    given = load_params(params).get("ablation")
+    given = load_params(params).get(name)
     if not given:
-        raise BadInput(f"{params} has no section ablation")
+        raise BadInput(f"{params} has no section {name}")
     if steps is not None:
         given = given | {"steps": steps}
     if preset is not None:
         given = given | {"preset": preset}
-    found = build(Ablation, given, "ablation")
+    found = build(Ablation, given, name)
     if found.steps < 1:
-        raise BadInput(f"ablation: steps must be at least 1, not {found.steps}")
+        raise BadInput(f"{name}: steps must be at least 1, not {found.steps}")
     for name in found.rows or []:
         found.row(name)
     return found
@@ -139,15 +141,15 @@ def run(wanted: Ablation, name: str, seed: int, results: str | os.PathLike = set
         BadInput: unknown settings.
         NonFiniteLoss: a number is not finite.
     """
-    row, folder = wanted.row(name), settings.folder_of("ablation", name, seed, results)
+    row, folder = wanted.row(name), settings.folder_of(wanted.folder, name, seed, results)
     preset = preset_of(wanted, row, params)
     loop, place = training.check(preset, seed, device)
     with locks.held(folder, "trains"):
-        return train_row(name, row, preset, seed, loop, place, results)
+        return train_row(name, row, preset, seed, loop, place, folder, results)
 
 
 def train_row(name: str, row: Row, preset: settings.Preset, seed: int, loop: train.Settings,
-              place: torch.device, results: str | os.PathLike) -> Path:
+              place: torch.device, folder: Path, results: str | os.PathLike) -> Path:
     """What `run` does once the row is known and its folder its own."""
     dataset = dataset_for(preset, results).to(place)
     config = preset.config()
@@ -159,12 +161,12 @@ def train_row(name: str, row: Row, preset: settings.Preset, seed: int, loop: tra
     with console.progress(loop.steps, f"ablation {name}, seed {seed}:") as bar:
         trained = train.train(model, dataset, loop, checkpoints, bar.step, bar.row)
     measured = measure(model, dataset, preset.evaluate(), row)
-    folder = settings.folder_of("ablation", name, seed, results)
     write_json(folder / "metrics.json", {
         "row": name, "words": row.words, "quirk": row.quirk, "preset": preset.name, "seed": seed,
         "beside": row.beside, "steps": trained.step, "seconds": round(trained.seconds, 1),
         "set": [str(change) for change in row.set or []], "protocol": row.protocol,
-        "parameters": sum(p.numel() for p in model.parameters()), "protocols": measured})
+        "parameters": sum(p.numel() for p in model.parameters()), "protocols": measured,
+        "last": trained.history[-1]})
     write_json(folder / "config.json", preset.resolved() | {"train": asdict(loop)})
     write_json(folder / "environment.json", environment.describe(place, seed=seed, **trained.precision))
     sound.discard(checkpoints)
@@ -222,19 +224,9 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
     rows, left_out = [], []
     for name in wanted.rows or []:
         row = wanted.row(name)
-        seeds, preset = [], row.preset or wanted.preset
-        expected = preset_of(wanted, row, params)
-        for seed in wanted.seeds or []:
-            folder = settings.folder_of("ablation", name, seed, results)
-            metrics, config = read(folder / "metrics.json"), read(folder / "config.json")
-            if metrics is None or config is None:
-                left_out.append(f"{name}, seed {seed}: not yet run")
-            elif (metrics["steps"], metrics["protocol"], config["model"]) != (
-                    wanted.steps, row.protocol, as_json(expected.model)) or not same_loop(
-                    config["train"], expected.train(seed)[0]):
-                left_out.append(f"{name}, seed {seed}: run with other settings")
-            else:
-                seeds.append(metrics)
+        preset = row.preset or wanted.preset
+        seeds, missing = finished(wanted, name, results, params)
+        left_out += missing
         if seeds:
             rows.append({"row": name, "words": row.words, "quirk": row.quirk, "preset": preset,
                          "set": [str(change) for change in row.set or []], "beside": beside(wanted, name),
@@ -242,7 +234,7 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
                          "parameters": seeds[0]["parameters"],
                          "protocols": means([found["protocols"] for found in seeds])})
     if not rows:
-        raise BadInput(f"no row of {wanted.steps} steps in {Path(results) / 'ablation'}; "
+        raise BadInput(f"no row of {wanted.steps} steps in {Path(results) / wanted.folder}; "
                        "python -m pipelines.ablation --all makes them")
     by_name = {row["row"]: row for row in rows}
     for row in rows:
@@ -250,6 +242,25 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
         row["difference"] = {} if other is None else difference(row["protocols"], other["protocols"])
     return {"preset": wanted.preset, "steps": wanted.steps, "full_steps": full_steps(wanted, params),
             "seeds": wanted.seeds, "rows": rows, "left_out": left_out}
+
+
+def finished(wanted: Ablation, name: str, results: str | os.PathLike, params: str | os.PathLike
+             ) -> tuple[list[dict], list[str]]:
+    """What each seed of a row that was run with these settings left, and why the other seeds are not there."""
+    row, found, left_out = wanted.row(name), [], []
+    expected = preset_of(wanted, row, params)
+    for seed in wanted.seeds or []:
+        folder = settings.folder_of(wanted.folder, name, seed, results)
+        metrics, config = read(folder / "metrics.json"), read(folder / "config.json")
+        if metrics is None or config is None:
+            left_out.append(f"{name}, seed {seed}: not yet run")
+        elif (metrics["steps"], metrics["protocol"], config["model"]) != (
+                wanted.steps, row.protocol, as_json(expected.model)) or not same_loop(
+                config["train"], expected.train(seed)[0]):
+            left_out.append(f"{name}, seed {seed}: run with other settings")
+        else:
+            found.append(metrics)
+    return found, left_out
 
 
 def full_steps(wanted: Ablation, params: str | os.PathLike) -> int:
@@ -322,11 +333,15 @@ def say(found: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = console.Parser(prog="python -m pipelines.ablation", description=__doc__.splitlines()[0])
-    parser.add_argument("--row", help="one row of ablation.changes")
+    parser.add_argument("--section", default="ablation", help="of the params file, as ablation_small")
+    parser.add_argument("--row", "--only", help="one row of the section's changes")
+    parser.add_argument("--unless-done", action="store_true", help="with --row: leave it alone where it was run "
+                        "with these settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="every row and seed, those that are there left "
                         "alone")
     parser.add_argument("--table", action="store_true", help="put the rows side by side")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--steps", type=int, help="updates; default: ablation.steps")
     parser.add_argument("--preset", help="the preset that is changed; default: ablation.preset")
     parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
@@ -335,18 +350,26 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def work():
-        wanted = section(given.params, given.steps, given.preset)
-        if not (given.row or given.all or given.table):
-            raise BadInput("give --row NAME, --all or --table")
-        if given.row:
+        wanted = section(given.params, given.steps, given.preset, given.section)
+        if not (given.row or given.all or given.table or given.list):
+            raise BadInput("give --row NAME, --all, --table or --list")
+        if given.list:
+            print("\n".join(wanted.rows or []))
+        where = given.results, given.params
+        if given.row and not (given.unless_done and is_done(wanted, given.row, given.seed, *where)):
             print(run(wanted, given.row, given.seed, given.results, given.params, given.device))
         if given.all:
             run_all(wanted, given.results, given.params, given.device)
         if given.table or given.all:
             found = table(wanted, given.results, given.params)
-            write_json(Path(given.results) / TABLE / "metrics.json", found)
+            write_json(Path(given.results) / f"{wanted.folder}_table" / "metrics.json", found)
             say(found)
     return console.exit_code(work)
+
+
+def is_done(wanted: Ablation, name: str, seed: int, results: str | os.PathLike, params: str | os.PathLike) -> bool:
+    """Whether a row was run with this seed and these settings."""
+    return bool(finished(replace(wanted, seeds=[seed]), name, results, params)[0])
 
 
 def run_all(wanted: Ablation, results: str | os.PathLike, params: str | os.PathLike,
@@ -354,7 +377,7 @@ def run_all(wanted: Ablation, results: str | os.PathLike, params: str | os.PathL
     """Every row and seed that is not there yet with these settings."""
     for name in wanted.rows or []:
         for seed in wanted.seeds or []:
-            metrics = read(settings.folder_of("ablation", name, seed, results) / "metrics.json")
+            metrics = read(settings.folder_of(wanted.folder, name, seed, results) / "metrics.json")
             row = wanted.row(name)
             if metrics is None or (metrics["steps"], metrics["set"], metrics["preset"]) != (
                     wanted.steps, [str(change) for change in row.set or []], row.preset or wanted.preset):

@@ -227,8 +227,9 @@ def stage_groups() -> Iterator[Group]:
             ("report", sections.Report), ("capsnet_dimensions", sections.CapsnetDimensions),
             ("capsnet_reconstruction", sections.CapsnetReconstruction)):
         yield Group(f"`{section}`", about(kind), keys_of(kind, lambda name, at=section: f"{at}.{name}", _ours))
-    yield Group("`ablation`", about(ablation.Ablation), keys_of(
-        ablation.Ablation, lambda name: f"ablation.{name}", _ours))
+    for section in ("ablation", "ablation_small"):
+        yield Group(f"`{section}`", about(ablation.Ablation), keys_of(
+            ablation.Ablation, lambda name, at=section: f"{at}.{name}", _ours))
     yield Group("`ablation.changes`, each row", about(ablation.Row), keys_of(
         ablation.Row, lambda name: f"ablation.changes.ROW.{name}", _ours))
 

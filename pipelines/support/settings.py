@@ -27,7 +27,7 @@ from pipelines.support.values import (
 from port.training import loop as train
 
 STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation",
-          "capsnet_dimensions", "capsnet_reconstruction")
+          "ablation_small", "capsnet_dimensions", "capsnet_reconstruction")
 PRESET_SECTIONS = ("prepare", "model", "train", "evaluate")
 RESULTS = Path("results")
 WANDB = ("none", "offline", "online")

@@ -1,0 +1,209 @@
+"""The ablation in words: a table with intervals over seeds, a sentence a row, and the paper's Table 2 beside it.
+
+    python -m pipelines.results.ablation_page                   prints what is finished; missing rows are named
+    python -m pipelines.results.ablation_page --write           puts it between the markers of docs/ablation.md
+
+With values x of a row and y of the row beside it, over seeds, the difference is d = x̄ - ȳ with the interval
+
+    d ± t √(s_x² / n_x + s_y² / n_y)      t: 97.5 % quantile of Student's distribution, min(n_x, n_y) - 1 degrees of freedom
+
+of 95 %. A difference whose interval holds 0 is called none that these seeds show; with one seed there is no interval. The
+paper's differences are treated alike, from the means, deviations and ten runs that it prints. Rows are many and each has
+its own interval, so about one in twenty of those without any effect lies outside of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from scipy import stats
+
+from pipelines import ablation
+from pipelines.results import table
+from pipelines.support import console, settings
+from pipelines.support.output import write_json
+from pipelines.support.values import BadInput
+
+MEASURES = (("posterior_kmeans", "posterior clusters"), ("prior_kmeans", "prior clusters"),
+            ("posterior_probe", "posterior probe"))
+JUDGED = "posterior_kmeans"
+PAPER_RUNS = 10
+# Table 2 of the paper, MNIST (28x28): % of test images right by clusters, standard deviation over ten runs.
+PAPER = {"complete": (95.3, 4.65), "no_posterior_sparsity": (97.5, 1.55), "no_prior_sparsity": (72.4, 22.39),
+         "no_sparsity": (84.7, 3.01), "no_noise_in_objects": (96.7, 2.30), "no_noise": (93.1, 5.09),
+         "no_noise_in_parts": (93.9, 7.16), "similarity_transforms": (97.5, 1.55), "no_deformations": (87.3, 21.48),
+         "linear_part_encoder": (98.0, 0.52), "conv_part_encoder": (97.6, 1.22), "mlp_object_encoder": (27.1, 9.03),
+         "no_special_features": (90.7, 2.25)}
+
+
+class Difference(NamedTuple):
+    """Percentage points between two rows, with the ends of the interval; None where there is none."""
+
+    points: float
+    low: float | None
+    high: float | None
+
+    @property
+    def direction(self) -> str:
+        """`better`, `worse`, or `open` where the interval holds 0 or there is none."""
+        if self.low is None or self.high is None:
+            return "open"
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "open"
+
+
+def between(ours: tuple[float, float | None, int], theirs: tuple[float, float | None, int]) -> Difference:
+    """Difference of two means, each with its standard deviation and number of runs; see the top of this file."""
+    (mean, std, n), (other, other_std, m) = ours, theirs
+    points = mean - other
+    if std is None or other_std is None:
+        return Difference(points, None, None)
+    half = float(stats.t.ppf(0.975, min(n, m) - 1)) * math.sqrt(std ** 2 / n + other_std ** 2 / m)
+    return Difference(points, points - half, points + half)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None, int]:
+    """Mean, standard deviation (None of one value) and number, in %."""
+    shown = [100 * value for value in values]
+    return statistics.fmean(shown), statistics.stdev(shown) if len(shown) > 1 else None, len(shown)
+
+
+def gather(wanted: ablation.Ablation, results: str | os.PathLike = settings.RESULTS,
+           params: str | os.PathLike = "params.yaml") -> dict:
+    """What the page says, as plain values.
+
+    Raises:
+        BadInput: no row is finished.
+    """
+    runs = {name: ablation.finished(wanted, name, results, params) for name in wanted.rows or []}
+    rows = [row_of(wanted, name, runs) for name, (found, _) in runs.items() if found]
+    if not rows:
+        raise BadInput(f"no row of {wanted.steps:,} steps in {Path(results) / wanted.folder}; python -m "
+                       "pipelines.ablation --row NAME --seed N makes one")
+    return {"preset": wanted.preset, "steps": wanted.steps, "seeds": wanted.seeds,
+            "full_steps": ablation.full_steps(wanted, params), "rows": rows,
+            "left_out": [line for _, missing in runs.values() for line in missing]}
+
+
+def row_of(wanted: ablation.Ablation, name: str, runs: dict) -> dict:
+    """A row's means, its difference from the row beside it, the paper's, and a sentence."""
+    row, other = wanted.row(name), ablation.beside(wanted, name)
+    found = runs[name][0]
+    values = {measure: [one["protocols"]["clean"][measure] for one in found] for measure, _ in MEASURES
+              if all(measure in one["protocols"].get("clean", {}) for one in found)}
+    if JUDGED not in values:
+        raise BadInput(f"row {name} has no {JUDGED} under the clean protocol; leave it out of the section's rows")
+    judged, compared = spread(values[JUDGED]), runs.get(other, ([], []))[0]
+    told: dict = {"row": name, "words": row.words, "quirk": row.quirk, "beside": other,
+                  "seeds": [one["seed"] for one in found], "values": values,
+                  "seconds": statistics.fmean(one["seconds"] for one in found), "difference": None, "paper": None}
+    if name != other and compared:
+        told["difference"] = between(judged, spread([one["protocols"]["clean"][JUDGED] for one in compared]))
+    if name in PAPER and other in PAPER:
+        told["paper"] = None if name == other else between((*PAPER[name], PAPER_RUNS), (*PAPER[other], PAPER_RUNS))
+    told["sentence"] = sentence(told)
+    return {key: value._asdict() | {"direction": value.direction} if isinstance(value, Difference) else value
+            for key, value in told.items()}
+
+
+def sentence(row: dict) -> str:
+    """What a row says, in words and from its numbers alone."""
+    mean, _, n = spread(row["values"][JUDGED])
+    subject = row["words"][:1].upper() + row["words"][1:]
+    found = f"{subject}: {mean:.1f} % of the test images by posterior clusters ({seeds(n)})"
+    if row["row"] == row["beside"]:
+        return f"{found}; the other rows are held against it."
+    change = row["difference"]
+    if change is None:
+        return f"{found}; what it is held against, {row['beside']}, is not yet run."
+    what = {"better": "more", "worse": "fewer"}.get(change.direction)
+    if what:
+        found += f", {abs(change.points):.1f} points {what} than {row['beside']} ({interval(change)})"
+    else:
+        found += f", {change.points:+.1f} points beside {row['beside']}" + (
+            "; one seed of either has no interval" if change.low is None else
+            f", which these seeds do not tell from none ({interval(change)})")
+    paper = row["paper"]
+    if paper is None:
+        return f"{found}."
+    found += f". The paper: {PAPER[row['row']][0]:.1f} %, {paper.points:+.1f} points ({interval(paper)}): "
+    return found + agreement(change, paper) + "."
+
+
+def agreement(ours: Difference, paper: Difference) -> str:
+    """Whether two differences have the same sign, as far as either can be told from none."""
+    if "open" in (ours.direction, paper.direction):
+        who = {(True, True): "neither tells", (True, False): "ours does not tell", (False, True): "the paper's does not tell"}
+        return f"{who[ours.direction == 'open', paper.direction == 'open']} its difference from none"
+    return "the same direction" if ours.direction == paper.direction else "the opposite direction"
+
+
+def interval(change: Difference) -> str:
+    """`-12.1 to -3.5`."""
+    return f"{change.low:+.1f} to {change.high:+.1f}"
+
+
+def seeds(n: int) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n} seed{'s' if n != 1 else ''}"
+
+
+def cell(values: Sequence[float]) -> str:
+    """`79.0 ± 2.1 %`."""
+    mean, std, _ = spread(values)
+    return f"{mean:.1f}{'' if std is None else f' ± {std:.1f}'} %"
+
+
+def difference(change: dict | None) -> str:
+    """`-7.8 (-12.1 to -3.5)`."""
+    if change is None:
+        return "–"
+    ends = "" if change["low"] is None else f" ({change['low']:+.1f} to {change['high']:+.1f})"
+    return f"{change['points']:+.1f}{ends}"
+
+
+def markdown(found: dict) -> str:
+    """The page's generated part."""
+    minutes = statistics.fmean(row["seconds"] for row in found["rows"]) / 60
+    lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps; a run took "
+             f"{minutes:.0f} minutes on average. All figures are of test images under the clean protocol.", "",
+             f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference of the first, points | paper, % | "
+             "paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
+    for row in found["rows"]:
+        paper = PAPER.get(row["row"])
+        lines.append("| " + " | ".join([
+            row["words"], *(cell(row["values"][name]) if name in row["values"] else "–" for name, _ in MEASURES),
+            str(len(row["seeds"])), difference(row["difference"]),
+            "–" if paper is None else f"{paper[0]:.1f} ({paper[1]:.2f})", difference(row["paper"])]) + " |")
+    lines += ["", *(f"- {row['sentence']}" for row in found["rows"])]
+    if found["left_out"]:
+        lines += ["", "Missing:", "", *(f"- {line}" for line in found["left_out"])]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.results.ablation_page", description=__doc__.splitlines()[0])
+    parser.add_argument("--section", default="ablation_small", help="of the params file")
+    parser.add_argument("--results", default="results", help="folder the results lie in")
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--write", action="store_true", help="put the page and results/SECTION_table/metrics.json there")
+    parser.add_argument("--page", default="docs/ablation.md", help="the file with the markers")
+    given = parser.parse_args(arguments)
+
+    def work():
+        wanted = ablation.section(given.params, name=given.section)
+        found = gather(wanted, given.results, given.params)
+        if given.write:
+            table.put_into(Path(given.page), markdown(found))
+            write_json(Path(given.results) / f"{wanted.folder}_table" / "metrics.json", found)
+        else:
+            print(markdown(found))
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
