@@ -25,7 +25,8 @@ from pipelines import train as training
 from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, locks, sections, settings
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput, build, load_params, unknown
+from pipelines.support.values import BadInput, load_params
+from port.configuration.fields import from_mapping, unknown
 from port.evaluation import clustering as evaluate
 from port.evaluation import constellation as evaluate_constellation
 from port.training import loop as train
@@ -80,11 +81,12 @@ class Ablation:
         """One row.
 
         Raises:
-            BadInput: no row of this name, or unknown settings in it.
+            BadInput: no row of this name.
+            ConfigError: unknown settings in it.
         """
         if name not in (self.changes or {}):
             raise BadInput(unknown("row of the ablation", name, self.changes or {}))
-        row = build(Row, self.changes[name] or {}, f"ablation.changes.{name}")
+        row = from_mapping(Row, self.changes[name] or {}, f"ablation.changes.{name}")
         if row.protocol not in (None, "noise", "whole_batches", "refit"):
             raise BadInput(f"ablation.changes.{name}: unknown protocol {row.protocol!r}; it is "
                            "noise, whole_batches or refit")
@@ -99,7 +101,8 @@ def section(params: str | os.PathLike = "params.yaml", steps: int | None = None,
     """Section `ablation` of a params file, or another of its kind, with another length or preset if one is given.
 
     Raises:
-        BadInput: no such section, or unknown settings in it.
+        BadInput: no such section.
+        ConfigError: unknown settings in it.
     """
     given = load_params(params).get(name)
     if not given:
@@ -108,7 +111,7 @@ def section(params: str | os.PathLike = "params.yaml", steps: int | None = None,
         given = given | {"steps": steps}
     if preset is not None:
         given = given | {"preset": preset}
-    found = build(Ablation, given, name)
+    found = from_mapping(Ablation, given, name)
     if found.steps < 1:
         raise BadInput(f"{name}: steps must be at least 1, not {found.steps}")
     for name in found.rows or []:

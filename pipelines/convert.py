@@ -26,11 +26,12 @@ from pipelines.checkpoints import child, original
 from pipelines.checkpoints.comparison import Report
 from pipelines.support import console, sections, settings
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput, CheckFailed, unknown
+from pipelines.support.values import BadInput, CheckFailed
 from port.checkpoints import contents, convert, model_card, model_folder
 from port.checkpoints.strangers import Choices
 from port.checkpoints.tensor_bundle import locate
 from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
+from port.configuration.fields import unknown
 from port.core import variable_table
 from port.families import Model, family_of
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from pipelines.support import settings
-from pipelines.support.values import BadInput, unknown
+from pipelines.support.values import BadInput
+from port.configuration.fields import unknown
 
 # Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
 # place, steps, on)`, which returns what goes into metrics.json.

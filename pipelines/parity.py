@@ -19,7 +19,8 @@ from pathlib import Path
 
 from pipelines.support import console, environment, sections, settings
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput, CheckFailed, unknown
+from pipelines.support.values import BadInput, CheckFailed
+from port.configuration.fields import unknown
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIERS = ("smoke", "default", "deep")

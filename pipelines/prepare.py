@@ -17,7 +17,8 @@ import torch
 from pipelines.evaluation import constellation
 from pipelines.support import console, locks, own_images, sections, settings
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput, unknown
+from pipelines.support.values import BadInput
+from port.configuration.fields import unknown
 from port.constellation import batches as constellation_batches
 from port.core import inputs
 from port.data import dataset as data

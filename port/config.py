@@ -16,7 +16,7 @@ from typing import Any
 
 from port.capsnet import config as capsnet_config
 from port.capsnet.config import CapsNetConfig
-from port.configuration.fields import CHOICES, UNSET, ConfigError, convert_value, unknown
+from port.configuration.fields import CHOICES, UNSET, ConfigError, convert_value, refuse_unknown, unknown
 from port.configuration.plain import PlainConfig, Spelling
 from port.constellation import config as config_constellation
 from port.constellation.config import ConstellationConfig
@@ -58,9 +58,7 @@ SPELLINGS: dict[str, Spelling] = {CapsNetConfig.kind: capsnet_config.SPELLING, E
 def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
     cls = sections[name]
     hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise ConfigError(unknown(f"key of {name}", key, hints))
+    refuse_unknown(values, hints, name)
     return cls(**{key: convert_value(f"{name}.{key}", hints[key], value)
                   for key, value in values.items()})
 

@@ -150,6 +150,11 @@ def main() -> int:
         found = {"answer": answer(task, request)}
     except (BadInput, CheckFailed) as error:
         found = {type(error).__name__: str(error)}
+    except ValueError as error:
+        from port.configuration.fields import ConfigError  # late: torch may not come before `reference_side`
+        if not isinstance(error, ConfigError):
+            raise
+        found = {BadInput.__name__: str(error)}
     except KeyboardInterrupt:
         return 130
     made = Path(f"{reply}.part")

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from pipelines import families
 from pipelines.support.settings import Preset
-from pipelines.support.values import BadInput, unknown
+from pipelines.support.values import BadInput
+from port.configuration.fields import unknown
 from port.scae.config_modes import FLATS
 
 Keys = dict[str, Any]
@@ -166,7 +167,7 @@ def flag(name: str) -> str:
 
 def _check(what: str, value: str, allowed) -> None:
     if value not in allowed:
-        raise BadInput(f"{what}: {unknown('value', value, allowed)} there are {', '.join(allowed)}")
+        raise BadInput(f"{what}: {unknown('value', value, allowed)}")
 
 
 def _on(source: str, model: Keys, prepare: Keys, wanted: str | None) -> tuple[Keys, Keys]:

@@ -19,10 +19,11 @@ import port
 from parity_tests.harness import models
 from pipelines.checkpoints import child, original, proof
 from pipelines.convert import refuse_nonfinite
-from pipelines.support.values import BadInput, unknown
+from pipelines.support.values import BadInput
 from port.checkpoints import convert
 from port.checkpoints.strangers import Choices
 from port.config import AnyConfig
+from port.configuration.fields import unknown
 from port.constellation import data as constellation_data
 from port.core import rmsprop
 

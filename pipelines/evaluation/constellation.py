@@ -16,7 +16,8 @@ import torch
 
 import port
 from pipelines.support import pictures, sections, settings
-from pipelines.support.values import BadInput, refuse_unknown
+from pipelines.support.values import BadInput
+from port.configuration.fields import refuse_unknown
 from port.constellation import data as constellation_data
 from port.constellation.batches import Batch, Dataset, Generator
 from port.core import files
@@ -50,7 +51,8 @@ def draw(options: dict | None) -> Dataset:
     """Test constellations by the options of section `prepare`: `examples`, `seed`, and the generator's.
 
     Raises:
-        BadInput: an unknown option or a refused value.
+        BadInput: a refused value.
+        ConfigError: an unknown option.
     """
     given = dict(options or {})
     examples, seed = given.pop("examples", 10_000), given.pop("seed", 0)

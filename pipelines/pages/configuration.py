@@ -218,7 +218,7 @@ def stage_groups() -> Iterator[Group]:
                  "original's flag `--max_train_steps`" if name == "steps" else "ours", schedule.CHOICES, ("seed",)),
         Key("train.device", "word", "auto", "`auto`, `cpu`, `cuda`", "ours", "where to train; auto is cuda where "
             "there is one."),
-        *(Key(f"train.{name}", {"str": "word", "int": "whole number"}[kind] + " or null", "null",
+        *(Key(f"train.{name}", type_in_words(kind | None), "null",
               ", ".join(f"`{word}`" for word in settings.WANDB) if name == "wandb" else "–", "ours",
               BESIDE_LOOP[name]) for name, kind in settings.BESIDE_LOOP.items())])
     for section, kind in (

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.support.values import build, load_params
-from port.configuration import limits
+from pipelines.support.values import load_params
+from port.configuration import fields, limits
+from port.configuration.fields import Section
 from port.configuration.limits import limited
 
-Section = TypeVar("Section")
+Kind = TypeVar("Kind", bound=Section)
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(Section):
     """Section `prepare`: where the images come from.
 
     Attributes:
@@ -36,7 +37,7 @@ class Prepare:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Section):
     """Section `evaluate`.
 
     Attributes:
@@ -70,12 +71,9 @@ class Evaluate:
     device: str = "auto"
     threads: int = limited(0, at_least=0, at_most=limits.THREADS)
 
-    def __post_init__(self) -> None:
-        limits.check(self)
-
 
 @dataclass(frozen=True)
-class CapsnetDimensions:
+class CapsnetDimensions(Section):
     """Section `capsnet_dimensions`: what each number of a class capsule draws.
 
     Attributes:
@@ -86,12 +84,9 @@ class CapsnetDimensions:
     delta: float = limited(0.05, above=0)
     steps: int = limited(5, at_least=1, at_most=1000)
 
-    def __post_init__(self) -> None:
-        limits.check(self)
-
 
 @dataclass(frozen=True)
-class CapsnetReconstruction:
+class CapsnetReconstruction(Section):
     """Section `capsnet_reconstruction`: decoders side by side.
 
     Attributes:
@@ -102,12 +97,9 @@ class CapsnetReconstruction:
     n_images: int = limited(16, at_least=1, at_most=10**4)
     batch_size: int = limited(250, at_least=1, at_most=10**6)
 
-    def __post_init__(self) -> None:
-        limits.check(self)
-
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Section):
     """Section `parity`: how the parity stage runs the suite.
 
     Attributes:
@@ -118,12 +110,9 @@ class Parity:
     tier: str = "smoke"
     workers: int = limited(0, at_least=0, at_most=limits.THREADS)
 
-    def __post_init__(self) -> None:
-        limits.check(self)
-
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Section):
     """Section `convert`: what the convert stage converts.
 
     Attributes:
@@ -136,7 +125,7 @@ class Convert:
 
 
 @dataclass(frozen=True)
-class Equivariance:
+class Equivariance(Section):
     """Section `equivariance`: how test images are moved.
 
     Attributes:
@@ -159,13 +148,13 @@ class Equivariance:
         for name in ("shifts", "degrees"):
             if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in getattr(self, name)):
                 raise ValueError(f"{name} must be a list of numbers, not {getattr(self, name)!r}")
-        limits.check(self)
+        super().__post_init__()
         if not (self.shifts or self.degrees):
             raise ValueError("give at least one shift or turn")
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Section):
     """Section `report`: which run the page shows.
 
     Attributes:
@@ -178,12 +167,9 @@ class Report:
     seed: int = limits.seed()
     title: str = "Stacked Capsule Autoencoders"
 
-    def __post_init__(self) -> None:
-        limits.check(self)
 
-
-def section(kind: type[Section], name: str, params: str | os.PathLike = "params.yaml",
-            optional: bool = False) -> Section:
+def section(kind: type[Kind], name: str, params: str | os.PathLike = "params.yaml",
+            optional: bool = False) -> Kind:
     """Section `name` of a params file as `kind`; the defaults where the file lacks it.
 
     Args:
@@ -193,7 +179,8 @@ def section(kind: type[Section], name: str, params: str | os.PathLike = "params.
         optional: take the defaults where there is no such file.
 
     Raises:
-        BadInput: no such file, or unknown settings in the section.
+        BadInput: no such file.
+        ConfigError: unknown settings in the section.
     """
     given = {} if optional and not Path(params).exists() else load_params(params).get(name)
-    return build(kind, given or {}, name)
+    return fields.from_mapping(kind, given or {}, name)

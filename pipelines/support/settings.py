@@ -14,16 +14,8 @@ import port
 from pipelines.support import fit_images
 from pipelines.support.output import write_json
 from pipelines.support.sections import Evaluate, Prepare
-from pipelines.support.values import (
-    BadInput,
-    build,
-    load_params,
-    parse_value,
-    plain_word,
-    refuse_unknown,
-    typed,
-    unknown,
-)
+from pipelines.support.values import BadInput, load_params, parse_value, plain_word
+from port.configuration.fields import converted, from_mapping, refuse_unknown, unknown
 from port.training import loop as train
 
 STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation",
@@ -33,9 +25,8 @@ RESULTS = Path("results")
 WANDB = ("none", "offline", "online")
 # Keys of section `train` that are no settings of the loop, with their types: who follows it, where
 # weights come from (`pipelines.training.given_weights`), lengths in epochs (`pipelines.train.counted`).
-BESIDE_LOOP = {"wandb": "str", "wandb_project": "str", "wandb_team": "str", "run_name": "str",
-               "start_from": "str", "parts": "str", "continue_from": "str", "epochs": "int",
-               "lr_decay_epochs": "int"}
+BESIDE_LOOP = {"wandb": str, "wandb_project": str, "wandb_team": str, "run_name": str, "start_from": str,
+               "parts": str, "continue_from": str, "epochs": int, "lr_decay_epochs": int}
 TRAIN_EXTRAS = ("device", *BESIDE_LOOP)
 
 
@@ -65,18 +56,18 @@ class Preset:
             raise BadInput(f"model of preset {self.name}: {error}") from None
 
     def prepare(self) -> Prepare:
-        return build(Prepare, self.sections["prepare"], f"prepare of preset {self.name}")
+        return from_mapping(Prepare, self.sections["prepare"], f"prepare of preset {self.name}")
 
     def train(self, seed: int) -> tuple[train.Settings, str]:
         """Settings of the training loop, and the device."""
         section = dict(self.sections["train"])
         where = f"train of preset {self.name}"
-        device = typed(section.pop("device", "auto"), "str", f"{where}: device")
+        device = converted(f"{where}: device", str, section.pop("device", "auto"))
         for name, kind in BESIDE_LOOP.items():
-            typed(section.pop(name, None), f"{kind} | None", f"{where}: {name}")
+            converted(f"{where}: {name}", kind | None, section.pop(name, None))
         if "seed" in section:
             raise BadInput(f"{where}: the seed is given with --seed")
-        return build(train.Settings, section | {"seed": seed}, where, extra=TRAIN_EXTRAS), device
+        return from_mapping(train.Settings, section | {"seed": seed}, where, extra=TRAIN_EXTRAS), device
 
     def wandb(self) -> str:
         """Whether Weights & Biases follows the training: none, offline or online."""
@@ -86,7 +77,7 @@ class Preset:
         return value
 
     def evaluate(self) -> Evaluate:
-        return build(Evaluate, self.sections["evaluate"], f"evaluate of preset {self.name}")
+        return from_mapping(Evaluate, self.sections["evaluate"], f"evaluate of preset {self.name}")
 
     def as_params(self) -> dict:
         """This preset as it would stand in a params file, overrides applied."""
@@ -116,7 +107,8 @@ def load_preset(name: str, overrides: list[str] | None = None,
         config: a JSON or YAML file of flat model keys that overlays the preset's.
 
     Raises:
-        BadInput: an unknown preset, section or key; the message names the nearest valid one.
+        BadInput: an unknown preset, or a file that cannot be read.
+        ConfigError: an unknown section or key; the message names the nearest valid one.
     """
     plain_word(name, "preset")
     params = load_params(path)

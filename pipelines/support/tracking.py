@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipelines.support.settings import WANDB
-from pipelines.support.values import BadInput, unknown
+from pipelines.support.values import BadInput
+from port.configuration.fields import unknown
 
 Log = Callable[[dict[str, float]], None]
 

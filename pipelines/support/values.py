@@ -1,9 +1,11 @@
-"""Values from files and command lines: read, checked, and refused with the nearest valid name."""
+"""Values from files and command lines as they are read; `port.configuration.fields` checks and converts them.
+
+Nothing here needs torch, since the command line reads this module before it does.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 # More than any file of settings needs: this project's own has 60 kB, 2,500 values and 7 levels.
@@ -101,71 +103,6 @@ def _size(value, known: dict[int, int], depth: int) -> int:
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_size(one, known, depth + 1) for one in inner)
     return known[id(value)]
-
-
-def build(kind: type, given: dict, where: str, extra: tuple[str, ...] = ()):
-    """A settings dataclass from a mapping, with types checked.
-
-    Raises:
-        BadInput: unknown key, wrong type or refused value.
-    """
-    known = {field.name: field for field in fields(kind)}
-    refuse_unknown(given, (*known, *extra), where)
-    values = {}
-    for key, value in given.items():
-        wanted = known[key].type.split(" |")[0]
-        values[key] = typed(value, wanted, f"{where}: {key}")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise BadInput(f"{where}: {error}") from None
-
-
-def refuse_unknown(given: dict, allowed, where: str) -> None:
-    """Raise for the first key that is not allowed."""
-    if not isinstance(given, dict):
-        raise BadInput(f"{where}: expected keys and values, found {str(given)[:60]!r}")
-    for key in given:
-        if key not in allowed:
-            raise BadInput(f"{where}: {unknown('key', key, allowed)}")
-
-
-def unknown(what: str, name: str, allowed) -> str:
-    """`unknown key 'batchsize'; did you mean 'batch_size'?`"""
-    from port.configuration import names  # here, since the command line reads this module before it needs torch
-
-    near = names.meant(name, allowed)
-    return f"unknown {what} {name!r}; did you mean {near!r}?" if near else \
-        f"unknown {what} {name!r}; there are none"
-
-
-def typed(value, wanted: str, where: str):
-    """A value of a kind, with what YAML may have written for a number: an int for a float, 1e-4 as a word.
-
-    Args:
-        value: as read.
-        wanted: int, float, bool, str, dict or list, with ` | None` where nothing is a value too.
-        where: for the message.
-
-    Raises:
-        BadInput: another type.
-    """
-    kinds = {"int": int, "float": float, "bool": bool, "str": str, "dict": dict, "list": list}
-    if wanted.endswith(" | None"):
-        if value is None:
-            return None
-        wanted = wanted.removesuffix(" | None")
-    kind = kinds[wanted]
-    if value is None and kind in (dict, list):
-        return value
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise BadInput(f"{where} must be of type {wanted}, not {value!r}")
 
 
 def parse_value(text: str):

@@ -24,9 +24,10 @@ if __name__ == "__main__":  # a dozen processes import the same modules: none ma
 
 from pipelines.support import console, environment, settings  # noqa: E402
 from pipelines.support.output import write_json  # noqa: E402
-from pipelines.support.values import BadInput, unknown  # noqa: E402
+from pipelines.support.values import BadInput  # noqa: E402
 from pipelines.visit import parcel, queue, ways  # noqa: E402
 from pipelines.visit.processes import Visit  # noqa: E402
+from port.configuration.fields import unknown  # noqa: E402
 
 PHASES = ("probe", "device", "times", "train")
 TRAIN_SHARE = 0.5      # of the time: what comes before training ends by then

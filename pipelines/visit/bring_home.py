@@ -27,6 +27,7 @@ from pipelines.support import console, identity, settings
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.visit import parcel, queue
+from port.configuration.fields import ConfigError
 from port.training import loop as train
 from port.training import optimizers, resume, rungs
 
@@ -175,7 +176,7 @@ def made(folder: Path) -> Path:
 
 def preset_here(run: Brought, params: str) -> settings.Preset:
     """The run's preset, with this machine's own place of the data."""
-    with contextlib.suppress(BadInput):  # no such preset any more
+    with contextlib.suppress(BadInput, ConfigError):  # no such preset any more
         here = settings.load_preset(run.entry.preset, path=params).sections["prepare"]
         places = {name: here[name] for name in ("data_root", "download") if name in here}
         sections = run.preset.sections | {"prepare": run.preset.sections["prepare"] | places}
@@ -221,7 +222,7 @@ def assess(seed: int, preset: settings.Preset, results: Path, params: str) -> No
         evaluate.run(preset, seed, results, "cpu")
     except CheckFailed as error:  # of an unfinished run, say: what was measured is written all the same
         print(f"bring_home: {error}", flush=True)
-    with contextlib.suppress(BadInput):  # no such preset any more: then against its own settings
+    with contextlib.suppress(BadInput, ConfigError):  # no such preset any more: then against its own settings
         preset = settings.load_preset(preset.name, path=params)
     aggregate.run(preset, results)
 

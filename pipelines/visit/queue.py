@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.support import settings
-from pipelines.support.values import BadInput, build, load_params, refuse_unknown
+from pipelines.support.values import BadInput, load_params
+from port.configuration.fields import from_mapping, refuse_unknown
 from port.training import resume
 
 QUEUE = Path(__file__).with_name("queue.yaml")
@@ -53,13 +54,14 @@ def read(path: str | os.PathLike = QUEUE, params: str | os.PathLike = "params.ya
     """The queue, every preset and setting of it checked.
 
     Raises:
-        BadInput: no such file, an unknown key, preset or setting, or a run that stands there twice.
+        BadInput: no such file, an unknown preset, or a run that stands there twice.
+        ConfigError: an unknown key or setting.
     """
     given = load_params(path)
     refuse_unknown(given, ("runs",), str(path))
     if not isinstance(given.get("runs"), list):
         raise BadInput(f"{path}: no list of runs")
-    found = [build(Entry, one, f"{path}: run {i + 1}") for i, one in enumerate(given["runs"])]
+    found = [from_mapping(Entry, one, f"{path}: run {i + 1}") for i, one in enumerate(given["runs"])]
     for entry in found:
         entry.chosen(params).config()
         if sum(other.name == entry.name for other in found) > 1:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from port.configuration.fields import ConfigError, convert_value, unknown
+from port.configuration.fields import ConfigError, convert_value, refuse_unknown, unknown
 
 
 def as_plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,11 +98,8 @@ class Spelling(NamedTuple):
             if key not in self.hints:
                 raise ConfigError(unknown("key", key, self.hints))
             if key in self.sections:
-                if not isinstance(value, Mapping):
-                    raise ConfigError(f"{key}: expected keys and values, got {value!r}")
+                refuse_unknown(value, self.shared, key)
                 for name, inner in value.items():
-                    if name not in self.shared:
-                        raise ConfigError(unknown(f"key of {key}", name, self.shared))
                     found[f"{key}.{name}"] = convert_value(f"{key}.{name}", self.shared[name], inner)
             else:
                 found[key] = convert_value(key, self.hints[key], value)

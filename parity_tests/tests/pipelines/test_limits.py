@@ -12,9 +12,9 @@ import pytest
 import port
 from parity_tests import goldens
 from pipelines import cli
-from pipelines.support import sections, settings, values
-from pipelines.support.values import BadInput
-from port.configuration import limits, names
+from pipelines.support import sections, settings
+from pipelines.visit import queue
+from port.configuration import fields, limits, names
 from port.configuration.fields import ConfigError
 from port.constellation import batches as constellation_batches
 from port.constellation import config as config_constellation
@@ -88,7 +88,7 @@ REFUSED = {
     "train.momentum=1": "momentum must be below 1", "train.threads=-1": "threads must be at least 0",
     "train.lr_factors={part_decoder.: .inf}": "factor of 0 or more",
     "train.batch_size=1000000000": "batch_size must be at most 1,000,000",
-    "model.dynamic_l2_weight=-1": "dynamic_l2_weight must be at least 0, -1 given",
+    "model.dynamic_l2_weight=-1": "dynamic_l2_weight must be at least 0, not -1",
     "model.posterior_between_example_sparsity_weight=-0.1": "must be at least 0",
     "model.weight_decay=-1": "weight_decay must be at least 0", "model.mse_weight=nan": "finite",
     "model.prior_within_example_constant=-1": "at least 0", "model.canvas_size=1000000000": "at most 4,096",
@@ -101,7 +101,7 @@ REFUSED = {
 @pytest.mark.parametrize("given", REFUSED)
 def test_settings_that_mean_nothing(given: str) -> None:
     chosen = settings.load_preset("digits", [given], goldens.REPOSITORY / "params.yaml")
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(ValueError) as caught:
         chosen.evaluate(), chosen.train(0), chosen.config()
     assert REFUSED[given] in str(caught.value)
 
@@ -128,6 +128,37 @@ def test_a_configuration_made_by_hand() -> None:
         config_modes.UpperEncoder(n_outputs=0)
 
 
+@pytest.mark.parametrize(("kind", "given", "meant"), [
+    (int, "3", 3), (int, 3.0, 3), (float, 1, 1.0), (float, "1e-4", 1e-4), (bool, "True", True), (bool, False, False),
+    (int | None, "none", None), (str | None, None, None), (str | None, "none", "none"), (list | None, [1], [1]),
+    (tuple[int, ...], "[1, 2]", (1, 2)), (tuple[float, ...], [1, "2"], (1.0, 2.0)), (dict, {"a": 1}, {"a": 1})])
+def test_a_value_in_the_type_of_its_field(kind, given, meant) -> None:
+    """Text is read as on a command line, by stages as by models."""
+    found = fields.converted("here", kind, given)
+    assert found == meant and type(found) is type(meant)
+
+
+@pytest.mark.parametrize(("kind", "given"), [
+    (int, 3.5), (int, "three"), (int, True), (int, float("inf")), (int, float("nan")), (int, 10**400), (float, 10**400),
+    (float, "high"), (float, None), (bool, 1), (bool, "yes"), (str, 3), (str, None), (list | None, "ab"),
+    (dict | None, [1]), (tuple[int, ...], "[1"), (tuple[int, ...], 3), (tuple[int, ...], [1.5])])
+def test_a_value_of_another_type(kind, given) -> None:
+    with pytest.raises(ConfigError, match="^here must be of type .*, not "):
+        fields.converted("here", kind, given)
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    ({"sise": 3}, "^at home: unknown key 'sise'; did you mean 'size'"), ([1], "^at home: expected keys and values"),
+    ({"size": "x"}, "^at home: size must be of type int | None, not 'x'$"),
+    ({"size": 0}, "^at home: size must be at least 1, not 0$")])
+def test_what_a_mapping_is_refused_for(given, says: str) -> None:
+    """What, where, and what to do."""
+    with pytest.raises(ConfigError, match=says.replace("|", r"\|")):
+        fields.from_mapping(sections.Prepare, given, "at home")
+    with pytest.raises(ConfigError, match="^at home: give preset$"):
+        fields.from_mapping(queue.Entry, {"seed": 1}, "at home")
+
+
 # ------------------------------------------------------------------------------------------- names
 
 @pytest.mark.parametrize(("given", "right"), [
@@ -140,7 +171,7 @@ def test_a_configuration_made_by_hand() -> None:
 def test_the_name_that_was_meant(given: str, right: str) -> None:
     """By meaning first, then by spelling."""
     chosen = settings.load_preset("digits", [f"{given}=1"], goldens.REPOSITORY / "params.yaml")
-    with pytest.raises(BadInput, match=f"did you mean '{right}'"):
+    with pytest.raises(ValueError, match=f"did you mean '{right}'"):
         chosen.prepare(), chosen.evaluate(), chosen.train(0), chosen.config()
 
 
@@ -151,5 +182,5 @@ def test_every_meaning_leads_to_a_setting() -> None:
               "primary_types", "image_channels", "iterations"}
     assert {ours for each in names.MEANT.values() for ours in each} <= there
     assert names.meant("xyz", [], 0.5) is None and names.meant("learning_rate", ["steps", "rate"]) == "rate"
-    assert values.unknown("key", "learning_rate", ["lr", "learning"]) == \
-        "unknown key 'learning_rate'; did you mean 'lr'?"
+    assert fields.unknown("key", "learning_rate", ["lr", "learning"]) == \
+        "unknown key 'learning_rate'; did you mean 'lr'? Allowed: learning, lr"

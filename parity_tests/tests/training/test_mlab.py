@@ -253,7 +253,7 @@ def test_datasets(source: str) -> None:
 @pytest.mark.parametrize(("options", "message"), [
     (("--model", "pcea"), "did you mean 'pcae'"), (("--dataset", "mnits"), "did you mean 'mnist'"),
     (("--pcae-optimizer", "radamm"), "did you mean 'radam'"),
-    (("--pcae-lr-scheduler", "cosine"), "there are none, exp, cosrestarts"),
+    (("--pcae-lr-scheduler", "cosine"), "Allowed: cosrestarts, exp, none"),
     (("--model", "pcae", "--ocae-lr", "0.1"), "--ocae-lr: the model pcae has no use for it"),
     (("--model", "ocae", "--pcae-loss-mse-coeff", "1"), "the model ocae has no use for it"),
     (("--model", "ccae", "--alpha-channel"), "--alpha-channel: the model ccae has no use for it"),
