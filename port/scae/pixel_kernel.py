@@ -40,7 +40,16 @@ ABSENT, UNDRAWN, DRAWN = 0, 1, 2
 
 
 def _compiled(function):
-    """Compile for the types of each call, kept on disk where possible; nothing is reordered."""
+    """Compile for the types of each call, kept on disk where possible; nothing is reordered.
+
+    What is compiled so allocates nothing and counts no references: an atomic operation for every view of an
+    array took more than a quarter of the time of small canvases.
+    """
+    return compiled(function, _nrt=False)
+
+
+def _allocating(function):
+    """The same for a function that makes arrays."""
     return compiled(function)
 
 
@@ -117,18 +126,18 @@ def _reach(slope, across, shift, half, axis, other_axis, rounding):
 
 @_compiled
 @no_type_check
-def _fill(start, count, out):
-    """start, start + 1, …"""
+def _fill(start, count, at, out):
+    """start, start + 1, … from place `at` on."""
     for i in range(count):
-        out[i] = start + i
+        out[at + i] = start + i
 
 
 @_compiled
 @no_type_check
-def _line(slope, axis, across, shift, half, out):
-    """Template coordinates along a row of the canvas, each operation as in `warp.affine_grid`."""
-    for i in range(axis.size):
-        out[i] = ((slope * axis[i] + across) + shift) + half
+def _line(slope, axis, first, count, across, shift, half, at, out):
+    """Template coordinates of `count` pixels of a row from `first` on, as in `warp.affine_grid`, to place `at`."""
+    for i in range(count):
+        out[at + i] = ((slope * axis[first + i] + across) + shift) + half
 
 
 @_compiled
@@ -163,9 +172,9 @@ def _trace(pose, halves, axes_x, axes_y, extents, rounding, whole, spans, pixel,
             first = max(first, begin)
             last = max(min(last, end), first)
         spans[row, 0], spans[row, 1], spans[row, 2] = first, last, n
-        _fill(row * size + first, last - first, pixel[n:])
-        _line(a, axes_x[0, first:last], across_x, shift_x, half_x, x[n:])
-        _line(c, axes_x[1, first:last], across_y, shift_y, half_y, y[n:])
+        _fill(row * size + first, last - first, n, pixel)
+        _line(a, axes_x[0], first, last - first, across_x, shift_x, half_x, n, x)
+        _line(c, axes_x[1], first, last - first, across_y, shift_y, half_y, n, y)
         n += last - first
     return n
 
@@ -291,16 +300,26 @@ def _density(n, x, mean, out):
         out[i] = _exp(minus_half * off * off)
 
 
+@_allocating
+@no_type_check
+def _tops(alpha):
+    """The largest logit of each template."""
+    tops = np.empty(alpha.shape[0], alpha.dtype)
+    for k in range(alpha.shape[0]):
+        tops[k] = alpha[k].max()
+    return tops
+
+
 @_compiled
 @no_type_check
-def _one_shift(alpha, log_presence, background_logit):
+def _one_shift(tops, log_presence, background_logit):
     """What may be subtracted from every logit of an example, and whether that serves all pixels.
 
     A sample lies between the template's extremes and 0, which bounds the logits.
     """
     top = float(background_logit)
-    for k in range(alpha.shape[0]):
-        top = max(top, float(log_presence[k]) + max(float(alpha[k].max()), 0.0))
+    for k in range(tops.size):
+        top = max(top, float(log_presence[k]) + max(float(tops[k]), 0.0))
     return top, top - float(background_logit) <= SPREAD
 
 
@@ -345,7 +364,7 @@ def _add_beyond(spans, size, outside, beyond):
             beyond[i] += outside
 
 
-@_compiled
+@_allocating
 @no_type_check
 def forward_examples(start, stop, templates, alpha, inverse, log_presence, background,
                      background_logit, target, axes_x, axes_y, rounding, log_prob, shifts, mixing_sum,
@@ -370,16 +389,19 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
     dtype = templates.dtype
     n_parts, channels, height, width = templates.shape[1:]
     rows, size = axes_y.shape[1], axes_x.shape[1]
-    pixels, stride, extents = rows * size, width + 3, (width, height)
+    pixels, stride, extents, tops = rows * size, width + 3, (width, height), _tops(alpha)
     halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
     log_peak = dtype.type(-0.5 * math.log(2.0 * math.pi))
     padded = np.empty((channels + 1, (height + 3) * stride), dtype)
     spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
-    beyond, x, y, weight, sample, density, seen_target, flat = np.empty((8, pixels), dtype)
+    # Row by row, since rows that are unpacked together may have any stride, and loops over them no vectors.
+    rooms = np.empty((8, pixels), dtype)
+    beyond, x, y, weight = rooms[0], rooms[1], rooms[2], rooms[3]
+    sample, density, seen_target, flat = rooms[4], rooms[5], rooms[6], rooms[7]
     for b in range(start, stop):
         shift, total = shifts[b], mixing_sum[b]
-        top, uniform = _one_shift(alpha, log_presence[b], background_logit[0])
+        top, uniform = _one_shift(tops, log_presence[b], background_logit[0])
         if uniform:
             shift[:] = top
         else:
@@ -395,7 +417,7 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
             _multiply(pixels, total, density, joint_sum[b, c])
         source = templates[b if templates.shape[0] > 1 else 0]
         for k in range(n_parts):
-            seen = _visible(inverse[b, k], log_presence[b, k], alpha[k].max(), shift[0], uniform)
+            seen = _visible(inverse[b, k], log_presence[b, k], tops[k], shift[0], uniform)
             if seen == ABSENT:
                 continue
             outside = _exp(log_presence[b, k] - shift[0])
@@ -488,7 +510,7 @@ def _background_gradients(background, logit, target, shift, posterior, prior, we
     return d_value, d_logit
 
 
-@_compiled
+@_allocating
 @no_type_check
 def backward_examples(start, stop, templates, alpha, inverse, log_presence, background,
                       background_logit, target, axes_x, axes_y, rounding, shifts, mixing_sum, joint_sum,
@@ -510,19 +532,23 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
     dtype = templates.dtype
     n_parts, channels, height, width = templates.shape[1:]
     rows, size = axes_y.shape[1], axes_x.shape[1]
-    pixels, stride, extents = rows * size, width + 3, (width, height)
+    pixels, stride, extents, tops = rows * size, width + 3, (width, height), _tops(alpha)
     halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
     padded = np.empty((height + 3) * stride, dtype)
     spread = np.empty((channels + 1, (height + 3) * stride), dtype)
     spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
-    x, y, weight, sample, density, seen_target, seen_unit, flat = np.empty((8, pixels), dtype)
-    d_logit, d_mean, prior, plain, by_x, by_y, moved_x, moved_y = np.empty((8, pixels), dtype)
+    rooms = np.empty((16, pixels), dtype)  # row by row, as in the forward pass
+    x, y, weight, sample = rooms[0], rooms[1], rooms[2], rooms[3]
+    density, seen_target, seen_unit, flat = rooms[4], rooms[5], rooms[6], rooms[7]
+    d_logit, d_mean, prior, plain = rooms[8], rooms[9], rooms[10], rooms[11]
+    by_x, by_y, moved_x, moved_y = rooms[12], rooms[13], rooms[14], rooms[15]
     posterior = np.empty((channels, pixels), dtype)
-    before, behind = np.empty((2, rows, size + 1))
+    sums = np.empty((2, rows, size + 1))
+    before, behind = sums[0], sums[1]
     for b in range(start, stop):
         shift = shifts[b]
-        _, uniform = _one_shift(alpha, log_presence[b], background_logit[0])
+        _, uniform = _one_shift(tops, log_presence[b], background_logit[0])
         _units(gradient[b], target[b], mixing_sum[b], joint_sum[b], posterior, prior, plain, flat,
                density)
         _running_sums(plain, before, behind)
@@ -535,7 +561,7 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
             d_alpha[b, k] = 0.0
             d_inverse[b, k] = 0.0
             d_log_presence[b, k] = 0.0
-            seen = _visible(inverse[b, k], log_presence[b, k], alpha[k].max(), shift[0], uniform)
+            seen = _visible(inverse[b, k], log_presence[b, k], tops[k], shift[0], uniform)
             if seen == ABSENT:
                 continue
             outside = _exp(log_presence[b, k] - shift[0])
