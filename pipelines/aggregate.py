@@ -29,7 +29,7 @@ import numpy as np
 
 from pipelines.results import paper, plots
 from pipelines.support import console, sections, settings
-from pipelines.support.identity import differences, identity
+from pipelines.support.identity import ROUNDING, differences, identity
 from pipelines.support.measured import REASONS
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
@@ -164,11 +164,13 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     first, wanted = runs[0], preset.evaluate()
     steps, data = first.train["steps"], first.evaluated["data"]
     full, different = against_preset(first, preset)
-    obstacle = paper.obstacle_to(data, len(runs), steps, full, different, first.evaluated["trained_on"])
+    rounding = [line for line in different if line.startswith(tuple(f"{key} is " for key in ROUNDING))]
+    obstacle = paper.obstacle_to(data, len(runs), steps, full, [line for line in different if line not in rounding],
+                                 first.evaluated["trained_on"])
     found = {"preset": preset.name, "model": first.evaluated.get("model", "scae"), "data": data,
              "trained_on": first.evaluated["trained_on"],
              "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
-             "finished": full is not None and steps >= full, "unlike_preset": different,
+             "finished": full is not None and steps >= full, "unlike_preset": different, "tf32": bool(first.config["train"].get("tf32")),
              "level": wanted.level, "bootstrap_draws": wanted.bootstrap_draws,
              "interval_over": "seeds and examples" if len(runs) > 1 else "examples",
              "protocols": {}, "baseline": baseline(first), "environments": environments(runs)}

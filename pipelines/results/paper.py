@@ -24,7 +24,9 @@ both means are of published images, of which the paper's clusterings count those
 
 There is no verdict on fewer than five seeds, on runs shorter than the preset's full length, on settings other
 than the preset's, on a data set other than the published one, or where the paper has no figure or does not say
-how its runs scatter.
+how its runs scatter. One setting may differ and is named in the table instead: with train.tf32 a GPU rounds the
+factors of products and convolutions to 11 bits. It changes how the same program is rounded, and whether the paper's
+accuracy is reached in spite of it is what the comparison then says.
 """
 
 from __future__ import annotations
@@ -171,7 +173,7 @@ def obstacle_to(data: str, n_seeds: int, steps: int, full_steps: int | None,
         n_seeds: seeds with results.
         steps: each was trained.
         full_steps: of the preset; None where there is no such preset.
-        differences: of the runs' settings from the preset's.
+        differences: of the runs' settings from the preset's, but for how products are rounded.
         trained_on: the data set of the training images.
     """
     if standard_sets.is_other(trained_on):

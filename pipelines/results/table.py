@@ -118,11 +118,11 @@ def accuracy(row: dict | None, fine: bool = False) -> str:
 
 
 def runs(measured: dict) -> str:
-    """`5 seeds, 3,200 steps`, with the full length where it is not reached."""
+    """`5 seeds, 3,200 steps`, with the full length where it is not reached, and TF32 where it was allowed."""
     n = len(measured["seeds"])
     of = "" if measured["finished"] or not measured["full_steps"] \
         else f" of {measured['full_steps']:,}"
-    return f"{n} seed{'s' if n != 1 else ''}, {measured['steps']:,}{of} steps"
+    return f"{n} seed{'s' if n != 1 else ''}, {measured['steps']:,}{of} steps" + (", TF32" if measured.get("tf32") else "")
 
 
 def verdicts(ours: dict[str, dict | None]) -> str:

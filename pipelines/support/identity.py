@@ -21,6 +21,9 @@ INERT = {("train.lr_schedule", "constant"): ("train.lr_decay", "train.lr_decay_s
          ("train.amp", "none"): ("train.amp_loss_scale",),
          ("train.amp", "bf16"): ("train.amp_loss_scale",)}
 
+# How products are rounded, not what is computed: named beside a result, and no obstacle to a verdict.
+ROUNDING = ("train.tf32",)
+
 
 def flat(config: dict, prefix: str = "") -> dict:
     """Nested settings as `section.key: value`, without what decides nothing."""

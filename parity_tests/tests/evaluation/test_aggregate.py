@@ -263,6 +263,15 @@ def test_no_verdict_where_the_runs_do_not_allow_one(tmp_path, mnist, changed, sa
     assert measured["finished"] == ("steps" not in changed)
 
 
+def test_how_products_are_rounded_is_named_and_is_no_obstacle(tmp_path, mnist):
+    """Five seeds with TF32 are judged as five without; the table says TF32."""
+    measured = five(tmp_path, mnist, [0.987] * 5, train={"tf32": True})
+    assert measured["protocols"]["clean"]["posterior_kmeans"]["verdict"] == "within"
+    assert measured["unlike_preset"] == ["train.tf32 is True against False"]
+    assert results_table.runs(measured) == "5 seeds, 300,000 steps, TF32"
+    assert results_table.runs(five(tmp_path, mnist, [0.987] * 5)) == "5 seeds, 300,000 steps"
+
+
 def test_a_logistic_probe_is_held_beside_no_figure(tmp_path, mnist):
     row = five(tmp_path, mnist, [0.99] * 5)["protocols"]["clean"]["posterior_logistic"]
     assert (row["paper"], row["verdict"]) == (None, "none")
