@@ -5,7 +5,8 @@
 
 The full table has one row per data set and measure: the figure of the paper, ours under both protocols as
 mean ± std over seeds with the interval, and the verdict; what has no aggregate is named "not yet run". The
-README's has only what has run, under the clean protocol, with steps, seeds, device and hours.
+README's has only what has run, under the clean protocol, with steps, seeds, device and hours. A third table, in
+docs/results.md too, says where and with which revision each seed was trained.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from port.core import files
 from port.data import validation
 
 BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
+CONDITIONS = "<!-- conditions: begin -->", "<!-- conditions: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
             ("mnist_coupled", "mnist"),
@@ -96,6 +98,24 @@ def short(results: str | os.PathLike = settings.RESULTS) -> str:
     return "\n".join(lines)
 
 
+def conditions(results: str | os.PathLike = settings.RESULTS) -> str:
+    """Where each aggregate's seeds were trained: machine, hours of each, revision, settings unlike the preset's."""
+    lines = ["| preset | seeds | steps | machine, time of each seed | revision of the training | unlike the preset |",
+             "|---|---|---|---|---|---|"]
+    for name, measured in aggregates(results).items():
+        known = measured["environments"]
+        times = ", ".join(hours(one["seconds"]) if one.get("seconds") else "?" for one in known)
+        lines.append(f"| `{name}` | {', '.join(map(str, measured['seeds']))} | {measured['steps']:,} | "
+                     f"{' and '.join(unlike(known, 'device'))}: {times} | {', '.join(unlike(known, 'revision'))} | "
+                     f"{'; '.join(measured.get('unlike_preset') or []) or '–'} |")
+    return "\n".join(lines)
+
+
+def unlike(environments: list[dict], key: str) -> list[str]:
+    """The different values of a condition, in the seeds' order."""
+    return list(dict.fromkeys(str(one.get(key) or "unknown") for one in environments))
+
+
 def places(environments: list[dict]) -> str:
     """`AMD EPYC, 2.6 h`: each device, and the mean time of a seed where all have one."""
     devices = dict.fromkeys(str(one["device"] or "unknown") for one in environments)
@@ -143,7 +163,7 @@ def percent(figure: paper.Figure) -> str:
     return f"{100 * figure.value:.{2 if figure.unit < 0.001 else 1}f} %"
 
 
-def put_into(path: Path, table: str) -> None:
+def put_into(path: Path, table: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Replace what stands between the markers.
 
     Raises:
@@ -151,13 +171,13 @@ def put_into(path: Path, table: str) -> None:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        before, rest = text.split(BEGIN)
-        _, after = rest.split(END)
+        before, rest = text.split(markers[0])
+        _, after = rest.split(markers[1])
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
-        raise BadInput(f"{path} must hold {BEGIN} and {END} once each") from None
-    files.write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+        raise BadInput(f"{path} must hold {' and '.join(markers)} once each") from None
+    files.write_text(path, f"{before}{markers[0]}\n{table}\n{markers[1]}{after}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -174,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.write:
             put_into(Path(given.readme), short(given.results))
             put_into(Path(given.page), table)
+            put_into(Path(given.page), conditions(given.results), CONDITIONS)
         else:
             print(table)
     return console.exit_code(work)

@@ -374,11 +374,13 @@ def test_curves_are_thinned_and_kept_where_the_history_is_gone(tmp_path, mnist):
 
 # ------------------------------------------------------------------------------------ table and page
 
-@pytest.mark.parametrize(("file", "made"), [("README.md", results_table.short),
-                                            ("docs/results.md", results_table.markdown)])
-def test_the_tables_are_what_the_committed_results_say(file, made):
+@pytest.mark.parametrize(("file", "made", "markers"), [
+    ("README.md", results_table.short, (results_table.BEGIN, results_table.END)),
+    ("docs/results.md", results_table.markdown, (results_table.BEGIN, results_table.END)),
+    ("docs/results.md", results_table.conditions, results_table.CONDITIONS)])
+def test_the_tables_are_what_the_committed_results_say(file, made, markers):
     text = (goldens.REPOSITORY / file).read_text()
-    table = text.split(results_table.BEGIN)[1].split(results_table.END)[0].strip()
+    table = text.split(markers[0])[1].split(markers[1])[0].strip()
     assert table == made(goldens.REPOSITORY / "results")
 
 
@@ -399,15 +401,19 @@ def test_the_table_tells_done_unfinished_and_not_yet_run(tmp_path, mnist, capsys
         "| MNIST, `mnist` | clustering | 98.7 ± 0.0 % (98.5–98.9) | 98.7 % | within | "
         "5 seeds, 300,000 steps | a processor, 1 min |")
     assert "| – | – | 2 seeds, 1,600 of 3,200 steps |" in short[4]
+    conditions = results_table.conditions(tmp_path).splitlines()
+    assert conditions[2].startswith("| `digits` | 0, 1 | 1,600 | a processor: ") and len(conditions) == 2 + 2
     files = {name: tmp_path / name for name in ("README.md", "page.md")}
+    marked = "\n".join(results_table.CONDITIONS)
     for path in files.values():
-        path.write_text(f"before\n{results_table.BEGIN}\nold\n{results_table.END}\nafter\n")
+        path.write_text(f"before\n{results_table.BEGIN}\nold\n{results_table.END}\nafter\n{marked}\n")
     arguments = ["--results", str(tmp_path), "--readme", str(files["README.md"]), "--page",
                  str(files["page.md"]), "--write"]
     assert results_table.main(arguments) == 0
-    for path, table in zip(files.values(), (short, lines)):
+    between = "\n".join([results_table.CONDITIONS[0], *conditions, results_table.CONDITIONS[1]])
+    for path, table, last in zip(files.values(), (short, lines), (marked, between)):
         assert path.read_text() == (f"before\n{results_table.BEGIN}\n" + "\n".join(table)
-                                    + f"\n{results_table.END}\nafter\n")
+                                    + f"\n{results_table.END}\nafter\n{last}\n")
     files["README.md"].write_text("no markers")
     assert results_table.main(arguments) == 2
     assert "must hold" in capsys.readouterr().err and files["README.md"].read_text() == "no markers"
