@@ -1,0 +1,199 @@
+"""Accuracy over time: how right the probes of each preset are on images it does not train on, by time or by step.
+
+    python -m pipelines.results.accuracy_over_time mnist_small usps digits
+    python -m pipelines.results.accuracy_over_time mnist_small --x steps --out steps.png
+
+Reads results/train/<preset>/<seed>/history.csv of every seed that is there; by step, results/aggregate/<preset>/curves.csv
+serves where no history lies. Writes one picture of two panels, posterior and prior presences: a thin line a seed, a thick one
+for their mean over the steps that all of them have. Prints what the picture is of, for the text beside it.
+
+    minutes: seconds of the clock × threads / 60, with whatever else the machine did meanwhile
+    pace:    step × threads / 60 × seconds a step, of the fastest tenth of the rows of the history
+
+The latter is what an idle machine of that kind would take.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.results import plots
+from pipelines.support import console, settings
+from pipelines.support.values import BadInput
+from port.core import files
+
+PANELS = (("held_out_posterior_probe", "by posterior presences"), ("held_out_prior_probe", "by prior presences"))
+AXES = {"minutes": "core-minutes", "pace": "core-minutes at the run's fastest pace", "steps": "thousand steps"}
+FASTEST = 0.1  # share of the rows that tell the pace
+INK, FAINT = "#33363a", "#d9d9d4"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One seed: its number, and for each panel's column steps, core-minutes (None where unknown) and shares."""
+
+    seed: int
+    columns: dict[str, tuple[np.ndarray, np.ndarray | None, np.ndarray]]
+    looks: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The seeds of a preset."""
+
+    name: str
+    curves: list[Curve]
+
+    def in_words(self) -> str:
+        """`mnist_small: seeds 0, 1, 2, 100,000 steps, read on 1,024 training images kept out`."""
+        steps = max(int(steps[-1]) for curve in self.curves for steps, _, _ in curve.columns.values())
+        looks = "; ".join(dict.fromkeys(curve.looks for curve in self.curves))
+        seeds = ", ".join(str(curve.seed) for curve in self.curves)
+        return f"{self.name}: seed{'s' * (len(self.curves) > 1)} {seeds}, {steps:,} steps, read on {looks}"
+
+
+def read(name: str, x: str, results: Path) -> Preset:
+    """Every seed of a preset that has curves.
+
+    Raises:
+        BadInput: no seed, or none with probes and, where asked for, times.
+    """
+    folders = sorted((path.parent for path in settings.folder_of("train", name, results=results).glob("*/history.csv")
+                      if path.parent.name.isdigit()), key=lambda folder: int(folder.name))
+    curves = [of_run(folder, x == "pace") for folder in folders]
+    if x == "steps":
+        curves += of_aggregate(settings.folder_of("aggregate", name, results=results) / "curves.csv",
+                               {curve.seed for curve in curves})
+    curves = sorted((curve for curve in curves if curve.columns), key=lambda curve: curve.seed)
+    if not curves:
+        raise BadInput(f"{name}: no history.csv with probes in {settings.folder_of('train', name, results=results)}; train "
+                       "a seed with held_out_every above 0" + ("" if x == "steps" else ", or take --x steps"))
+    return Preset(name, curves)
+
+
+def of_run(folder: Path, pace: bool = False) -> Curve:
+    """From a run's folder; `pace` counts every step as the fastest ones."""
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    config, environment = (_read(folder / f"{name}.json") for name in ("config", "environment"))
+    threads = environment.get("threads") or 1
+    each = fastest(rows) if pace else 0.0
+    columns = {}
+    for column, _ in PANELS:
+        kept = [(float(row["step"]), (float(row["step"]) * each if pace else float(row["seconds"])) * threads / 60,
+                 float(row[column])) for row in rows if row.get(column)]
+        if kept:
+            columns[column] = tuple(np.array(values) for values in zip(*kept, strict=True))
+    return Curve(int(folder.name), columns, looks_of(config.get("train") or {}))
+
+
+def fastest(rows: list[dict]) -> float:
+    """Seconds a step below which the fastest tenth of the rows lie."""
+    steps, seconds = (np.array([0.0, *(float(row[name]) for row in rows)]) for name in ("step", "seconds"))
+    return float(np.quantile(np.diff(seconds) / np.diff(steps), FASTEST))
+
+
+def of_aggregate(path: Path, known: set[int]) -> list[Curve]:
+    """From the thinned curves of an aggregate: seeds without a history, by step alone."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = []
+    for seed in sorted({int(row["seed"]) for row in rows} - known):
+        columns = {}
+        for column, _ in PANELS:
+            kept = [(float(row["step"]), float(row[column])) for row in rows if int(row["seed"]) == seed and row.get(column)]
+            if kept:
+                steps, shares = (np.array(values) for values in zip(*kept, strict=True))
+                columns[column] = (steps, None, shares)
+        config = _read(path.parents[2] / "train" / path.parent.name / str(seed) / "config.json")
+        found.append(Curve(seed, columns, looks_of(config.get("train") or {})))
+    return found
+
+
+def looks_of(training: dict) -> str:
+    """On which images a run's probes are read (`port.data.validation`)."""
+    if training.get("validation_images"):
+        return f"{training['validation_images']:,} training images that were kept out"
+    n = training.get("held_out_images")
+    return "test images" if n is None else f"the first {n:,} test images"
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def mean(curves: Sequence[Curve], column: str, x: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the seeds at the steps that all of them have; by time, at the mean of their times there."""
+    held = [curve.columns[column] for curve in curves if column in curve.columns]
+    common = sorted(set.intersection(*(set(steps.tolist()) for steps, _, _ in held)))
+    places = [np.searchsorted(steps, common) for steps, _, _ in held]
+    across = np.array(common) if x == "steps" else np.mean(
+        [minutes[place] for (_, minutes, _), place in zip(held, places, strict=True)], axis=0)
+    return across, np.mean([shares[place] for (_, _, shares), place in zip(held, places, strict=True)], axis=0)
+
+
+def draw(presets: Sequence[Preset], x: str, path: Path) -> None:
+    """Write the picture, whole or not at all."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(1, 2, figsize=(8.6, 3.4), sharey=True)
+    for axes, (column, words) in zip(both, PANELS, strict=True):
+        for i, preset in enumerate(presets):
+            colour = plots.CLASSES[i % len(plots.CLASSES)]
+            held = [curve for curve in preset.curves if column in curve.columns]
+            if not held:
+                continue
+            for curve in held:
+                steps, minutes, shares = curve.columns[column]
+                axes.plot(steps / 1000 if x == "steps" else minutes, 100 * shares, color=colour, linewidth=0.7, alpha=0.45)
+            across, shares = mean(held, column, x)
+            axes.plot(across / 1000 if x == "steps" else across, 100 * shares, color=colour, linewidth=2, label=preset.name)
+        axes.set_title(words, fontsize=10, color=INK, loc="left")
+        axes.set_xlabel(AXES[x], fontsize=9, color=INK)
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 100)
+        axes.grid(True, color=FAINT, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=INK, labelsize=8, length=0)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(FAINT)
+    both[0].set_ylabel("% of held-out images right", fontsize=9, color=INK)
+    both[1].legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
+    figure.tight_layout()
+    with files.whole(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = console.Parser(prog="python -m pipelines.results.accuracy_over_time", description=__doc__.splitlines()[0])
+    parser.add_argument("presets", nargs="+", help="names of trained presets")
+    parser.add_argument("--x", choices=list(AXES), default="minutes", help="what lies across")
+    parser.add_argument("--results", type=Path, default=settings.RESULTS, help="folder the results lie in")
+    parser.add_argument("--out", type=Path, default=Path("results/readme/accuracy_over_time.png"), help="the picture")
+    given = parser.parse_args(arguments)
+
+    def work():
+        found = [read(name, given.x, given.results) for name in dict.fromkeys(given.presets)]
+        draw(found, given.x, given.out)
+        print(f"{given.out}: " + ". ".join(preset.in_words() for preset in found) + ".")
+    return console.exit_code(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
