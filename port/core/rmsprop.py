@@ -5,14 +5,17 @@ Read beside `reference/core/rmsprop.py`: same names, same order.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Array = Float[Tensor, "..."]
+
+FIRST_SQUARE = 1.0  # what TensorFlow's mean square starts from
 
 
 def rmsprop_epsilon(batch_size: int) -> float:
@@ -100,10 +103,11 @@ class RMSProp(torch.optim.Optimizer):
                  momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "epsilon": epsilon, "decay": decay,
                                   "momentum": momentum})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = {"ms": torch.ones_like(parameter),
-                                         "mom": torch.zeros_like(parameter)}
+        self._flats = [_Flat.of(group["params"]) for group in self.param_groups]
+        for group, flat in zip(self.param_groups, self._flats):
+            for i, parameter in enumerate(group["params"]):
+                self.state[parameter] = {"ms": torch.full_like(parameter, FIRST_SQUARE),
+                                         "mom": torch.zeros_like(parameter)} if flat is None else flat.slots(i)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -112,22 +116,79 @@ class RMSProp(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        for i, group in enumerate(self.param_groups):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            grads = [p.grad for p in parameters]
-            ms = [self.state[p]["ms"] for p in parameters]
             mom = [self.state[p]["mom"] for p in parameters]
-            _rmsprop_foreach(parameters, grads, ms, mom, group["lr"], group["decay"],
-                             group["momentum"], group["epsilon"])
+            constants = (group["lr"], group["decay"], group["momentum"], group["epsilon"])
+            # A group that was added, or slots that `load_state_dict` put in, are in no flat memory.
+            flat = self._flats[i] if i < len(self._flats) else None
+            if flat is not None and flat.holds(group["params"], self.state):
+                for grad, ms, moved in flat.pieces(group["params"]):
+                    _move(grad, ms, moved, *constants)
+            else:
+                _move([p.grad for p in parameters], [self.state[p]["ms"] for p in parameters], mom, *constants)
+            torch._foreach_sub_(parameters, mom)
         return loss
 
 
-def _rmsprop_foreach(parameters: list[Tensor], grads: list[Tensor], ms: list[Tensor],
-                     mom: list[Tensor], lr: float | Tensor, decay: float, momentum: float,
-                     epsilon: float) -> None:
-    """`rmsprop_update` in place on many tensors at once: a few kernels instead of six a tensor."""
+class _Flat:
+    """The slots of a group on a CPU, one behind the other in memory: a few long operations a step.
+
+    A hundred small tensors cost more in calls than in arithmetic. Entry by entry the operations are those
+    on the tensors one by one, so the results are the same bits.
+
+    Args:
+        parameters: of the group; contiguous, of one dtype.
+    """
+
+    PIECE = 2**16  # entries that stay in a core's cache from the first operation to the last
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        first, n = parameters[0], sum(p.numel() for p in parameters)
+        self.ms, self.mom = first.new_full((n,), FIRST_SQUARE), first.new_zeros(n)
+        ends = itertools.accumulate((p.numel() for p in parameters), initial=0)
+        self._views = [{"ms": self.ms[end:end + p.numel()].view(p.shape),
+                        "mom": self.mom[end:end + p.numel()].view(p.shape)}
+                       for p, end in zip(parameters, ends)]
+
+    @classmethod
+    def of(cls, parameters: list[Tensor]) -> _Flat | None:
+        """For a group; None where its tensors cannot lie like that, or on a GPU, where nothing is gained."""
+        fit = all(p.device.type == "cpu" and p.is_contiguous() and p.dtype == parameters[0].dtype for p in parameters)
+        return cls(parameters) if fit and len(parameters) > 1 else None
+
+    def slots(self, i: int) -> dict[str, Tensor]:
+        """Of parameter i, parts of the flat memory."""
+        return dict(self._views[i])
+
+    def holds(self, parameters: list[Tensor], state: Mapping[Tensor, dict[str, Tensor]]) -> bool:
+        """Whether the slots still lie here, and the gradients can be laid beside them."""
+        return len(parameters) == len(self._views) and all(
+            state[p]["ms"] is own["ms"] and state[p]["mom"] is own["mom"]
+            and (p.grad is None or (p.grad.dtype == p.dtype and not p.grad.is_sparse))
+            for p, own in zip(parameters, self._views))
+
+    def pieces(self, parameters: list[Tensor]) -> Iterator[tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+        """Gradients, mean squares and momenta, as lists of one; parameters without gradient part the memory."""
+        end, grads = 0, []
+        for parameter in [*parameters, None]:
+            if parameter is not None and parameter.grad is not None:
+                grads.append(parameter.grad.reshape(-1))
+                continue
+            if grads:
+                grad = torch.cat(grads) if len(grads) > 1 else grads[0]
+                for at in range(0, len(grad), self.PIECE):
+                    there = slice(end + at, end + min(at + self.PIECE, len(grad)))
+                    yield [grad[at:at + self.PIECE]], [self.ms[there]], [self.mom[there]]
+                end, grads = end + len(grad), []
+            end += 0 if parameter is None else parameter.numel()
+
+
+def _move(grads: list[Tensor], ms: list[Tensor], mom: list[Tensor], lr: float | Tensor, decay: float,
+          momentum: float, epsilon: float) -> None:
+    """`rmsprop_update` of both slots, in place on many tensors at once: a few kernels instead of six a tensor."""
     torch._foreach_mul_(ms, decay)
     torch._foreach_addcmul_(ms, grads, grads, value=1.0 - decay)
     root = torch._foreach_add(ms, epsilon)
@@ -138,4 +199,3 @@ def _rmsprop_foreach(parameters: list[Tensor], grads: list[Tensor], ms: list[Ten
     scaled = torch._foreach_mul(grads, lr)
     torch._foreach_div_(scaled, root)
     torch._foreach_add_(mom, scaled)
-    torch._foreach_sub_(parameters, mom)

@@ -41,7 +41,7 @@ def _run_clip(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> tuple[A
 def _optimizer(m: Maker) -> Case:
     shape, steps = m.shape(1, 3), m.size(1, 5)
     return m.case({"lr": m.choice([1e-3, 3e-5]), "epsilon": m.choice([6.1e-7, 1e-3]), "steps": steps,
-                   "skip": m.flag()}, var=m.normal(*shape), still=m.normal(2),
+                   "skip": m.flag(), "still_first": m.flag()}, var=m.normal(*shape), still=m.normal(2),
                   grads=m.sprinkle(m.normal(steps, *shape), [0.0], 0.2))
 
 
@@ -57,7 +57,9 @@ def _run_optimizer(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> di
     else:
         import torch
         variables = {name: torch.nn.Parameter(x[name].detach().clone()) for name in ("var", "still")}
-        optimizer = lib.core.rmsprop.RMSProp(list(variables.items()), lr=a["lr"], epsilon=a["epsilon"])
+        # The slots lie one behind the other: what has no gradient comes before or behind what has one.
+        order = sorted(variables.items(), reverse=not a["still_first"])
+        optimizer = lib.core.rmsprop.RMSProp(order, lr=a["lr"], epsilon=a["epsilon"])
         for grad in x["grads"]:
             variables["var"].grad = grad.detach().clone()
             optimizer.step()

@@ -156,3 +156,38 @@ def test_the_sgd_of_a_gpu_is_torchs(momentum):
     for ours, parameter in zip(named.values(), other):
         assert (ours - parameter).abs().max() <= 200 * torch.finfo(torch.float32).eps
     assert not torch.equal(other[0], weights()["encoder.w"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_slots_in_flat_memory_leave_the_same_bits(dtype):
+    """One long operation or one for each tensor; one parameter has no gradient, one step none at all."""
+    made = []
+    for flat in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype))
+                      for shape in ((3,), (70, 1000), (), (2, 0), (5, 7))]
+        rule = rmsprop.RMSProp(parameters, torch.tensor(1e-2), 1e-5)
+        assert rule._flats[0] is not None
+        if not flat:
+            rule._flats = [None]
+        for step in range(4):
+            for i, parameter in enumerate(parameters):
+                parameter.grad = None if step == 2 or i == 2 else torch.randn(
+                    parameter.shape, generator=generator, dtype=dtype)
+            rule.step()
+        made.append(parameters + [rule.state[p][slot] for p in parameters for slot in ("ms", "mom")])
+    assert all(torch.equal(one, other) for one, other in zip(*made, strict=True))
+
+
+def test_loaded_slots_are_used():
+    """`load_state_dict` puts new tensors in the slots' place."""
+    parameters = [torch.nn.Parameter(torch.ones(n)) for n in (2, 3)]
+    rule = rmsprop.RMSProp(parameters, 1e-2, 1e-5)
+    saved = rule.state_dict()
+    for slots in saved["state"].values():
+        slots["mom"] = slots["mom"] + 1.0
+    rule.load_state_dict(saved)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    rule.step()
+    assert all(torch.allclose(p, torch.tensor(0.1)) for p in parameters)
