@@ -279,11 +279,17 @@ def bench(preset: Annotated[str | None, typer.Option(
               "time goes.")] = False,
           json_file: Annotated[str | None, typer.Option(
               "--json", metavar="FILE", help="Where the numbers go.")] = None,
+          diff: Annotated[tuple[str, str] | None, typer.Option(
+              metavar="FILE FILE", help="Measure nothing: compare what two calls left with --json.")] = None,
           params: Params = "params.yaml") -> None:
     """Seconds per training step and forward pass: port, reference, and the convolutions alone."""
     from pipelines import families
     from pipelines.bench import training_step as command
 
+    if diff is not None:
+        from pipelines.bench import difference
+        difference.run(*diff)
+        return
     if model is not None:
         if (preset, device, floors) != (None, "cpu", False):
             raise BadInput("bench --model takes --batch-size, --repeats, --threads and --json "

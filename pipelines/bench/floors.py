@@ -27,10 +27,10 @@ def best(run: Callable[[], object], device: torch.device, rounds: int = ROUNDS) 
     """Seconds of the fastest of some runs, after one that is not counted."""
     seconds = []
     for _ in range(rounds + 1):
-        _wait(device)
+        wait(device)
         start = time.perf_counter()
         run()
-        _wait(device)
+        wait(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])
 
@@ -71,8 +71,10 @@ def least_bytes(model: torch.nn.Module, image: torch.Tensor) -> int:
     in principle stay in registers.
     """
     sizes: list[int] = []
-    hooks = [conv.register_forward_hook(lambda module, args, out: sizes.append(out.nbytes))
-             for conv in model.part_encoder.cnn.conv]
+    encoder = getattr(model, "part_encoder", None)
+    maps = encoder.cnn.conv if encoder is not None else [  # of the routing ancestors
+        part for part in (getattr(model, name, None) for name in ("conv1", "conv")) if part is not None]
+    hooks = [conv.register_forward_hook(lambda module, args, out: sizes.append(out.nbytes)) for conv in maps]
     with torch.no_grad():
         model(image)
     for hook in hooks:
@@ -97,12 +99,12 @@ def breakdown(step: Callable[[], object], device: torch.device) -> dict:
 
     on_gpu = device.type == "cuda"
     step()
-    _wait(device)
+    wait(device)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with profile(activities=activities) as profiler:
         for _ in range(PROFILED_STEPS):
             step()
-        _wait(device)
+        wait(device)
     rows = []
     for event in profiler.key_averages():
         micro = event.self_device_time_total if on_gpu else event.self_cpu_time_total
@@ -139,12 +141,16 @@ def lines(found: dict, step_s: float) -> list[str]:
         seconds = found.get(f"{name}_floor_s")
         if seconds is not None:
             said.append(f"    {name:12}{seconds:10.5f} s{seconds / step_s:8.1%}   at {rate[name]}")
+    if "budget" in found:
+        from pipelines.bench import budget
+        said += budget.lines(found["budget"])
     said.append("  where the time of an eager step goes:")
     said += [f"    {row['share']:6.1%}{row['seconds']:10.5f} s{row['calls']:8.1f} x  {row['name'][:70]}"
              for row in found["breakdown"]["largest"]]
     return said
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until everything there is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()

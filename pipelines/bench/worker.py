@@ -108,7 +108,10 @@ class Port:
 
     def convolutions(self, rung: str, path: str) -> Callable[[], object]:
         """The encoder's convolutions alone, forward and backward, channels last: no port does less."""
-        cnn, layout = self.model().part_encoder.cnn, self.torch.channels_last
+        model, layout = self.model(), self.torch.channels_last
+        if not hasattr(model, "part_encoder"):
+            raise ValueError("only the image autoencoder's are timed; --floors has this model's")
+        cnn = model.part_encoder.cnn
         image = self.images().contiguous(memory_format=layout)
         for conv in cnn.conv:
             conv.weight.data = conv.weight.data.contiguous(memory_format=layout)
@@ -133,13 +136,16 @@ class Port:
 
     def floors(self) -> dict:
         """Floors of a training step on this device, and where an eager step's time goes."""
+        from pipelines.bench import budget
         from pipelines.bench import floors as bench_floors
         os.environ["SCAE_KERNELS"] = "off"  # operations inside a kernel of ours are not counted
         operations = bench_floors.count_operations(self.step("eager", "plain"))
         os.environ["SCAE_KERNELS"] = "auto"
         where = bench_floors.breakdown(self.step("eager", "fast"), self.device)
+        run = self.run_on("eager", "fast")
         return bench_floors.floors(bench_floors.least_bytes(self.model(), self.images()), operations,
-                                   where["calls"], self.device) | {"breakdown": where}
+                                   where["calls"], self.device) | {
+            "breakdown": where, "budget": budget.measure(run.step, run.state.optimizer)}
 
 
 class Reference:
@@ -171,6 +177,8 @@ class Reference:
         """A function to time; it draws its noise, as the port's does."""
         from reference.core import rmsprop
         tf, config = self.tf, self.preset.config()
+        if not hasattr(config, "autoencoder"):
+            raise ValueError("only the image autoencoder's is timed")
         model = self.reference.ImageAutoencoder(config.to_arguments(), seed=0)
         variables = model.variables_by_name
         settings = self.preset.train(0)[0]
