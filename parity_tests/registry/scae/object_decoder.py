@@ -80,7 +80,8 @@ def _no_votes() -> Case:
     return Case(case.inputs | {"vote_presence_prob": np.zeros((1, 2, 3))})
 
 
-def _layer(m: Maker) -> Case:
+def draw_layer(m: Maker) -> Case:
+    """A capsule layer with its features, draws and what a parent gives it."""
     batch, caps, votes, features = m.sizes(4, 2, 6)
     settings = draw_settings(m, caps, votes)
     inputs = {"features": m.normal(batch, caps, features, scale=1.0)}
@@ -116,7 +117,8 @@ def _image_capsule(m: Maker) -> Case:
                    "mixing": m.choice(["faithful", "normalised"])}, terms=8 * votes * caps, **inputs)
 
 
-def _build_layer(lib: Any, a: dict[str, Any]) -> Any:
+def build_layer(lib: Any, a: dict[str, Any]) -> Any:
+    """The layer of either side."""
     return lib.module("scae.object_decoder.CapsuleLayer", SCOPES["CapsuleLayer"][0],
                       **a | {"settings": lib.section("ObjDecoder", a["settings"])})
 
@@ -147,8 +149,8 @@ ROWS = (
         "scae.object_decoder.CapsuleLikelihood", LIKELIHOOD_OUT, lambda a: a,
         lambda lib, x, a, m: m(**x)), _likelihood_module, oracle=True),
     OpCase("scae.object_decoder.CapsuleLayer", Recipe(
-        lambda lib, x, a, m: m(**x), ROW_OUT, {}, CAPSULE_NOISE, _build_layer,
-        *SCOPES["CapsuleLayer"]), _layer, oracle=True),
+        lambda lib, x, a, m: m(**x), ROW_OUT, {}, CAPSULE_NOISE, build_layer,
+        *SCOPES["CapsuleLayer"]), draw_layer, oracle=True),
     OpCase("scae.object_decoder.ImageCapsule", Recipe(
         _run_image_capsule, (*LIKELIHOOD_OUT, "vote", "scale", "vote6", "dynamic_weights_l2",
                              "caps_presence"), {}, CAPSULE_NOISE, _build_image_capsule,
