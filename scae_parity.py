@@ -15,12 +15,12 @@ import pytest
 OPTION = "--registry"
 
 
-def asked_for(arguments: Sequence[str]) -> bool:
-    """Whether a command line names a registry file; another tool's `--registry=URL` is none."""
+def registry_file(arguments: Sequence[str]) -> str | None:
+    """The registry file that a command line names; another tool's `--registry=URL` is none."""
     words = list(arguments)
     values = [word.partition("=")[2] for word in words if word.startswith(f"{OPTION}=")]
     values += [value for word, value in zip(words, words[1:]) if word == OPTION]
-    return any(value.endswith(".py") for value in values)
+    return next((value for value in values if value.endswith(".py")), None)
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
@@ -28,8 +28,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
 
     The name is the one under which pytest itself would register that file, so that it is not loaded twice.
     """
-    if not asked_for(args):
+    path = registry_file(args)
+    if path is None:
         return
+    # Without a path only the registry file is run; `testpaths` would bring the conftest.py of other tests.
+    if not early_config.known_args_namespace.file_or_dir:
+        early_config.known_args_namespace.file_or_dir = [path]
     session = importlib.import_module("parity_tests.conftest")
     if not early_config.pluginmanager.hasplugin(session.__file__):
         early_config.pluginmanager.register(session, session.__file__)

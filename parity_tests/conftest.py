@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import json  # noqa: E402
 import random  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
 from importlib.util import find_spec  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -75,6 +76,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
     # when it is there. Eager torch does without.
     sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+    if not (REPOSITORY / "pyproject.toml").is_file():  # an installed package leaves no .hypothesis where it is used
+        storage = tempfile.TemporaryDirectory(prefix="scae-port-")
+        config.add_cleanup(storage.cleanup)
+        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", storage.name)
     import hypothesis
     # Arrays come from a seed, so shrinking finds little; sizes are small as they are drawn.
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
@@ -201,7 +206,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path.write_text(json.dumps(parity_json(config.getoption("--tier"),
                                            getattr(config, "parity_seed", None)), indent=1) + "\n")
     config.parity_path = path
-    config.timing.write(path.with_name("timing.json"))
+    if not config.getoption("--registry"):
+        config.timing.write(path.with_name("timing.json"))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,12 +13,10 @@ from pathlib import Path
 import pytest
 
 from parity_tests.goldens import REPOSITORY
+from parity_tests.tests.pipelines.built_wheel import build_wheel
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("setuptools") is None,
                                 reason="setuptools is not installed")
-SOURCES = ("pyproject.toml", "setup.py", "scae_parity.py", "params.yaml", "README.md", "LICENSE", "NOTICE", "port",
-           "pipelines", "parity_tests", "reference")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "fixtures", "*.egg-info")
 CHECKPOINT = REPOSITORY / "parity_tests/fixtures/goldens/options/enc_linear/checkpoint"
 # As small as a preset's model gets by --set.
 SMALL = ("train.steps=1", "train.held_out_images=8", "model.output_channels=[4, 4, 4, 4]", "model.n_dims=8",
@@ -30,16 +27,7 @@ SMALL = ("train.steps=1", "train.held_out_images=8", "model.output_channels=[4, 
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an installer puts into site-packages."""
     at = tmp_path_factory.mktemp("wheel")
-    (at / "tree").mkdir()
-    for name in SOURCES:
-        if (REPOSITORY / name).is_dir():
-            shutil.copytree(REPOSITORY / name, at / "tree" / name, ignore=LEFT_OUT)
-        else:
-            shutil.copy(REPOSITORY / name, at / "tree" / name)
-    build = f"import setuptools.build_meta as build; build.build_wheel({str(at / 'dist')!r})"
-    done = subprocess.run([sys.executable, "-c", build], cwd=at / "tree", capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    [wheel] = (at / "dist").glob("*.whl")
+    wheel = build_wheel(at)
     with zipfile.ZipFile(wheel) as file:
         file.extractall(at / "site")
     return at / "site"

@@ -32,12 +32,17 @@ ACTION = REPOSITORY / ".github/actions/parity/action.yml"
     (["--registry", "parity/registry.py", "-q"], True), (["--registry=images.example.org/team"], False),
     (["--registry"], False), (["--registry-file=registry.py"], False)])
 def test_who_asks(words: list[str], asked: bool) -> None:
-    """Only a registry file is meant for us; then the session is registered once, under pytest's own name."""
+    """Only a registry file is meant for us; then the session is registered once, under pytest's own name.
+
+    Without a path the registry's folder is where conftest.py files are looked for, not `testpaths`.
+    """
     named: list[str] = []
+    known = SimpleNamespace(file_or_dir=[])
     manager = SimpleNamespace(hasplugin=named.__contains__, register=lambda plugin, name: named.append(name))
     for _ in range(2):
-        scae_parity.pytest_load_initial_conftests(SimpleNamespace(pluginmanager=manager), words)
-    assert named == [conftest.__file__] * asked
+        scae_parity.pytest_load_initial_conftests(
+            SimpleNamespace(pluginmanager=manager, known_args_namespace=known), words)
+    assert named == [conftest.__file__] * asked and known.file_or_dir == ["parity/registry.py"] * asked
 
 
 def test_the_entry_point_resolves() -> None:
