@@ -246,7 +246,8 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
     """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file."""
     with swap.swapped(folder, LEFT) as new:
         port.save(model, new / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
-                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.")
+                  f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.",
+                  metrics=run_folder.held_out(trained.history[-1]))
         # The step lies with the slots: beside the weights it would be a second word of their file's head, whose
         # words stand in any order, and equal weights would not be equal files.
         resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer)

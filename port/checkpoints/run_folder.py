@@ -150,6 +150,40 @@ def digests(folder: str | Path) -> dict[str, str]:
             if path.is_file() and path.suffix != ".md"}
 
 
+def held_out(row: Mapping[str, float]) -> dict[str, float]:
+    """Of a row of training what was measured on images that training never saw."""
+    return {name: value for name, value in row.items() if name.startswith("held_out_") and value is not None}
+
+
+def measured(folder: str | Path) -> dict[str, float]:
+    """What a run and its evaluation measured, by name, as a model card shows it; empty where nothing was.
+
+    Of the evaluation these are the values at the last step without noise, if it was one of these very weights.
+
+    Raises:
+        DataError: a file of metrics cannot be read.
+    """
+    run = located(folder)
+    found = held_out(_numbers(run / "metrics.json"))
+    results, preset, seed = run.absolute().parents[2], run.absolute().parent.name, run.absolute().name
+    evaluated = _numbers(results / "evaluate" / preset / seed / "metrics.json")
+    weights = _numbers(run / ENVIRONMENT).get("weights")
+    if weights is not None and evaluated.get("weights") == weights:
+        final = evaluated["protocols"]["clean"]["final"]
+        found |= {f"test_{name}": told["value"] for name, told in final.items()
+                  if isinstance(told, dict) and told.get("value") is not None}
+    return found
+
+
+def _numbers(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise dataset.DataError(f"{path}: cannot be read ({error})") from None
+
+
 def check_whole(folder: str | Path) -> None:
     """Compare the files of a run with what its environment.json says that it left.
 

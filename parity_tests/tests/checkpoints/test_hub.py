@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,9 @@ import port
 from parity_tests import goldens
 from parity_tests.harness import every_family
 from pipelines import cli
+from port.checkpoints import run_folder
 from port.checkpoints.tensor_bundle.errors import CheckpointError
+from port.data.dataset import DataError
 
 CHECKPOINT = goldens.HERE / "fixtures/goldens/options/enc_linear/checkpoint"
 
@@ -52,6 +55,29 @@ def test_what_was_measured_is_in_the_card(tmp_path: Path) -> None:
     card, text = head(tmp_path), (tmp_path / "README.md").read_text()
     assert card["license"] == "mit" and card["metrics"] == ["acc: top"]
     assert "| acc: top | 0.987654 |" in text and "A note." in text and "not stated" not in text
+
+
+def test_the_card_of_a_run_says_what_was_measured(tmp_path: Path) -> None:
+    """Held-out numbers of training, and of the evaluation where it was of these weights; nothing else, or nothing."""
+    run, evaluated = tmp_path / "train/digits/0", tmp_path / "evaluate/digits/0/metrics.json"
+    for folder in (run / "model", evaluated.parent):
+        folder.mkdir(parents=True)
+    assert run_folder.measured(run) == {}
+    (run / "metrics.json").write_text(json.dumps({"loss": 3.0, "held_out_rec_ll": -2.0, "held_out_acc": None}))
+    (run / "environment.json").write_text(json.dumps({"weights": "abc"}))
+    final = {"rec_ll": -1.0, "posterior_kmeans": {"value": 0.5}, "prior_probe": {"value": None}}
+    for weights, more in (("other", {}), ("abc", {"test_posterior_kmeans": 0.5})):
+        evaluated.write_text(json.dumps({"weights": weights, "protocols": {"clean": {"final": final}}}))
+        assert run_folder.measured(run) == {"held_out_rec_ll": -2.0} | more
+    evaluated.write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        run_folder.measured(run)
+
+
+def test_the_committed_run_was_evaluated() -> None:
+    """The names are those that both stages write."""
+    assert {"held_out_posterior_probe", "test_posterior_kmeans"} <= set(
+        run_folder.measured(goldens.REPOSITORY / "results/train/digits/0"))
 
 
 def test_a_converted_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

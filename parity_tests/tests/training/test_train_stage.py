@@ -61,6 +61,15 @@ def single(tmp_path_factory) -> dict[int, Path]:
         return {seed: stage.run(preset(), seed, results) for seed in (0, 1)}
 
 
+def test_the_card_says_what_was_measured(single):
+    """The held-out numbers of metrics.json, and no other."""
+    measured = json.loads((single[0] / "metrics.json").read_text())
+    card = (single[0] / "model" / "README.md").read_text()
+    names = {name for name in measured if name.startswith("held_out_")}
+    assert names and all(f"| {name} | {measured[name]:.6g} |" in card for name in names)
+    assert card.count("\n- held_out_") + card.count('\n- "held_out_') == len(names) and "| loss |" not in card
+
+
 def test_a_trained_model_becomes_a_checkpoint(single, tmp_path, capsys):
     """Slots and the step they stand at; slots of no known step are left out, since nothing would read them."""
     model, prefix = single[0] / "model", tmp_path / "model.ckpt-4"
