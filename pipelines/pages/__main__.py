@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.pages import command_line, configuration, files, python_api
+from pipelines.pages import command_line, configuration, files, notebook, python_api
 from pipelines.pages.command_line import ROOT
 from pipelines.support import console
 from port.core.quirks import QUIRKS
@@ -92,6 +92,7 @@ def gather(out: Path = OUT) -> list[str]:
             target = out / path.relative_to(ROOT / "docs")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+    (out / notebook.PLACE).write_text(notebook.notebook(), encoding="utf-8")
     for place, page in WRITTEN.items():
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         (out / place).write_text(page())

@@ -212,11 +212,12 @@ def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
 # ------------------------------------------------------------------------------------------ release
 
 def test_every_file_names_the_same_release() -> None:
-    """The newest dated section of the changelog, the package, its metadata and the citation."""
+    """The newest dated section of the changelog, the package, its metadata, the citation, and the wheel on its page."""
     newest = re.search(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.M)
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert newest[1] == port.__version__ == project["version"] == citation["version"]
+    assert f"scae_port-{port.__version__}-py3-none-any.whl" in (REPOSITORY / "docs/parity_in_your_ci.md").read_text()
     assert newest[2] == str(citation["date-released"]) and citation["license"] == project["license"]
 
 

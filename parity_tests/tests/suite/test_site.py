@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from parity_tests.tests.training import test_train_stage
 from pipelines import cli
 from pipelines import train as stage
 from pipelines.pages import __main__ as pages
-from pipelines.pages import command_line, configuration, python_api
+from pipelines.pages import command_line, configuration, notebook, python_api
 from pipelines.support import console, settings
 from port.constellation import config as constellation
 from port.core.quirks import QUIRKS
@@ -54,7 +57,7 @@ def broken(source: Path) -> list[str]:
         if "://" in target:
             continue
         file = (source.parent / target).resolve() if target else source
-        if file.is_relative_to(DOCS) and file.relative_to(DOCS).as_posix() in pages.WRITTEN:
+        if file.is_relative_to(DOCS) and file.relative_to(DOCS).as_posix() in {*pages.WRITTEN, notebook.PLACE}:
             continue
         if not file.exists():
             found.append(f"{target} is not there")
@@ -153,6 +156,44 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for block in others:
         exec(compile(block, "tutorial.md", "exec"), names)
     assert Path("tutorial/clusters.png").stat().st_size > 10_000
+
+
+def test_the_notebook_is_the_tutorial() -> None:
+    """Every block and command of the page is a cell, in its order; the text holds no link that leads nowhere."""
+    page = (DOCS / "tutorial.md").read_text()
+    made = json.loads(notebook.notebook())["cells"]
+    code = [cell["source"] for cell in made if cell["cell_type"] == "code"]
+    blocks = [block.strip("\n") for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)]
+    assert [source for source in code if source in blocks] == blocks
+    commands = re.findall(r"^    ((?:scae|dvc) .*)$", page, re.M)
+    assert [source for source in code if source.startswith("!")] == [f"!{command}" for command in commands]
+    assert len(code) == len(blocks) + len(commands) + 1 and code[-1].endswith('Image("tutorial/clusters.png")')
+    text = "".join(cell["source"] for cell in made if cell["cell_type"] == "markdown")
+    assert "done and proven" in text and "](" not in text and len({cell["id"] for cell in made}) == len(made)
+
+
+@pytest.mark.deep
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel of its own, all commands too, on a run of one step in place of the one that `dvc repro` trains."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    with monkeypatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        patch.setattr(stage, "RUNS", tmp_path / "runs")
+        stage.run(test_train_stage.preset("train.steps=1"), 0, tmp_path / "results")
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    book = nbformat.reads(notebook.notebook(), as_version=4)
+    nbformat.validate(book)
+    for cell in book.cells:
+        # That run is of another size than the preset; its own settings say what --preset would.
+        cell.source = cell.source.replace("!dvc repro train", "").replace(
+            "--preset digits", "--config results/train/digits/0/model/config.json")
+    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
+    assert "done and proven" in said and "lie in the cluster of their class" in said, said
+    assert any("image/png" in output.get("data", {}) for cell in book.cells for output in cell.get("outputs", ()))
 
 
 @pytest.mark.deep
