@@ -17,13 +17,16 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 import port
 from pipelines import train as training
 from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, locks, sections, settings
+from pipelines.support.command_line import Device, Params, Program, Results, Seed
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, load_params
 from port.configuration.fields import from_mapping, unknown
@@ -334,40 +337,37 @@ def say(found: dict) -> None:
         print(f"  left out: {line}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.ablation", description=__doc__.splitlines()[0])
-    parser.add_argument("--section", default="ablation", help="of the params file, as ablation_small")
-    parser.add_argument("--row", "--only", help="one row of the section's changes")
-    parser.add_argument("--unless-done", action="store_true", help="with --row: leave it alone where it was run "
-                        "with these settings")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--all", action="store_true", help="every row and seed, those that are there left "
-                        "alone")
-    parser.add_argument("--table", action="store_true", help="put the rows side by side")
-    parser.add_argument("--list", action="store_true", help="print the names of the rows")
-    parser.add_argument("--steps", type=int, help="updates; default: ablation.steps")
-    parser.add_argument("--preset", help="the preset that is changed; default: ablation.preset")
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results go to")
-    given = parser.parse_args(arguments)
+def command(part: Annotated[str, typer.Option("--section", help="Of the params file, as ablation_small.")] = "ablation",
+            row: Annotated[str | None, typer.Option(
+                "--row", "--only", help="One row of the section's changes.")] = None,
+            unless_done: Annotated[bool, typer.Option(
+                "--unless-done", help="With --row: leave it alone where it was run with these settings.")] = False,
+            seed: Seed = 0,
+            every: Annotated[bool, typer.Option(
+                "--all", help="Every row and seed, those that are there left alone.")] = False,
+            tabulate: Annotated[bool, typer.Option("--table", help="Put the rows side by side.")] = False,
+            names: Annotated[bool, typer.Option("--list", help="Print the names of the rows.")] = False,
+            steps: Annotated[int | None, typer.Option(help="Updates; default: of the section.")] = None,
+            preset: Annotated[str | None, typer.Option(
+                help="The preset that is changed; default: of the section.")] = None,
+            device: Device = None, params: Params = "params.yaml", results: Results = "results") -> None:
+    """One setting changed at a time, everything else as in a preset."""
+    wanted = section(params, steps, preset, part)
+    if not (row or every or tabulate or names):
+        raise BadInput("give --row NAME, --all, --table or --list")
+    if names:
+        print("\n".join(wanted.rows or []))
+    if row and not (unless_done and is_done(wanted, row, seed, results, params)):
+        print(run(wanted, row, seed, results, params, device))
+    if every:
+        run_all(wanted, results, params, device)
+    if tabulate or every:
+        found = table(wanted, results, params)
+        write_json(Path(results) / f"{wanted.folder}_table" / "metrics.json", found)
+        say(found)
 
-    def work():
-        wanted = section(given.params, given.steps, given.preset, given.section)
-        if not (given.row or given.all or given.table or given.list):
-            raise BadInput("give --row NAME, --all, --table or --list")
-        if given.list:
-            print("\n".join(wanted.rows or []))
-        where = given.results, given.params
-        if given.row and not (given.unless_done and is_done(wanted, given.row, given.seed, *where)):
-            print(run(wanted, given.row, given.seed, given.results, given.params, given.device))
-        if given.all:
-            run_all(wanted, given.results, given.params, given.device)
-        if given.table or given.all:
-            found = table(wanted, given.results, given.params)
-            write_json(Path(given.results) / f"{wanted.folder}_table" / "metrics.json", found)
-            say(found)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.ablation", command)
 
 
 def is_done(wanted: Ablation, name: str, seed: int, results: str | os.PathLike, params: str | os.PathLike) -> bool:

@@ -24,11 +24,14 @@ import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from pipelines.results import paper, plots
-from pipelines.support import console, sections, settings
+from pipelines.support import sections, settings
+from pipelines.support.command_line import Params, Preset, Program, Results, Set
 from pipelines.support.identity import ROUNDING, differences, identity
 from pipelines.support.measured import REASONS
 from pipelines.support.output import write_json
@@ -170,7 +173,8 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     found = {"preset": preset.name, "model": first.evaluated.get("model", "scae"), "data": data,
              "trained_on": first.evaluated["trained_on"],
              "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
-             "finished": full is not None and steps >= full, "unlike_preset": different, "tf32": bool(first.config["train"].get("tf32")),
+             "finished": full is not None and steps >= full, "unlike_preset": different,
+             "tf32": bool(first.config["train"].get("tf32")),
              "level": wanted.level, "bootstrap_draws": wanted.bootstrap_draws,
              "interval_over": "seeds and examples" if len(runs) > 1 else "examples",
              "protocols": {}, "baseline": baseline(first), "environments": environments(runs)}
@@ -312,15 +316,15 @@ def say(measured: dict) -> None:
         print(f"  trained but not evaluated: seeds {measured['not_evaluated']}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("aggregate", __doc__.splitlines()[0], seed=False)
-    parser.add_argument("--on", metavar="SOURCE", help="results of `evaluate --on SOURCE`")
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "digits", overrides: Set = None,
+            on: Annotated[str | None, typer.Option(
+                metavar="SOURCE", help="Results of `evaluate --on SOURCE`.")] = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """The results of all seeds of a preset as one, with a verdict on the paper."""
+    run(settings.load_preset(preset, overrides, params), results, on)
 
-    def work():
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        run(preset, given.results, given.on)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.aggregate", command)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from pipelines.evaluation import classes as classify
 from pipelines.prepare import dataset_for
-from pipelines.support import console, environment, pictures, sections, settings
+from pipelines.support import environment, pictures, sections, settings
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset
@@ -106,17 +107,15 @@ def perturbed(model: torch.nn.Module, image: Tensor, label: int, delta: float, s
     return model.decode(changed.flatten(0, 1), keep).unflatten(0, (atoms, columns))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("capsnet_dimensions", __doc__.splitlines()[0])
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None, device: Device = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """What each number of a class capsule draws."""
+    chosen = settings.load_preset(preset, overrides, params)
+    wanted = sections.section(sections.CapsnetDimensions, "capsnet_dimensions", params)
+    print(f"capsnet_dimensions: pictures in {run(chosen, seed, wanted, results, device)}")
 
-    def work():
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        wanted = sections.section(sections.CapsnetDimensions, "capsnet_dimensions", given.params)
-        print(f"capsnet_dimensions: pictures in "
-              f"{run(preset, given.seed, wanted, given.results, given.device)}")
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.capsnet_dimensions", command)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from pipelines.capsnet_dimensions import decoding_model
 from pipelines.evaluation import classes as classify
 from pipelines.prepare import dataset_for
-from pipelines.support import console, pictures, sections, settings
+from pipelines.support import pictures, sections, settings
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset as data
@@ -77,19 +80,16 @@ def mean_image_error(dataset: data.Dataset, canvas: int, shift: str) -> float:
                  / len(test))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("capsnet_reconstruction", __doc__.splitlines()[0])
-    parser.add_argument("--frozen", required=True, help="preset whose decoder was trained alone")
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    given = parser.parse_args(arguments)
+def command(frozen: Annotated[str, typer.Option(help="Preset whose decoder was trained alone.")],
+            preset: Preset = "digits", seed: Seed = 0, overrides: Set = None, device: Device = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """A decoder trained with its capsules beside one on a frozen encoder."""
+    joint, alone = (settings.load_preset(name, overrides, params) for name in (preset, frozen))
+    wanted = sections.section(sections.CapsnetReconstruction, "capsnet_reconstruction", params)
+    print(f"capsnet_reconstruction: pictures in {run(joint, alone, seed, wanted, results, device)}")
 
-    def work():
-        joint, frozen = (settings.load_preset(name, given.overrides, given.params)
-                         for name in (given.preset, given.frozen))
-        wanted = sections.section(sections.CapsnetReconstruction, "capsnet_reconstruction", given.params)
-        print(f"capsnet_reconstruction: pictures in "
-              f"{run(joint, frozen, given.seed, wanted, given.results, given.device)}")
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.capsnet_reconstruction", command)
 
 
 if __name__ == "__main__":

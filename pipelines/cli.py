@@ -1,4 +1,5 @@
-"""The command line `scae`. Exit codes and one-line errors: see `pipelines.support.console`.
+"""The command line `scae`. How commands are declared: `pipelines.support.command_line`; exit codes and one-line
+errors: `pipelines.support.console`.
 
 Commands import what they need when they run, so that `scae --help` is quick and TensorFlow is
 loaded only by commands that use the reference.
@@ -6,34 +7,20 @@ loaded only by commands that use the reference.
 
 from __future__ import annotations
 
-import difflib
-import sys
 from typing import Annotated
 
 import typer
 
 from pipelines.commands import train as train_command
-from pipelines.support import sections
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, application
 from pipelines.support.values import BadInput
 
-app = typer.Typer(help="Stacked Capsule Autoencoders: train, evaluate, look.", no_args_is_help=True,
-                  pretty_exceptions_enable=False, rich_markup_mode=None)
+app = application("Stacked Capsule Autoencoders: train, evaluate, look.")
 
-Preset = Annotated[str, typer.Option(help="A preset of params.yaml.")]
 FamilyName = Annotated[str | None, typer.Option(
     "--model", metavar="NAME", help="capsnet or em, in place of --preset: that model's preset.")]
 Dataset = Annotated[str | None, typer.Option(
     metavar="SOURCE", help="With --model, its preset for this data source, as svhn or smallnorb.")]
-Seed = Annotated[int, typer.Option(help="Seed of the run.")]
-Set = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be "
-    "repeated.")]
-Params = Annotated[str, typer.Option(
-    metavar="FILE", help="The file of presets; an installed package's stands in for params.yaml.")]
-Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
-Device = Annotated[str | None, typer.Option(
-    help="auto, cpu or cuda; default: as the preset says.")]
-
 app.command()(train_command.train)
 
 
@@ -102,6 +89,7 @@ def equivariance(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder 
                  results: Results = "results") -> None:
     """Whether part poses move with the image: error in pixels under shifts and turns."""
     from pipelines import equivariance as command
+    from pipelines.support import sections
 
     wanted = sections.section(sections.Equivariance, "equivariance", params, optional=True)
     command.run(run, wanted, results, device)
@@ -123,6 +111,7 @@ def report(runs: Annotated[list[str] | None, typer.Argument(
     """One self-contained page of everything that was measured, or of some runs."""
     from pipelines import report as stage
     from pipelines.results import differences, paper_report, run_report
+    from pipelines.support import sections
 
     if bool(runs) + bool(presets) + (diff is not None) > 1:
         raise BadInput("give one of RUN…, --presets and --diff")
@@ -307,51 +296,7 @@ def bench(preset: Annotated[str | None, typer.Option(
                                 floors), json_file)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    from pipelines.support import console
-
-    arguments = sys.argv[1:] if arguments is None else arguments
-    command = typer.main.get_command(app)
-    outcome = {"code": 0}
-
-    def work() -> None:
-        try:
-            outcome["code"] = command.main(arguments, prog_name="scae", standalone_mode=False) or 0
-        except typer.Exit as stop:
-            outcome["code"] = stop.exit_code
-        except typer.Abort as stop:  # click's word for the end of an input too
-            raise stop.__cause__ if isinstance(stop.__cause__, EOFError) else KeyboardInterrupt from None
-        except SystemExit as stop:  # click's answer to a closed pipe
-            if isinstance(stop.__context__, OSError):
-                raise stop.__context__ from None
-            raise
-        except Exception as error:
-            # Usage errors are click's; which click typer carries depends on its version.
-            if not hasattr(error, "format_message"):
-                raise
-            outcome["code"] = 2
-            print(f"error: {usage(error, command, arguments)}", file=sys.stderr)
-    return console.exit_code(work) or outcome["code"]
-
-
-def usage(error, command, arguments: list[str]) -> str:
-    """One line for a usage error, with the nearest command or option."""
-    if not arguments:
-        return f"give a command: {', '.join(command.commands)} (scae --help)"
-    message = " ".join(error.format_message().split())
-    for word in arguments:
-        if word in command.commands:
-            command = command.commands[word]
-            break
-    names = [name for parameter in command.params for name in parameter.opts]
-    names += list(getattr(command, "commands", ()))
-    wrong = [word for word in arguments if word.split("=")[0] in message]
-    near = difflib.get_close_matches(wrong[0].split("=")[0], names, 1, 0.5) if wrong else []
-    if near and near[0] not in message:
-        message = f"{message.rstrip('.')}; did you mean {near[0]}?"
-    return f"{message} (scae --help lists what there is)"
-
+main = Program("scae", app)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -24,7 +24,8 @@ import numpy as np
 import port
 from pipelines.checkpoints import child, original
 from pipelines.checkpoints.comparison import Report
-from pipelines.support import console, sections, settings
+from pipelines.support import sections, settings
+from pipelines.support.command_line import Params, Program, Results
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from port.checkpoints import contents, convert, model_card, model_folder
@@ -349,15 +350,12 @@ def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULT
     return folder
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.convert", description=__doc__.splitlines()[0])
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results go to")
-    given = parser.parse_args(arguments)
+def command(params: Params = "params.yaml", results: Results = "results") -> None:
+    """What section `convert` names: an original checkpoint to a PyTorch folder that is proven equal."""
+    stage(sections.section(sections.Convert, "convert", params), results)
 
-    def work():
-        stage(sections.section(sections.Convert, "convert", given.params), given.results)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.convert", command)
 
 
 if __name__ == "__main__":

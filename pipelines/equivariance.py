@@ -13,12 +13,15 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 import port
 from pipelines.prepare import dataset_for
-from pipelines.support import console, environment, sections, settings
+from pipelines.support import environment, sections, settings
+from pipelines.support.command_line import Device, Params, Program, Results
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset
@@ -108,18 +111,14 @@ def say(measured: dict) -> None:
         print(f"  {row['motion']:14s} {'; '.join(cells)}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.equivariance", description=__doc__.splitlines()[0])
-    parser.add_argument("run", help="folder of a run, as results/train/digits/0")
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results go to")
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the settings say")
-    given = parser.parse_args(arguments)
+def command(folder: Annotated[str, typer.Argument(
+                metavar="RUN", help="Folder of a run, as results/train/digits/0.")],
+            params: Params = "params.yaml", results: Results = "results", device: Device = None) -> None:
+    """Whether part poses move with the image, before and after training."""
+    run(folder, sections.section(sections.Equivariance, "equivariance", params, optional=True), results, device)
 
-    def work():
-        wanted = sections.section(sections.Equivariance, "equivariance", given.params, optional=True)
-        run(given.run, wanted, given.results, given.device)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.equivariance", command)
 
 
 if __name__ == "__main__":

@@ -23,16 +23,19 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Annotated
 
 import numpy as np
 import threadpoolctl
 import torch
+import typer
 
 from pipelines import families
 from pipelines.evaluation import baselines, parts
 from pipelines.evaluation.baselines import interval
 from pipelines.prepare import dataset_for, fits, load
-from pipelines.support import console, environment, pictures, sections, settings
+from pipelines.support import environment, pictures, sections, settings
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.measured import REASONS, lines, put, settled, shown
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
@@ -372,16 +375,15 @@ def say(measured: dict) -> None:
           + "".join(f"; {'FAILED' if check['required'] else 'below'}: {check['says']}" for check in missed))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("evaluate", __doc__.splitlines()[0])
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    parser.add_argument("--on", metavar="SOURCE", help="test on this data source instead, as affnist")
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "digits", seed: Seed = 0, overrides: Set = None, device: Device = None,
+            on: Annotated[str | None, typer.Option(
+                metavar="SOURCE", help="Test on this data source instead, as affnist.")] = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """What the capsules know about the classes, before and after training."""
+    run(settings.load_preset(preset, overrides, params), seed, results, device, on)
 
-    def work():
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        run(preset, given.seed, given.results, given.device, given.on)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.evaluate", command)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def preset_of(preset: str, model: str | None, dataset: str | None, default: str 
     return PRESETS[model, dataset or sources[0]]
 
 
-# Model → module whose `main` times its training step.
+# Model → module whose `command` times its training step.
 BENCHES = {"capsnet": "capsnet", "em": "em"}
 
 
@@ -73,9 +73,8 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
             Path(json_file).absolute().parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput(f"--json {json_file} cannot be written: {error.strerror}") from None
-    words = ["--batch", batch_size, "--repeats", repeats, "--threads", threads or os.cpu_count() or 1]
     module = importlib.import_module(f"pipelines.bench.{BENCHES[model]}")
-    module.main([str(word) for word in words] + ([] if json_file is None else ["--json", json_file]))
+    module.command(batch=batch_size, repeats=repeats, threads=threads or os.cpu_count() or 1, json_file=json_file)
 
 
 def evaluation(preset: settings.Preset) -> ModuleType | None:

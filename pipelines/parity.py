@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from pipelines.support import console, environment, sections, settings
+from pipelines.support.command_line import Params, Program, Results
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from port.configuration.fields import unknown
@@ -137,15 +138,12 @@ def count(table: dict) -> dict:
                 row.get("worst_margin"), int | float)), default=None)}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.parity", description=__doc__.splitlines()[0])
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results go to")
-    given = parser.parse_args(arguments)
+def stage(params: Params = "params.yaml", results: Results = "results") -> None:
+    """Run a tier of the parity suite and keep what it found."""
+    run(sections.section(sections.Parity, "parity", params), results)
 
-    def work():
-        run(sections.section(sections.Parity, "parity", given.params), given.results)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.parity", stage)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from pipelines.evaluation import constellation
-from pipelines.support import console, locks, own_images, sections, settings
+from pipelines.support import locks, own_images, sections, settings
+from pipelines.support.command_line import Params, Preset, Program, Results, Set
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.configuration.fields import unknown
@@ -194,22 +195,21 @@ def fits(preset: settings.Preset, channels: int, height: int, width: int) -> boo
                                             else max(sides) <= config.canvas)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    given = console.stage_parser("prepare", __doc__.splitlines()[0], seed=False) \
-        .parse_args(arguments)
+def command(preset: Preset = "digits", overrides: Set = None, params: Params = "params.yaml",
+            results: Results = "results") -> None:
+    """A data set as uint8 arrays in one file, with a summary."""
+    folder = run(settings.load_preset(preset, overrides, params), results)
+    counts = json.loads((folder / "metrics.json").read_text())
+    if "points" in counts:
+        print(f"prepare: {counts['name']}, {counts['test']['examples']} test examples of "
+              f"{counts['points']} points in {folder / 'data.npz'}")
+        return
+    print(f"prepare: {counts['name']}, {counts['train']['images']} training and "
+          f"{counts['test']['images']} test images of {counts['channels']}x{counts['height']}x"
+          f"{counts['width']} in {folder / 'data.npz'}")
 
-    def work():
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        folder = run(preset, given.results)
-        counts = json.loads((folder / "metrics.json").read_text())
-        if "points" in counts:
-            print(f"prepare: {counts['name']}, {counts['test']['examples']} test examples of "
-                  f"{counts['points']} points in {folder / 'data.npz'}")
-            return
-        print(f"prepare: {counts['name']}, {counts['train']['images']} training and "
-              f"{counts['test']['images']} test images of {counts['channels']}x{counts['height']}x"
-              f"{counts['width']} in {folder / 'data.npz'}")
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.prepare", command)
 
 
 if __name__ == "__main__":

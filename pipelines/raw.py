@@ -16,7 +16,8 @@ import os
 from pathlib import Path
 
 from pipelines.prepare import load, places_of, root_of
-from pipelines.support import console, settings
+from pipelines.support import settings
+from pipelines.support.command_line import Params, Preset, Program, Results, Set
 from pipelines.support.output import write_json
 from port.data import root
 
@@ -57,12 +58,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    given = console.stage_parser("raw", __doc__.splitlines()[0], seed=False).parse_args(arguments)
+def command(preset: Preset = "digits", overrides: Set = None, params: Params = "params.yaml",
+            results: Results = "results") -> None:
+    """Which raw files a preset's data come from, so that DVC notices when they change."""
+    run(settings.load_preset(preset, overrides, params), results)
 
-    def work():
-        run(settings.load_preset(given.preset, given.overrides, given.params), given.results)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.raw", command)
 
 
 if __name__ == "__main__":

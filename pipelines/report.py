@@ -14,10 +14,14 @@ import base64
 import json
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipelines.results import margin_bars, plots
 from pipelines.results.unfinished import Unfinished, find
 from pipelines.support import console, sections, settings
+from pipelines.support.command_line import Params, Program, Results, several
 from pipelines.support.measured import lines
 from pipelines.support.values import BadInput, CheckFailed
 from port.core import files
@@ -281,30 +285,28 @@ def number(value) -> str:
     return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.report", description=__doc__.splitlines()[0])
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results lie in")
-    parser.add_argument("--presets", nargs="+", metavar="NAME", help="write results/paper.html over "
-                        "the aggregates of these presets; `all` for every one that is there")
-    parser.add_argument("--unfinished", action="store_true", help="say on top of the page which stages "
-                        "of the default pipeline failed; exit 1 where one did")
-    given = parser.parse_args(arguments)
+def command(params: Params = "params.yaml", results: Results = "results",
+            presets: Annotated[list[str] | None, several(
+                metavar="NAME", help="Write results/paper.html over the aggregates of these presets; `all` for every "
+                "one that is there.")] = None,
+            unfinished: Annotated[bool, typer.Option(
+                "--unfinished", help="Say on top of the page which stages of the default pipeline failed; exit 1 "
+                "where one did.")] = False) -> None:
+    """One self-contained page of what was measured."""
+    from pipelines.results import paper_report  # which imports this module
 
-    def work():
-        from pipelines.results import paper_report  # which imports this module
+    failed = []
+    if presets:
+        path = paper_report.run(presets, results)
+    else:
+        failed = find() if unfinished else []
+        path = run(sections.section(sections.Report, "report", params), results, unfinished=failed)
+    print(f"Report: {path}")
+    if failed:
+        raise CheckFailed("; ".join(f"stage {row.stage} {row.verdict} ({row.advice})" for row in failed))
 
-        if given.presets:
-            path = paper_report.run(given.presets, given.results)
-        else:
-            unfinished = find() if given.unfinished else []
-            path = run(sections.section(sections.Report, "report", given.params), given.results,
-                       unfinished=unfinished)
-        print(f"Report: {path}")
-        if given.unfinished and unfinished:
-            raise CheckFailed("; ".join(f"stage {row.stage} {row.verdict} ({row.advice})"
-                                        for row in unfinished))
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.report", command)
 
 
 if __name__ == "__main__":

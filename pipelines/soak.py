@@ -17,11 +17,15 @@ import math
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 import port
 from pipelines import train as training
 from pipelines.prepare import dataset_for
 from pipelines.support import console, environment, locks, run_folders, settings
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.training import loop, resume, sound
@@ -162,30 +166,25 @@ def sentence_of(runs: list[dict]) -> str:
     return head + f"{len(bad)} of {len(runs)} left the finite numbers: {each}."
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.soak", description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="mnist_small")
-    parser.add_argument("--factor", type=float, default=3.0, help="on the learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=50_000)
-    parser.add_argument("--set", dest="overrides", action="append", metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--unless-done", action="store_true", help="leave it alone where it ended with these settings")
-    parser.add_argument("--summary", action="store_true", help="only say what the finished runs came to")
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", type=Path, default=settings.RESULTS)
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "mnist_small",
+            factor: Annotated[float, typer.Option(help="On the learning rate.")] = 3.0, seed: Seed = 0,
+            steps: Annotated[int, typer.Option(help="Updates at most.")] = 50_000, overrides: Set = None,
+            unless_done: Annotated[bool, typer.Option(
+                "--unless-done", help="Leave it alone where it ended with these settings.")] = False,
+            summarise: Annotated[bool, typer.Option(
+                "--summary", help="Only say what the finished runs came to.")] = False,
+            device: Device = None, params: Params = "params.yaml", results: Results = str(settings.RESULTS)) -> None:
+    """Train long at a multiple of the rate, and name the first cause where a loss leaves the finite numbers."""
+    if summarise:
+        print("\n".join(summary(preset, Path(results))["sentences"]))
+        return
+    chosen = settings.load_preset(preset, [*(overrides or []), f"train.steps={steps}"], params)
+    if unless_done and done(chosen, factor, seed, Path(results)):
+        return
+    run(chosen, factor, seed, Path(results), device)
 
-    def work():
-        if given.summary:
-            print("\n".join(summary(given.preset, given.results)["sentences"]))
-            return
-        changes = [*(given.overrides or []), f"train.steps={given.steps}"]
-        preset = settings.load_preset(given.preset, changes, given.params)
-        if given.unless_done and done(preset, given.factor, given.seed, given.results):
-            return
-        run(preset, given.factor, given.seed, given.results, given.device)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.soak", command)
 
 
 if __name__ == "__main__":

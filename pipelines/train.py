@@ -22,13 +22,16 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 import port
 from pipelines.evaluation import parts
 from pipelines.prepare import dataset_for
 from pipelines.support import children, console, descent, environment, locks, run_folders, settings, tracking
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
@@ -273,34 +276,33 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
             files=run_folder.digests(new), **facts))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("train", __doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", help="several seeds at once, in place of "
-                        "--seed")
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    parser.add_argument("--wandb", help="none, offline or online; default: as the preset says")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="where the checkpoints go, which are "
-                        "kept then")
-    parser.add_argument("--notes", type=Path, metavar="FILE", help="lines for environment.json; a rung "
-                        "that fails adds its own")
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "digits", seed: Seed = 0,
+            seeds: Annotated[list[int] | None, several(
+                metavar="N", help="Several seeds at once, in place of --seed.")] = None,
+            overrides: Set = None, device: Device = None,
+            wandb: Annotated[str | None, typer.Option(
+                help="none, offline or online; default: as the preset says.")] = None,
+            runs: Annotated[Path | None, typer.Option(
+                metavar="DIR", help="Where the checkpoints go, which are kept then.")] = None,
+            notes: Annotated[Path | None, typer.Option(
+                metavar="FILE", help="Lines for environment.json; a rung that fails adds its own.")] = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """Train a preset, leave the model and its learning curves."""
     children.follow_parent()
+    chosen = settings.load_preset(preset, overrides, params)
+    try:
+        if seeds:
+            from pipelines.training import seeds as several_seeds
+            several_seeds.run(chosen, seeds, results, device, wandb, descent.notes(notes))
+        else:
+            run(chosen, seed, results, device, wandb, runs, descent.notes(notes))
+    except rungs.RungFailed as error:
+        if notes:
+            descent.add_note(notes, str(error))
+        raise
 
-    def work():
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        try:
-            if given.seeds:
-                from pipelines.training import seeds
-                seeds.run(preset, given.seeds, given.results, given.device, given.wandb,
-                          descent.notes(given.notes))
-            else:
-                run(preset, given.seed, given.results, given.device, given.wandb, given.runs,
-                    descent.notes(given.notes))
-        except rungs.RungFailed as error:
-            if given.notes:
-                descent.add_note(given.notes, str(error))
-            raise
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.train", command)
 
 
 if __name__ == "__main__":

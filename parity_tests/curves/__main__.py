@@ -8,58 +8,63 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from parity_tests.curves import bundle, judge, learn
-from pipelines.support import console
+from pipelines.support.command_line import Command, Program, among, application, several
 from pipelines.support.output import write_json
 
 FIXTURES = bundle.FIXTURES
+app = application("Train the port as the original was trained, or judge what was trained.", add_completion=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m parity_tests.curves", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
-    train = commands.add_parser("learn", help="runs of the port, 1,200 steps each, about a minute of one core")
-    train.add_argument("--seeds", type=int, nargs="+", required=True)
-    train.add_argument("--start", type=Path, help="an original checkpoint whose weights are the initial values")
-    train.add_argument("--noise-seeds", type=int, nargs="+", help="runs of the first seed with other noise")
-    train.add_argument("--wrong", choices=learn.WRONG, help="with a mistake that the judge has to find")
-    train.add_argument("--out", type=Path, required=True)
-    verdict = commands.add_parser("judge", help="compare with the original's runs")
-    verdict.add_argument("--port", type=Path, default=FIXTURES / "port.npz",
-                         help="of `learn`; default: the committed runs")
-    verdict.add_argument("--json", type=Path, help="where the figures go")
-    drawn = commands.add_parser("figure", help="draw the committed curves")
-    drawn.add_argument("--out", type=Path, default=Path("results/readme/learning_curves.png"))
-    given = parser.parse_args(arguments)
+@app.command("learn", cls=Command)
+def train(seeds: Annotated[list[int], several(metavar="N", help="Of the runs.")],
+          out: Annotated[Path, typer.Option(metavar="FILE", help="Where the curves go.")],
+          start: Annotated[Path | None, typer.Option(
+              metavar="CKPT", help="An original checkpoint whose weights are the initial values.")] = None,
+          noise_seeds: Annotated[list[int] | None, several(
+              metavar="N", help="Runs of the first seed with other noise.")] = None,
+          wrong: Annotated[str | None, typer.Option(
+              metavar="MISTAKE", help=f"With a mistake that the judge has to find: {', '.join(learn.WRONG)}.",
+              callback=among(learn.WRONG))] = None) -> None:
+    """Runs of the port, 1,200 steps each, about a minute of one core."""
+    torch.set_num_threads(1)
+    learn.bundle(seeds, start, noise_seeds or None, wrong, lambda line: print(line, flush=True)).save(out)
 
-    def judged() -> None:
-        original = bundle.read(FIXTURES / "original.npz")
-        found = {}
-        wrong = {one.stem: one for one in sorted(FIXTURES.glob("wrong_*.npz"))}
-        for name, runs in {"port": given.port, **wrong}.items():
-            mine = bundle.read(runs)
-            found[name] = said(name, mine, judge.judge(mine, original))
-        start, noise = (bundle.read(FIXTURES / f"start_{side}.npz") for side in ("port", "original"))
-        found["port, original's initial values"] = said(
-            "port, original's initial values", start, judge.judge(start, noise, equality=False))
-        if given.json:
-            write_json(given.json, found)
 
-    def work() -> None:
-        torch.set_num_threads(1)
-        if given.command == "judge":
-            return judged()
-        if given.command == "figure":
-            from parity_tests.curves import figure
-            return figure.draw(given.out)
-        learn.bundle(given.seeds, given.start, given.noise_seeds, given.wrong,
-                     lambda line: print(line, flush=True)).save(given.out)
-    return console.exit_code(work)
+@app.command("judge", cls=Command)
+def judged(port: Annotated[Path, typer.Option(
+               metavar="FILE", help="Of `learn`; default: the committed runs.", show_default=False
+               )] = FIXTURES / "port.npz",
+           json_file: Annotated[Path | None, typer.Option(
+               "--json", metavar="FILE", help="Where the figures go.")] = None) -> None:
+    """Compare with the original's runs."""
+    torch.set_num_threads(1)
+    original = bundle.read(FIXTURES / "original.npz")
+    found = {}
+    wrong = {one.stem: one for one in sorted(FIXTURES.glob("wrong_*.npz"))}
+    for name, runs in {"port": port, **wrong}.items():
+        mine = bundle.read(runs)
+        found[name] = said(name, mine, judge.judge(mine, original))
+    start, noise = (bundle.read(FIXTURES / f"start_{side}.npz") for side in ("port", "original"))
+    found["port, original's initial values"] = said(
+        "port, original's initial values", start, judge.judge(start, noise, equality=False))
+    if json_file:
+        write_json(json_file, found)
+
+
+@app.command("figure", cls=Command)
+def drawn(out: Annotated[Path, typer.Option(
+        metavar="FILE", help="The picture.")] = Path("results/readme/learning_curves.png")) -> None:
+    """Draw the committed curves."""
+    from parity_tests.curves import figure
+    torch.set_num_threads(1)
+    figure.draw(out)
 
 
 def said(name: str, mine: bundle.Bundle, verdict: judge.Verdict) -> dict:
@@ -69,6 +74,9 @@ def said(name: str, mine: bundle.Bundle, verdict: judge.Verdict) -> dict:
             "largest": dict(verdict.largest), "intervals": {
                 one.name: {"difference": one.difference, "half": one.half, "margin": one.margin}
                 for one in verdict.intervals}}
+
+
+main = Program("python -m parity_tests.curves", app)
 
 
 if __name__ == "__main__":

@@ -5,53 +5,57 @@ Exit codes: 0 all that ran holds, 1 a check failed or raised, 2 bad usage.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.support.command_line import Program
+from pipelines.support.values import BadInput
 
 COUNTS = ("pass", "fail", "error", "skipped", "not_reached")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the checks, print a line a kind and one for each that does not hold, write them."""
-    parser = argparse.ArgumentParser(prog="python -m parity_tests.device",
-                                     description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="cpu or cuda; default: cuda where there is one; "
-                        "pretended is a device of its own on the CPU (`pretended`)")
-    parser.add_argument("--short", action="store_true", help="committed recordings, no compiler")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no check after that")
-    parser.add_argument("--only", default="", metavar="PREFIX", help="checks whose name begins so")
-    parser.add_argument("--json", type=Path, help="where the outcomes go; whole after every kind")
-    given = parser.parse_args(arguments)
+def command(device: Annotated[str | None, typer.Option(
+                help="cpu or cuda; default: cuda where there is one; pretended is a device of its own on the CPU "
+                "(`pretended`).")] = None,
+            short: Annotated[bool, typer.Option("--short", help="Committed recordings, no compiler.")] = False,
+            seconds: Annotated[float, typer.Option(help="Begin no check after that.")] = float("inf"),
+            only: Annotated[str, typer.Option(metavar="PREFIX", help="Checks whose name begins so.")] = "",
+            json_file: Annotated[Path | None, typer.Option(
+                "--json", metavar="FILE", help="Where the outcomes go; whole after every kind.")] = None) -> int:
+    """The device tier without pytest."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, even where a driver hangs and no exception could come
     began = time.perf_counter()
     sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]  # nothing here may need it
     import torch
 
     from parity_tests.device import checks
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    device = given.device or checks.default_device()
+    device = device or checks.default_device()
     there = ["cpu", "pretended", *["cuda"] * torch.cuda.is_available()]
     if device.split(":")[0] not in there:
-        parser.error(f"--device {device}: this torch has {' and '.join(there)}")
-    chosen = [check for check in checks.every(given.short) if check.name.startswith(given.only)]
+        raise BadInput(f"--device {device}: this torch has {' and '.join(there)}")
+    chosen = [check for check in checks.every(short) if check.name.startswith(only)]
     if not chosen:
-        parser.error(f"--only {given.only}: no check's name begins so")
+        raise BadInput(f"--only {only}: no check's name begins so")
     found: list[checks.Outcome] = []
     for i, check in enumerate(chosen):
-        if time.perf_counter() - began > given.seconds:
+        if time.perf_counter() - began > seconds:
             break
         found.append(checks.run_pretended(check) if device == "pretended" else checks.run(check, device))
         if found[-1].verdict in ("fail", "error"):
             print(f"{found[-1].verdict}: {check.name}: {found[-1].says}", flush=True)
-        if given.json and (i + 1 == len(chosen) or chosen[i + 1].kind != check.kind):
-            write(given.json, report(device, chosen, found, began))
+        if json_file and (i + 1 == len(chosen) or chosen[i + 1].kind != check.kind):
+            write(json_file, report(device, chosen, found, began))
     summary = report(device, chosen, found, began)
-    if given.json:
-        write(given.json, summary)
+    if json_file:
+        write(json_file, summary)
     for kind, row in summary["kinds"].items():
         counts = [f"{row[name]} {name.replace('_', ' ')}" for name in COUNTS if row[name]]
         print(f"{kind:8} " + ", ".join(counts)
@@ -59,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"device tier on {summary['device']}: {summary['verdict']}, {len(found)} of {len(chosen)} checks "
           f"in {summary['seconds']:.0f} s", flush=True)
     return int(summary["verdict"] != "pass")
+
+
+main = Program("python -m parity_tests.device", command)
 
 
 def report(device: str, chosen: list[Any], found: list[Any], began: float) -> dict[str, Any]:

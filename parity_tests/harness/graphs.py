@@ -11,17 +11,19 @@ and TensorFlow do not share one; all presets in the same.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+import typer
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 
 import port
 from pipelines import train as stage
 from pipelines.support import settings
+from pipelines.support.command_line import Program
 from port.families import family_of
 from port.training.resume import State
 from port.training.step import Step
@@ -92,18 +94,20 @@ def compared(name: str, overrides: list[str]) -> dict:
                               for a, b in zip(*found))}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("--backward", "--planted", "--compare"):
-        parser.add_argument(name, action="store_true")
-    parser.add_argument("presets", nargs="+")
-    given = parser.parse_args()
-    for words in given.presets:
+def command(presets: Annotated[list[str], typer.Argument(
+                metavar="PRESET[:SECTION.KEY=VALUE]…", help="With settings, each after a colon.")],
+            backward: Annotated[bool, typer.Option("--backward", help="The backward pass too.")] = False,
+            planted: Annotated[bool, typer.Option("--planted", help="With a break, which has to be seen.")] = False,
+            compare: Annotated[bool, typer.Option("--compare", help="Values with those without compiling.")] = False
+            ) -> None:
+    """How many graphs torch.compile makes of a training step's forward pass, on tensors without values."""
+    for words in presets:
         name, *overrides = words.split(":")
-        found = compared(name, overrides) if given.compare else counted(name, overrides, given.backward,
-                                                                        given.planted)
+        found = compared(name, overrides) if compare else counted(name, overrides, backward, planted)
         print(json.dumps({"preset": name} | found), flush=True)
 
 
+main = Program("python -m parity_tests.harness.graphs", command)
+
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

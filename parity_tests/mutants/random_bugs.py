@@ -10,7 +10,6 @@ any mutant catches nothing: it is found first, and named in the table. The table
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import json
@@ -25,9 +24,13 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from parity_tests.mutants.planting import REPOSITORY, Mutant, catch, revision
 from parity_tests.registry import ROOMS
+from pipelines.support.command_line import Program
 
 _BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
            ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.MatMult: ast.Add,
@@ -219,18 +222,16 @@ def prepare_worker() -> None:
     torch.set_num_threads(1)
 
 
-def main() -> int:
+def command(n: Annotated[int, typer.Option("--n", help="How many mutants.")] = 100,
+            seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+            workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+            no_disk: Annotated[bool, typer.Option("--no-disk", help="Skip the smoke tier for survivors.")] = False,
+            json_file: Annotated[str, typer.Option(
+                "--json", metavar="FILE", help="Where the table goes.")] = "results/random_mutants.json") -> int:
     """Sample, run, write the table; exit 0 whatever survives, since survivors are for a person."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=100, help="how many mutants (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="which ones (default 0)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--no-disk", action="store_true", help="skip the smoke tier for survivors")
-    parser.add_argument("--json", default="results/random_mutants.json", help="where the table goes")
-    arguments = parser.parse_args()
-    drawn, planted_in = sample(arguments.n, arguments.seed), revision()
+    drawn, planted_in = sample(n, seed), revision()
     rows = []
-    with multiprocessing.get_context("spawn").Pool(arguments.workers, prepare_worker,
+    with multiprocessing.get_context("spawn").Pool(workers, prepare_worker,
                                                    maxtasksperchild=25) as pool:
         without = pool.apply(judge, [unmutated()]) if drawn else {"kind": ""}
         if without["kind"]:
@@ -242,7 +243,7 @@ def main() -> int:
             mark = f"{row['kind']} {row['caught_by']}" if row["kind"] else "SURVIVED so far"
             print(f"{i:4d}/{len(drawn)} {row['id']}: {row['old']} → {row['new']}  {mark}", flush=True)
     left = [(row, mutant) for row, mutant in zip(rows, drawn, strict=True) if not row["kind"]]
-    tree = Tree(arguments.workers) if left and not arguments.no_disk else None
+    tree = Tree(workers) if left and not no_disk else None
     if tree is not None:
         print(f"smoke tier of the unmutated copy: {len(tree.failing)} tests fail, which count for nothing: "
               f"{', '.join(tree.failing) or 'none'}", flush=True)
@@ -251,9 +252,9 @@ def main() -> int:
             row |= {"kind": "smoke tier" if failed else "", "caught_by": failed}
             print(f"{row['id']}: {failed or 'SURVIVED'}", flush=True)
     survivors = [row for row in rows if not row["kind"]]
-    path = Path(arguments.json)
+    path = Path(json_file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"revision": planted_in, "n": len(rows), "seed": arguments.seed,
+    path.write_text(json.dumps({"revision": planted_in, "n": len(rows), "seed": seed,
                                 "caught": len(rows) - len(survivors),
                                 "fails_unmutated": tree.failing if tree else None,
                                 "survivors": survivors,
@@ -263,6 +264,9 @@ def main() -> int:
         print(f"  {row['file']}:{row['line']}  {row['old']} → {row['new']}    in: {row['what']}")
     print(f"table: {path}")
     return 0
+
+
+main = Program("python -m parity_tests.mutants.random_bugs", command)
 
 
 if __name__ == "__main__":

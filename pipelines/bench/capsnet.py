@@ -9,15 +9,16 @@ than one thread it is the sum over them.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+import typer
 
-from pipelines.support import console
+from pipelines.support.command_line import Program, among
 from pipelines.support.output import write_json
 from port.capsnet import kernel as capsnet_kernel
 from port.capsnet import network as capsnet
@@ -90,37 +91,35 @@ def measure(timed: dict[str, Callable[[], None]], repeats: int, clock: str) -> d
     return best
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print seconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
-    parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default 5)")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    arguments = parser.parse_args(arguments)
-    if min(arguments.batch, arguments.threads, arguments.repeats) < 1:
-        parser.error("--batch, --threads and --repeats must be at least 1")
-    torch.set_num_threads(arguments.threads)
-    seconds = measure(pieces(preset(arguments.preset), arguments.batch), arguments.repeats,
-                      arguments.clock)
+def command(name: Annotated[str, typer.Option(
+                "--preset", metavar="NAME", help=f"{' or '.join(PRESETS)}.", callback=among(PRESETS))] = "paper",
+            batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+            threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+            repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 5,
+            clock: Annotated[str, typer.Option(
+                metavar="CLOCK", help=f"Of {' or '.join(CLOCKS)} time.", callback=among(CLOCKS))] = "wall",
+            json_file: Annotated[Path | None, typer.Option(
+                "--json", metavar="FILE", help="Write the numbers to this file too.")] = None) -> None:
+    """Time a CapsNet training step beside the floor that its convolutions and votes set, in one process."""
+    torch.set_num_threads(threads)
+    seconds = measure(pieces(preset(name), batch), repeats, clock)
     floor = seconds["convolutions"] + seconds["votes"]
     ratios = {"step / (convolutions + votes)": seconds["step"] / floor,
               "routing_by_votes / routing": seconds["routing_by_votes"] / seconds["routing"],
               "torch_adam / adam": seconds["torch_adam"] / seconds["adam"]}
-    print(f"CapsNet {arguments.preset}, batch {arguments.batch}, {arguments.threads} threads, "
-          f"{arguments.clock} clock, torch {torch.__version__}")
-    for name, value in seconds.items():
-        print(f"  {name:18s} {value:8.4f} s")
-    for name, value in ratios.items():
-        print(f"  {name:30s} {value:6.2f}")
-    if arguments.json:
-        write_json(arguments.json, vars(arguments) | {
-            "json": str(arguments.json), "torch": torch.__version__, "seconds": seconds,
-            "ratios": ratios})
-    return 0
+    print(f"CapsNet {name}, batch {batch}, {threads} threads, {clock} clock, torch {torch.__version__}")
+    for what, value in seconds.items():
+        print(f"  {what:18s} {value:8.4f} s")
+    for what, value in ratios.items():
+        print(f"  {what:30s} {value:6.2f}")
+    if json_file:
+        write_json(json_file, {
+            "preset": name, "batch": batch, "threads": threads, "repeats": repeats, "clock": clock,
+            "json": str(json_file), "torch": torch.__version__, "seconds": seconds, "ratios": ratios})
+
+
+main = Program("python -m pipelines.bench.capsnet", command)
 
 
 if __name__ == "__main__":
-    raise SystemExit(console.exit_code(main))
+    raise SystemExit(main())

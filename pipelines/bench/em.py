@@ -9,17 +9,18 @@ within one run mean anything; memory is the process's largest resident size abov
 
 from __future__ import annotations
 
-import argparse
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 
 from pipelines.bench.capsnet import CLOCKS, measure
-from pipelines.support import console
+from pipelines.support.command_line import Program, among
 from pipelines.support.output import write_json
 from port.core import adam as optim_adam
 from port.em import fused as em_fused
@@ -74,38 +75,40 @@ def pieces(preset: str, batch: int, side: int) -> dict[str, Callable[[], None]]:
     return {"step": step, "convolution": convolution, "votes": votes}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print seconds, ratios and memory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=list(em_settings.PRESETS), default="paper")
-    parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
-    parser.add_argument("--side", type=int, default=32, help="of the images (default 32)")
-    parser.add_argument("--threads", type=int, default=2, help="of torch (default 2)")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved repeats (default 5)")
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    arguments = parser.parse_args(arguments)
-    if min(arguments.batch, arguments.threads, arguments.repeats) < 1 or arguments.side < 24:
-        parser.error("--batch, --threads and --repeats must be at least 1, --side at least 24")
-    torch.set_num_threads(arguments.threads)
+def command(preset: Annotated[str, typer.Option(
+                metavar="NAME", help=f"{' or '.join(em_settings.PRESETS)}.", callback=among(em_settings.PRESETS)
+                )] = "paper",
+            batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+            side: Annotated[int, typer.Option(min=24, help="Of the images.")] = 32,
+            threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+            repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 5,
+            clock: Annotated[str, typer.Option(
+                metavar="CLOCK", help=f"Of {' or '.join(CLOCKS)} time.", callback=among(CLOCKS))] = "wall",
+            json_file: Annotated[Path | None, typer.Option(
+                "--json", metavar="FILE", help="Write the numbers to this file too.")] = None) -> None:
+    """Time a training step of matrix capsules beside the floor of its convolution and vote products."""
+    torch.set_num_threads(threads)
     before = resident_mb()
-    timed = pieces(arguments.preset, arguments.batch, arguments.side)
+    timed = pieces(preset, batch, side)
     timed["step"]()
     memory = resident_mb() - before  # before the floor's votes, which are kept whole
-    seconds = measure(timed, arguments.repeats, arguments.clock)
+    seconds = measure(timed, repeats, clock)
     ratio = seconds["step"] / (seconds["convolution"] + seconds["votes"])
     path = em_fused.reason_against(torch.device("cpu")) or "kernel"
-    print(f"matrix capsules {arguments.preset}, batch {arguments.batch}, {arguments.threads} threads, "
-          f"{arguments.clock} clock, torch {torch.__version__}, {path}")
+    print(f"matrix capsules {preset}, batch {batch}, {threads} threads, {clock} clock, torch {torch.__version__}, "
+          f"{path}")
     for name, value in seconds.items():
         print(f"  {name:12s} {value:8.4f} s")
     print(f"  step / (convolution + votes) {ratio:6.2f}\n  memory of a step {memory:8.0f} MB")
-    if arguments.json:
-        write_json(arguments.json, vars(arguments) | {
-            "json": str(arguments.json), "torch": torch.__version__, "path": path, "seconds": seconds,
-            "ratio": ratio, "memory_mb": memory})
-    return 0
+    if json_file:
+        write_json(json_file, {
+            "preset": preset, "batch": batch, "side": side, "threads": threads, "repeats": repeats, "clock": clock,
+            "json": str(json_file), "torch": torch.__version__, "path": path, "seconds": seconds, "ratio": ratio,
+            "memory_mb": memory})
+
+
+main = Program("python -m pipelines.bench.em", command)
 
 
 if __name__ == "__main__":
-    raise SystemExit(console.exit_code(main))
+    raise SystemExit(main())

@@ -11,20 +11,22 @@ need no measurement: each computes what a seed alone computes, on its own core.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
+import typer
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 import port
 from pipelines import train as stage
 from pipelines.bench.data import dataset
-from pipelines.support import console, environment, settings
+from pipelines.support import environment, settings
+from pipelines.support.command_line import Preset, Program
 from port.core import backends
 from port.training import loop as train
 from port.training import precision
@@ -121,21 +123,17 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.bench.seeds",
-                                     description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="digits")
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args(arguments)
+def command(preset: Preset = "digits", seeds: Annotated[int, typer.Option(help="How many.")] = 3,
+            repeats: Annotated[int, typer.Option(help="Rounds; the fastest counts.")] = 5,
+            device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+            threads: Annotated[int, typer.Option(help="Of torch.")] = 1) -> None:
+    """Several seeds at once on one device: alone, in turns on streams, batched with torch.func."""
+    torch.set_num_threads(threads)
+    print(json.dumps(measure(settings.load_preset(preset), seeds, repeats, environment.choose_device(device)),
+                     indent=1))
 
-    def work() -> None:
-        torch.set_num_threads(given.threads)
-        print(json.dumps(measure(settings.load_preset(given.preset), given.seeds, given.repeats,
-                                 environment.choose_device(given.device)), indent=1))
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.bench.seeds", command)
 
 
 if __name__ == "__main__":

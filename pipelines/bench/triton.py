@@ -14,10 +14,13 @@ import subprocess
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
-from pipelines.support import console, settings
+from pipelines.support import settings
+from pipelines.support.command_line import Params, Program, among, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.scae import pixel_kernel_triton as programs
@@ -120,32 +123,33 @@ def table(presets: list[str], dtypes: list[str], params: str) -> list[dict]:
     return rows
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    parser = console.Parser(prog="python -m pipelines.bench.triton", description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", nargs="+", default=["mnist", "svhn", "cifar10"])
-    parser.add_argument("--dtypes", nargs="+", choices=list(POINTERS), default=list(POINTERS))
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--json", metavar="FILE", help="where the numbers go")
-    given = parser.parse_args(arguments)
+def command(presets: Annotated[list[str], several(
+                metavar="NAME", help="Presets of params.yaml.")] = ("mnist", "svhn", "cifar10"),
+            dtypes: Annotated[list[str], several(
+                metavar="TYPE", help=f"Of the images: {', '.join(POINTERS)}.", callback=among(POINTERS)
+                )] = tuple(POINTERS),
+            params: Params = "params.yaml",
+            json_file: Annotated[str | None, typer.Option(
+                "--json", metavar="FILE", help="Where the numbers go.")] = None) -> None:
+    """What Triton's compiler makes of the template decoder's kernels for an H100 or H200 (sm_90), with no GPU."""
+    if programs.triton is None:
+        raise BadInput("Triton is not installed; it comes with PyTorch for CUDA")
+    with warnings.catch_warnings(action="ignore"):  # Triton 3.9 about the default of what is given here
+        rows = table(presets, dtypes, params)
+    version = programs.triton.__version__
+    print(f"Triton {version}, sm_{CAPABILITY}; instructions of a warp for a tile of "
+          f"{math.prod(pixel_launch.TILE)} pixels and a part, inside and outside its template")
+    print(f"{'preset':10}{'dtype':9}{'kernel':10}registers  spilled B  shared B   inside  outside"
+          "   MB moved")
+    for row in rows:
+        print(f"{row['preset']:10}{row['dtype']:9}{row['kernel']:10}{row['registers']:9}"
+              f"{row['spilled']:11}{row['shared']:10}{row['loop_covered']:9}{row['loop_uncovered']:9}"
+              f"{row['bytes'] / 1e6:11.1f}")
+    if json_file:
+        write_json(json_file, {"triton": version, "rows": rows})
 
-    def work() -> None:
-        if programs.triton is None:
-            raise BadInput("Triton is not installed; it comes with PyTorch for CUDA")
-        with warnings.catch_warnings(action="ignore"):  # Triton 3.9 about the default of what is given here
-            rows = table(given.presets, given.dtypes, given.params)
-        version = programs.triton.__version__
-        print(f"Triton {version}, sm_{CAPABILITY}; instructions of a warp for a tile of "
-              f"{math.prod(pixel_launch.TILE)} pixels and a part, inside and outside its template")
-        print(f"{'preset':10}{'dtype':9}{'kernel':10}registers  spilled B  shared B   inside  outside"
-              "   MB moved")
-        for row in rows:
-            print(f"{row['preset']:10}{row['dtype']:9}{row['kernel']:10}{row['registers']:9}"
-                  f"{row['spilled']:11}{row['shared']:10}{row['loop_covered']:9}{row['loop_uncovered']:9}"
-                  f"{row['bytes'] / 1e6:11.1f}")
-        if given.json:
-            write_json(given.json, {"triton": version, "rows": rows})
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.bench.triton", command)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 import port
 from pipelines.commands import given_images
 from pipelines.evaluation import constellation, parts
 from pipelines.prepare import dataset_for
-from pipelines.support import console, environment, pictures, settings
+from pipelines.support import environment, pictures, settings
+from pipelines.support.command_line import Params, Preset, Program, Results, Seed, Set
 from pipelines.support.values import BadInput
 from port.data import dataset
 
@@ -110,23 +114,25 @@ def test_images(preset: settings.Preset, results: str | os.PathLike, config: por
     return split
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("reconstruct", __doc__.splitlines()[0])
-    parser.add_argument("run", nargs="?", help="folder of a run; it says preset and seed")
-    parser.add_argument("--model", help="folder of a model; default: the preset's trained one")
-    parser.add_argument("--images", default=IMAGES, help="how many test images, or a file or folder")
-    parser.add_argument("--out", help="folder of the pictures")
-    given = parser.parse_args(arguments)
+def command(folder: Annotated[str | None, typer.Argument(
+                metavar="[RUN]", help="Folder of a run; it says preset and seed.")] = None,
+            preset: Preset = "digits", seed: Seed = 0, overrides: Set = None,
+            model: Annotated[str | None, typer.Option(
+                metavar="DIR", help="Folder of a model; default: the preset's trained one.")] = None,
+            images: Annotated[str, typer.Option(
+                metavar="FILE|DIR|N", help="How many test images, or a file or folder.")] = IMAGES,
+            out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the pictures.")] = None,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """Pictures of what a trained model sees."""
+    if folder:
+        paths = of_run(folder, results, images, out=out)
+    else:
+        paths = run(settings.load_preset(preset, overrides, params), seed, results, model, images, out=out)
+    for path in paths:
+        print(path)
 
-    def work():
-        if given.run:
-            paths = of_run(given.run, given.results, given.images, out=given.out)
-        else:
-            preset = settings.load_preset(given.preset, given.overrides, given.params)
-            paths = run(preset, given.seed, given.results, given.model, given.images, out=given.out)
-        for path in paths:
-            print(path)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.commands.reconstruct", command)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pipelines.pages import command_line, configuration, files, notebook, python_api
 from pipelines.pages.command_line import ROOT
-from pipelines.support import console
+from pipelines.support.command_line import Program
 from port.core.quirks import QUIRKS
 
 OUT = ROOT / "build" / "pages"
@@ -99,13 +101,13 @@ def gather(out: Path = OUT) -> list[str]:
     return [*pages, *WRITTEN]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    parser = console.Parser(prog="python -m pipelines.pages", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the pages")
-    out = parser.parse_args(arguments).out
-    return console.exit_code(lambda: print(f"{len(gather(out))} pages in {out}"))
+def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pages.")] = OUT) -> None:
+    """Gather the pages of the site in a folder: those in `docs/`, and those that programs write."""
+    print(f"{len(gather(out))} pages in {out}")
+
+
+main = Program("python -m pipelines.pages", command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -7,11 +7,8 @@ import importlib
 import io
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from pipelines import cli
 from pipelines.pages.text import cell, table
@@ -25,7 +22,7 @@ HELPERS = ("pipelines.cli", "pipelines.bench.worker", "pipelines.checkpoints.chi
 
 def commands() -> dict[str, Any]:
     """Command of `scae` → click's object for it."""
-    return dict(typer.main.get_command(cli.app).commands)
+    return dict(cli.main.command.commands)
 
 
 def _default(parameter: Any) -> str:
@@ -52,15 +49,14 @@ def command_section(name: str, command: Any) -> str:
 
 
 def programs() -> list[str]:
-    """Modules that are run with `python -m`, by name: those with a parser of their own."""
+    """Modules that are run with `python -m`, by name."""
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
             text = path.read_text()
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
             tests = path.is_relative_to(ROOT / "parity_tests" / "tests")
-            if "if __name__ ==" in text and not tests and name not in HELPERS \
-                    and re.search(r"^ +parser = .*[pP]arser\(|\bstage_parser\(", text, re.M):
+            if re.search(r"^main = Program\(", text, re.M) and not tests and name not in HELPERS:
                 found.append(name)
     return found
 
@@ -68,16 +64,14 @@ def programs() -> list[str]:
 def help_of(name: str) -> str:
     """What `python -m NAME --help` prints."""
     module = f"{name}.__main__" if (ROOT / name.replace(".", "/")).is_dir() else name
-    arguments, columns = sys.argv, os.environ.get("COLUMNS")
-    printed = io.StringIO()
+    columns, printed = os.environ.get("COLUMNS"), io.StringIO()
     try:
-        sys.argv, os.environ["COLUMNS"] = [f"{name}.py", "--help"], "100"
-        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            importlib.import_module(module).main()
+        os.environ["COLUMNS"] = "100"
+        with contextlib.redirect_stdout(printed):
+            importlib.import_module(module).main(["--help"])
     finally:
-        sys.argv = arguments
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
-    return printed.getvalue().rstrip().replace(f"usage: {name}.py", f"usage: python -m {name}")
+    return printed.getvalue().rstrip()
 
 
 def commands_page() -> str:

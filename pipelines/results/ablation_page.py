@@ -19,13 +19,15 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import typer
 from scipy import stats
 
 from pipelines import ablation
 from pipelines.results import table
-from pipelines.support import console, settings
+from pipelines.support import settings
+from pipelines.support.command_line import Params, Program
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 
@@ -185,24 +187,24 @@ def markdown(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.results.ablation_page", description=__doc__.splitlines()[0])
-    parser.add_argument("--section", default="ablation_small", help="of the params file")
-    parser.add_argument("--results", default="results", help="folder the results lie in")
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--write", action="store_true", help="put the page and results/SECTION_table/metrics.json there")
-    parser.add_argument("--page", default="docs/ablation.md", help="the file with the markers")
-    given = parser.parse_args(arguments)
+def command(section: Annotated[str, typer.Option(help="Of the params file.")] = "ablation_small",
+            results: Annotated[str, typer.Option(metavar="DIR", help="Folder the results lie in.")] = "results",
+            params: Params = "params.yaml",
+            write: Annotated[bool, typer.Option(
+                "--write", help="Put the page and results/SECTION_table/metrics.json there.")] = False,
+            page: Annotated[str, typer.Option(metavar="FILE", help="The file with the markers.")] = "docs/ablation.md"
+            ) -> None:
+    """The page of the ablation, of whatever rows are finished."""
+    wanted = ablation.section(params, name=section)
+    found = gather(wanted, results, params)
+    if write:
+        table.put_into(Path(page), markdown(found))
+        write_json(Path(results) / f"{wanted.folder}_table" / "metrics.json", found)
+    else:
+        print(markdown(found))
 
-    def work():
-        wanted = ablation.section(given.params, name=given.section)
-        found = gather(wanted, given.results, given.params)
-        if given.write:
-            table.put_into(Path(given.page), markdown(found))
-            write_json(Path(given.results) / f"{wanted.folder}_table" / "metrics.json", found)
-        else:
-            print(markdown(found))
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.results.ablation_page", command)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from pipelines.results import plots
-from pipelines.support import console, settings
+from pipelines.support import settings
+from pipelines.support.command_line import Program, among
 from pipelines.support.values import BadInput
 from port.core import files
 
@@ -180,19 +183,19 @@ def draw(presets: Sequence[Preset], x: str, path: Path) -> None:
     pyplot.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.results.accuracy_over_time", description=__doc__.splitlines()[0])
-    parser.add_argument("presets", nargs="+", help="names of trained presets")
-    parser.add_argument("--x", choices=list(AXES), default="minutes", help="what lies across")
-    parser.add_argument("--results", type=Path, default=settings.RESULTS, help="folder the results lie in")
-    parser.add_argument("--out", type=Path, default=Path("results/readme/accuracy_over_time.png"), help="the picture")
-    given = parser.parse_args(arguments)
+def command(presets: Annotated[list[str], typer.Argument(help="Names of trained presets.")],
+            x: Annotated[str, typer.Option(
+                callback=among(AXES), help=f"What lies across: {', '.join(AXES)}.")] = "minutes",
+            results: Annotated[str, typer.Option(metavar="DIR", help="Folder the results lie in.")] = str(settings.RESULTS),
+            out: Annotated[str, typer.Option(metavar="FILE", help="The picture.")] = "results/readme/accuracy_over_time.png"
+            ) -> None:
+    """Accuracy over time: how right the probes of each preset are on images it does not train on."""
+    found = [read(name, x, Path(results)) for name in dict.fromkeys(presets)]
+    draw(found, x, Path(out))
+    print(f"{out}: " + ". ".join(preset.in_words() for preset in found) + ".")
 
-    def work():
-        found = [read(name, given.x, given.results) for name in dict.fromkeys(given.presets)]
-        draw(found, given.x, given.out)
-        print(f"{given.out}: " + ". ".join(preset.in_words() for preset in found) + ".")
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.results.accuracy_over_time", command)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,14 @@ from __future__ import annotations
 import os
 import statistics
 from pathlib import Path
+from typing import Annotated
 
-from pipelines.results import paper
-from pipelines.support import console, settings
+import typer
+
 from pipelines.aggregate import read
+from pipelines.results import paper
+from pipelines.support import settings
+from pipelines.support.command_line import Program
 from pipelines.support.values import BadInput
 from port.core import files
 from port.data import validation
@@ -180,24 +184,22 @@ def put_into(path: Path, table: str, markers: tuple[str, str] = (BEGIN, END)) ->
     files.write_text(path, f"{before}{markers[0]}\n{table}\n{markers[1]}{after}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.results.table",
-                            description=__doc__.splitlines()[0])
-    parser.add_argument("--results", default="results", help="folder the results lie in")
-    parser.add_argument("--write", action="store_true", help="put the tables into both files")
-    parser.add_argument("--readme", default="README.md", help="the file of the short table")
-    parser.add_argument("--page", default="docs/results.md", help="the file of the full table")
-    given = parser.parse_args(arguments)
+def command(results: Annotated[str, typer.Option(metavar="DIR", help="Folder the results lie in.")] = "results",
+            write: Annotated[bool, typer.Option("--write", help="Put the tables into both files.")] = False,
+            readme: Annotated[str, typer.Option(metavar="FILE", help="The file of the short table.")] = "README.md",
+            page: Annotated[str, typer.Option(
+                metavar="FILE", help="The file of the full table.")] = "docs/results.md") -> None:
+    """The tables of results in README.md and docs/results.md, made from the committed aggregates."""
+    table = markdown(results)
+    if write:
+        put_into(Path(readme), short(results))
+        put_into(Path(page), table)
+        put_into(Path(page), conditions(results), CONDITIONS)
+    else:
+        print(table)
 
-    def work():
-        table = markdown(given.results)
-        if given.write:
-            put_into(Path(given.readme), short(given.results))
-            put_into(Path(given.page), table)
-            put_into(Path(given.page), conditions(given.results), CONDITIONS)
-        else:
-            print(table)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.results.table", command)
 
 
 if __name__ == "__main__":

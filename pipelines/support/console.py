@@ -8,7 +8,6 @@ the first one says what all would say.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -18,10 +17,6 @@ from collections.abc import Callable, Iterator
 
 from pipelines.support import boundary
 from pipelines.support.values import BadInput, CheckFailed
-from port.data import dataset
-from port.training import loop as train
-from port.training import resume
-from port.training.rungs import RungFailed
 
 BAD_INPUT, RUNG_FAILED = 2, 3
 # Every exit code with what it means, for people who call the commands from scripts.
@@ -76,27 +71,46 @@ def _code(work: Callable[[], None]) -> int:
         work()
         boundary.flush()
         return 0
-    except dataset.DataError as error:  # of one machine among several, perhaps: every rank says it
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BadInput as error:
         say(f"error: {error}")
-        return 2
+        return BAD_INPUT
     except CheckFailed as error:
         say(f"failed: {error}")
         return 1
-    except resume.NonFiniteLoss as error:
-        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
-        return 1
-    except RungFailed as error:
-        say(f"failed: {error}")
-        return RUNG_FAILED
     except Ended as error:
         return error.code
-    except train.Interrupted as error:
+    except Exception as error:
+        code = _code_of_the_port(error)
+        if code is None:
+            raise
+        return code
+
+
+def _code_of_the_port(error: Exception) -> int | None:
+    """Say what one of the port's own errors says; None for another error.
+
+    They are looked up here, so that a command line that never gets as far as the port need not wait for it.
+    """
+    if "port" not in sys.modules:
+        return None
+    from port.data import dataset
+    from port.training import loop, resume
+    from port.training.rungs import RungFailed
+
+    if isinstance(error, dataset.DataError):  # of one machine among several, perhaps: every rank says it
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    if isinstance(error, resume.NonFiniteLoss):
+        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
+        return 1
+    if isinstance(error, RungFailed):
+        say(f"failed: {error}")
+        return RUNG_FAILED
+    if isinstance(error, loop.Interrupted):
         say(f"{error}; state saved, the same command continues")
         return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
+    return None
 
 
 def say(line: str) -> None:
@@ -105,27 +119,6 @@ def say(line: str) -> None:
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
-
-
-class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line."""
-
-    def error(self, message: str):
-        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def stage_parser(stage: str, description: str, seed: bool = True) -> Parser:
-    """Arguments that the stages share."""
-    parser = Parser(prog=f"python -m pipelines.{stage}", description=description)
-    parser.add_argument("--preset", default="digits", help="a preset of params.yaml")
-    if seed:
-        parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
-                        dest="overrides", help="override a setting; may be repeated")
-    parser.add_argument("--params", default="params.yaml")
-    parser.add_argument("--results", default="results", help="folder the results go to")
-    return parser
 
 
 class Progress:

@@ -14,7 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 # Of a program before its imports, which take seconds; a call from another one begins when it is made.
 BEGAN = time.monotonic() if __name__ == "__main__" else None
@@ -22,7 +24,10 @@ if __name__ == "__main__":  # a dozen processes import the same modules: none ma
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-from pipelines.support import console, environment, settings  # noqa: E402
+import typer  # noqa: E402
+
+from pipelines.support import environment, settings  # noqa: E402
+from pipelines.support.command_line import Params, Program, among, several  # noqa: E402
 from pipelines.support.output import write_json  # noqa: E402
 from pipelines.support.values import BadInput  # noqa: E402
 from pipelines.visit import parcel, queue, ways  # noqa: E402
@@ -39,10 +44,28 @@ HERE = ("prepare.download=false", "train.wandb=none")
 INTERRUPTED, RUNG_FAILED, BAD_INPUT = (130, 143), 3, 2
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for; the options of `command` by name."""
+
+    out: Path
+    seconds: float
+    device: str
+    phases: tuple[str, ...]
+    ways: tuple[str, ...]
+    run: str | None
+    queue: Path
+    resume: Path | None
+    work: Path
+    results: Path
+    patience: float
+    params: str
+
+
 class Stay:
     """One visit: the arguments, the folders, and the phases in their order."""
 
-    def __init__(self, given) -> None:
+    def __init__(self, given: Asked) -> None:
         self.given, self.work = given, given.work
         self.reserved = min(RESERVED, given.seconds / 4)
         self.visit = Visit(given.out, given.seconds, BEGAN)
@@ -245,38 +268,41 @@ def named(name: str, work: Callable[[], None]) -> Callable[[], None]:
     return work
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.visit", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder that is brought home")
-    parser.add_argument("--seconds", type=float, default=560.0, help="of the whole visit")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, metavar="PHASE",
-                        help=f"only these of {', '.join(PHASES)}")
-    parser.add_argument("--ways", nargs="+", choices=list(ways.NAMES), metavar="WAY", default=[],
-                        help=f"time and train these ways and no other: {', '.join(ways.NAMES)}")
-    parser.add_argument("--run", metavar="PRESET-SEED", help="train this run of the queue alone")
-    parser.add_argument("--queue", type=Path, default=queue.QUEUE, help="the runs that wait")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="what an earlier visit brought; "
-                        "default: the folder `brought` where there is one")
-    parser.add_argument("--work", type=Path, default=Path("runs") / "visit", help="kept between two calls")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="runs that are done")
-    parser.add_argument("--patience", type=float, default=1.0, metavar="FACTOR",
-                        help="on the limits of the phases, for a slow or busy machine")
-    parser.add_argument("--revision", help="of the tree, which a copy without git does not know")
-    parser.add_argument("--params", default="params.yaml")
-    given = parser.parse_args(arguments)
-    if given.revision:
-        os.environ["SCAE_REVISION"] = given.revision
-    if given.resume is None and Path("brought").is_dir():
-        given.resume = Path("brought")
-    code = 0
+def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that is brought home.")],
+            seconds: Annotated[float, typer.Option(help="Of the whole visit.")] = 560.0,
+            device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+            phases: Annotated[list[str], several(
+                metavar="PHASE", help=f"Only these of {', '.join(PHASES)}.", callback=among(PHASES))] = PHASES,
+            only: Annotated[list[str] | None, several(
+                "--ways", metavar="WAY", help=f"Time and train these ways and no other: {', '.join(ways.NAMES)}.",
+                callback=among(ways.NAMES))] = None,
+            run: Annotated[str | None, typer.Option(
+                metavar="PRESET-SEED", help="Train this run of the queue alone.")] = None,
+            waiting: Annotated[Path, typer.Option(
+                "--queue", metavar="FILE", help="The runs that wait.")] = queue.QUEUE,
+            resume: Annotated[Path | None, typer.Option(
+                metavar="DIR", help="What an earlier visit brought; default: the folder `brought` where there is "
+                "one.")] = None,
+            work: Annotated[Path, typer.Option(
+                metavar="DIR", help="Kept between two calls.")] = Path("runs") / "visit",
+            results: Annotated[Path, typer.Option(metavar="DIR", help="Runs that are done.")] = Path("results"),
+            patience: Annotated[float, typer.Option(
+                metavar="FACTOR", help="On the limits of the phases, for a slow or busy machine.")] = 1.0,
+            revision: Annotated[str | None, typer.Option(
+                help="Of the tree, which a copy without git does not know.")] = None,
+            params: Params = "params.yaml") -> int:
+    """A visit to a lent machine: measure it, then train what waits, and leave everything in one folder."""
+    if revision:
+        os.environ["SCAE_REVISION"] = revision
+    if resume is None and Path("brought").is_dir():
+        resume = Path("brought")
+    if not seconds > 0:
+        raise BadInput(f"--seconds {seconds}: give a number above 0")
+    return Stay(Asked(out, seconds, device, tuple(phases), tuple(only or ()), run, waiting, resume, work, results,
+                      patience, params)).run()
 
-    def work() -> None:
-        nonlocal code
-        if not given.seconds > 0:
-            raise BadInput(f"--seconds {given.seconds}: give a number above 0")
-        code = Stay(given).run()
-    return console.exit_code(work) or code
+
+main = Program("python -m pipelines.visit", command)
 
 
 if __name__ == "__main__":

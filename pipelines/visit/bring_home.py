@@ -17,13 +17,16 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 import port
 from pipelines import aggregate, evaluate, prepare
 from pipelines import train as stage
-from pipelines.support import console, identity, settings
+from pipelines.support import identity, settings
+from pipelines.support.command_line import Params, Program
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.visit import parcel, queue
@@ -227,17 +230,18 @@ def assess(seed: int, preset: settings.Preset, results: Path, params: str) -> No
     aggregate.run(preset, results)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.visit.bring_home",
-                            description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="what came back")
-    parser.add_argument("--results", type=Path, default=settings.RESULTS, help="folder the results go to")
-    parser.add_argument("--replace", action="store_true", help="in place of another run of preset and seed")
-    parser.add_argument("--no-evaluate", action="store_true", help="import alone")
-    parser.add_argument("--params", default="params.yaml")
-    given = parser.parse_args(arguments)
-    return console.exit_code(lambda: run(given.folder, given.results, given.replace, not given.no_evaluate,
-                                         given.params) and None)
+def command(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What came back.")],
+            results: Annotated[Path, typer.Option(
+                metavar="DIR", help="Folder the results go to.")] = settings.RESULTS,
+            replace: Annotated[bool, typer.Option(
+                "--replace", help="In place of another run of preset and seed.")] = False,
+            no_evaluate: Annotated[bool, typer.Option("--no-evaluate", help="Import alone.")] = False,
+            params: Params = "params.yaml") -> None:
+    """Import what a visit brought into results/, evaluate it on the CPU, and aggregate."""
+    run(folder, results, replace, not no_evaluate, params)
+
+
+main = Program("python -m pipelines.visit.bring_home", command)
 
 
 if __name__ == "__main__":

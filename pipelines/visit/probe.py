@@ -11,10 +11,13 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
-from pipelines.support import console, environment
+from pipelines.support import environment
+from pipelines.support.command_line import Program
 from pipelines.support.output import write_json
 
 REPEATS = 5
@@ -96,22 +99,21 @@ def installed(package: str) -> str | None:
         return None
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.Parser(prog="python -m pipelines.visit.probe", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--facts", action="store_true", help="what the machine is, and measure nothing")
-    parser.add_argument("--json", type=Path, required=True, help="where the facts go")
-    given = parser.parse_args(arguments)
+def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the facts go.")],
+            device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+            facts: Annotated[bool, typer.Option(
+                "--facts", help="What the machine is, and measure nothing.")] = False) -> None:
+    """What the machine is and how fast its memory and matrix units are, as JSON."""
+    place = environment.choose_device(device)
+    if facts:
+        return write_json(json_file, {"environment": environment.describe(place)})
+    found = measured(place)
+    write_json(json_file, found)
+    print(f"probe: {found['environment']['device_name']}, copy {found['copy_gb_per_s']} GB/s, products "
+          f"{found['products_tflops']} TFLOP/s, launches {found['launches']}", flush=True)
 
-    def work() -> None:
-        device = environment.choose_device(given.device)
-        if given.facts:
-            return write_json(given.json, {"environment": environment.describe(device)})
-        found = measured(device)
-        write_json(given.json, found)
-        print(f"probe: {found['environment']['device_name']}, copy {found['copy_gb_per_s']} GB/s, products "
-              f"{found['products_tflops']} TFLOP/s, launches {found['launches']}", flush=True)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.visit.probe", command)
 
 
 if __name__ == "__main__":

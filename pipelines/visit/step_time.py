@@ -12,14 +12,17 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 import port
 from pipelines import train as stage
 from pipelines.bench import floors
 from pipelines.prepare import dataset_for
-from pipelines.support import console, settings
+from pipelines.support import settings
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.output import write_json
 from port.training import loop as train
 from port.training import precision, rungs
@@ -85,21 +88,19 @@ def measured(preset: settings.Preset, seed: int, results: Path, device: str | No
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = console.stage_parser("visit.step_time", __doc__.splitlines()[0])
-    parser.add_argument("--device", help="auto, cpu or cuda; default: as the preset says")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of blocks, at most five of them")
-    parser.add_argument("--json", type=Path, required=True, help="where the times go")
-    given = parser.parse_args(arguments)
+def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the times go.")],
+            preset: Preset = "digits", seed: Seed = 0, overrides: Set = None, device: Device = None,
+            seconds: Annotated[float, typer.Option(help="Of blocks, at most five of them.")] = 5.0,
+            params: Params = "params.yaml", results: Results = "results") -> None:
+    """Time of a training step of a preset on one rung, in a process of its own, as JSON."""
+    found = measured(settings.load_preset(preset, overrides, params), seed, Path(results), device, seconds,
+                     lambda found: write_json(json_file, found))
+    write_json(json_file, found)
+    print(f"step_time: {found['rung']}, {found['likelihood']}: first {found['first_s']:.1f} s, then "
+          f"{1.0 / found['step_s']:.1f} steps/s, loss {found['loss']:.2f}", flush=True)
 
-    def work() -> None:
-        preset = settings.load_preset(given.preset, given.overrides, given.params)
-        found = measured(preset, given.seed, Path(given.results), given.device, given.seconds,
-                         lambda found: write_json(given.json, found))
-        write_json(given.json, found)
-        print(f"step_time: {found['rung']}, {found['likelihood']}: first {found['first_s']:.1f} s, then "
-              f"{1.0 / found['step_s']:.1f} steps/s, loss {found['loss']:.2f}", flush=True)
-    return console.exit_code(work)
+
+main = Program("python -m pipelines.visit.step_time", command)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 
 from parity_tests import goldens
 from pipelines import cli, report
-from pipelines.support import boundary, console, output
+from pipelines.support import boundary, console, output, sections
 from pipelines.support.values import BadInput
 from port.core import files
 from port.data import dataset
@@ -117,7 +117,7 @@ def test_the_command_line_hands_them_on(error, monkeypatch, capsys) -> None:
     """click would call the one an interruption, and end with 1 at the other."""
     def fail(*_):
         raise error
-    monkeypatch.setattr(cli.sections, "section", fail)
+    monkeypatch.setattr(sections, "section", fail)
     assert cli.main(["report"]) == (2 if isinstance(error, EOFError) else boundary.CLOSED_PIPE)
 
 
@@ -219,9 +219,11 @@ def test_a_setting_that_is_no_value(word: str, capsys) -> None:
 
 
 def test_every_program_ends_there() -> None:
-    """A module that runs by itself hands its work to `console.exit_code`; children give an answer."""
-    children = {"child.py", "worker.py", "cli.py"}
-    texts = {path.name: path.read_text(encoding="utf-8")
-             for path in (goldens.REPOSITORY / "pipelines").rglob("*.py") if path.name not in children}
-    assert [name for name, text in texts.items()
-            if '__name__ == "__main__"' in text and "exit_code(" not in text] == []
+    """A module that runs by itself is a `Program`, and no parser stands elsewhere; children give an answer."""
+    children = {"pipelines/checkpoints/child.py", "pipelines/bench/worker.py"}
+    texts = {path.relative_to(goldens.REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+             for folder in ("pipelines", "parity_tests") for path in (goldens.REPOSITORY / folder).rglob("*.py")}
+    mains = {name for name, text in texts.items()
+             if name.startswith("pipelines/") and '\nif __name__ == "__main__":\n    raise' in text}
+    assert len(mains) > 20 and {name for name in mains if "\nmain = Program(" not in texts[name]} == children
+    assert [name for name, text in texts.items() if "\nimport argparse" in text] == []

@@ -127,26 +127,16 @@ def run_inline(module: object, words: list[str], monkeypatch: pytest.MonkeyPatch
     assert module.main() == 0
 
 
-def named_by_default(module: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The file that a command writes when nothing else is said, as its help tells."""
-    parsers = []
-    parse = module.argparse.ArgumentParser.parse_args
-
-    def kept(parser: object, *words: object) -> object:
-        parsers.append(parser)
-        return parse(parser, *words)
-    monkeypatch.setattr(module.argparse.ArgumentParser, "parse_args", kept)
-    monkeypatch.setattr(sys, "argv", ["python -m", "--help"])
-    with pytest.raises(SystemExit):
-        module.main()
-    monkeypatch.undo()
-    return parsers[0].get_default("json")
+def named_by_default(module: object) -> str:
+    """The file that a command writes when nothing else is said."""
+    (option,) = [one for one in module.main.command.params if one.opts == ["--json"]]
+    return option.default
 
 
 def test_planted_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one, caught; the committed table has the counts that the claim states."""
     command, row = only_claim("python", "-m", "parity_tests.mutants.table")
-    assert result_files(command) == [named_by_default(mutant_table, monkeypatch)]
+    assert result_files(command) == [named_by_default(mutant_table)]
     monkeypatch.setattr(mutant_table, "MUTANTS", mutant_table.MUTANTS[:1])
     run_inline(mutant_table, ["--json", str(tmp_path / "table.json")], monkeypatch)
     found = json.loads((tmp_path / "table.json").read_text())
@@ -169,7 +159,7 @@ def test_learning_curves(tmp_path: Path) -> None:
 def test_random_bugs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """None drawn is the shortest table; the committed one has the number and seed of the command."""
     command, row = only_claim("make", "mutants")
-    assert result_files(command) == [named_by_default(random_bugs, monkeypatch)]
+    assert result_files(command) == [named_by_default(random_bugs)]
     recipe = subprocess.run([*shlex.split(command), "--dry-run", "env="], cwd=REPOSITORY, text=True,
                             capture_output=True, check=True).stdout
     n, seed = (int(value) for value in re.search(r"N=(\d+) SEED=(\d+)", command).groups())
