@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from pipelines.support.values import BadInput
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "curves"  # runs that are committed
 STEPS, WINDOW = 1200, 50
@@ -56,11 +60,26 @@ def read(path: str | os.PathLike) -> Bundle:
     """What `Bundle.save` wrote.
 
     Raises:
-        OSError, KeyError, ValueError: no such file, or another one.
+        OSError: no such file.
+        BadInput: another file, a damaged one, or runs of another length.
     """
-    with np.load(path, allow_pickle=False) as held:
-        return Bundle(tuple(map(str, held["names"])), tuple(map(str, held["columns"])),
-                      held["values"].astype(np.float64))
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
+            found = Bundle(tuple(map(str, held["names"])), tuple(map(str, held["columns"])),
+                           held["values"].astype(np.float64))
+    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _no_bundle(path, " ".join(str(error).split())[:120]) from None
+    shape = (len(found.names), STEPS // WINDOW, len(found.columns))
+    if found.values.shape != shape or not found.names:
+        raise _no_bundle(path, f"values of shape {found.values.shape} in place of {shape}, runs first")
+    missing = [name for name in COLUMNS if name not in found.columns]
+    if missing:
+        raise _no_bundle(path, f"no column {missing[0]}")
+    return found
+
+
+def _no_bundle(path: str | os.PathLike, why: str) -> BadInput:
+    return BadInput(f"{path} holds no runs ({why}); `python -m parity_tests.curves learn` writes such a file")
 
 
 def from_csv(paths: list[Path]) -> Bundle:

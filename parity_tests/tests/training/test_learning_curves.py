@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity_tests.curves import __main__ as program
 from parity_tests.curves import bundle, judge, learn
 from port.data import sources
 from port.data.dataset import DataError
@@ -102,3 +103,32 @@ def test_csv_of_another_length(tmp_path) -> None:
     path.write_text(",".join(("step", *bundle.COLUMNS)) + "\n" + ",".join(["50"] * (1 + len(bundle.COLUMNS))) + "\n")
     with pytest.raises(ValueError, match="seed_0.csv: expected a row"):
         bundle.from_csv([path])
+
+
+NAMES, COLUMNS = np.array(["seed_0"]), np.array(bundle.COLUMNS)
+VALUES = np.zeros((1, bundle.STEPS // bundle.WINDOW, len(bundle.COLUMNS)), np.float32)
+NO_RUNS = {
+    "another archive": (lambda path: np.savez(path, weights=VALUES), "names"),
+    "no archive": (lambda path: path.write_bytes(b"no archive at all"), "pickle"),
+    "one array": (lambda path: path.write_bytes(b"\x93NUMPY" + bytes(40)), "npz"),
+    "cut off": (lambda path: path.write_bytes((bundle.FIXTURES / "port.npz").read_bytes()[:5000]), "zip"),
+    "empty": (lambda path: path.write_bytes(b""), "data"),
+    "a window too few": (lambda path: np.savez(path, names=NAMES, columns=COLUMNS, values=VALUES[:, 1:]), "23"),
+    "a column too few": (lambda path: np.savez(path, names=NAMES, columns=COLUMNS[1:], values=VALUES[..., 1:]),
+                         "no column loss")}
+
+
+@pytest.mark.parametrize("how", NO_RUNS)
+def test_a_damaged_file_is_one_line(how: str, tmp_path, capsys) -> None:
+    """What, which file, and what to do; code 2, and no figures are written."""
+    write, says = NO_RUNS[how]
+    write(path := tmp_path / "port.npz")
+    assert program.main(["judge", "--port", str(path), "--json", str(tmp_path / "x.json")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} holds no runs (") and said.count("\n") == 1 and "learn` writes" in said
+    assert says in said and not (tmp_path / "x.json").exists(), said
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys) -> None:
+    assert program.main(["judge", "--port", str(tmp_path / "port.npz")]) == 2
+    assert "port.npz: No such file" in capsys.readouterr().err
