@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from pipelines.evaluation import constellation
 from pipelines.support import locks, own_images, sections, settings
 from pipelines.support.command_line import Params, Preset, Program, Results, Set
 from pipelines.support.output import write_json
@@ -33,6 +32,8 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
         DataError: the source is not there and could not be fetched.
         BadInput: unknown settings.
     """
+    from pipelines.evaluation import constellation  # here: SciPy and scikit-learn, for which --help need not wait
+
     wanted = preset.prepare()
     folder = settings.folder_of("prepare", preset.name, results=results)
     if constellation.is_one(preset):
@@ -59,6 +60,8 @@ def dataset_for(preset: settings.Preset, results: str | os.PathLike = settings.R
 
     Processes that want the same wait for each other, so that one of them prepares.
     """
+    from pipelines.evaluation import constellation  # here: SciPy and scikit-learn, for which --help need not wait
+
     folder = settings.folder_of("prepare", preset.name, results=results)
     if not is_current(preset, folder):
         with locks.awaited(folder):
