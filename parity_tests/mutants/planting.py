@@ -39,7 +39,8 @@ from parity_tests.harness.verify import verify
 from parity_tests.registry import OpCase
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KERNELS = ("scae.pixel_kernel", "em.kernel")  # the modules that Numba compiles
+# The modules that Numba compiles.
+KERNELS = ("scae.pixel_footprint", "scae.pixel_components", "scae.pixel_forward", "scae.pixel_backward", "em.kernel")
 MODE_ROOMS = ("scae.pcae", "scae.hierarchy")
 CONSTELLATION_ROOMS = ("constellation.",)
 

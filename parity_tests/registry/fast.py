@@ -145,19 +145,21 @@ SPECIAL = (
     ("black and white", _fixed([IDENTITY, [0.6, 0.1, 0, 0.1, 0.5, 0.2]], nonlinearity="relu1")),
 )
 
+PIXEL_LIKELIHOOD = ("scae.pixel_footprint", "scae.pixel_components", "scae.pixel_forward", "scae.pixel_backward",
+                    "scae.pixel_likelihood")
 ROWS = (
     OpCase("scae.part_decoder.PartDecoder", Recipe(
         _pixel_log_prob, ("log_prob",), DECODER_LAYOUTS | {"target": 1, "log_prob": 1}, ("target",),
         build_decoder, *SCOPES["PartDecoder"]), _draw, SPECIAL, cells=decoder_cells,
         note="fused kernel: warp, mixture and likelihood in one",
-        judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
+        judges=PIXEL_LIKELIHOOD),
     OpCase("core.mixture.mixture_log_prob", Recipe(
         _by_parts, layouts={"target": 1, "templates": 2, "alpha": 2, "out": 1},
         constants=("target",)), _draw_by_parts, (
             ("far apart", _far_apart(0.5, [-0.1, -2.0, -0.4])),
             ("far apart, one absent", _far_apart(0.5, [-1e8, -2.0, -0.4])),
             ("background alone", _far_apart(1e4, [-0.1, -2.0, -0.4]))), cells=_cells_by_parts,
-        note="fused kernel, fed directly", judges=("scae.pixel_kernel", "scae.pixel_likelihood")),
+        note="fused kernel, fed directly", judges=PIXEL_LIKELIHOOD),
     OpCase("scae.object_decoder.CapsuleLayer", Recipe(
         _compiled_votes, ROW_OUT, {}, CAPSULE_NOISE, build_layer, *SCOPES["CapsuleLayer"]), draw_layer,
         note="votes as a compiler is given them", judges=("scae.object_decoder",)),

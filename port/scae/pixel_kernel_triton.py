@@ -1,6 +1,6 @@
 """The template decoder's pixel likelihood on a GPU: two kernels for Triton, forward and backward.
 
-The same sums as `decoder_kernel` makes on a CPU, read beside `warp.warp_templates`,
+The same sums as `pixel_forward` and `pixel_backward` make on a CPU, read beside `warp.warp_templates`,
 `part_decoder.PartDecoder.forward` and `mixture.mixture_log_prob`, without an array of [B, K, C, H, W].
 
 - Forward: a program is a tile of the canvas of one example, and goes through the parts with the running
@@ -14,7 +14,7 @@ The same sums as `decoder_kernel` makes on a CPU, read beside `warp.warp_templat
 - Where no pixel of a tile lies in a part's footprint, its colour and alpha are exactly 0 there: no taps.
 
 Colours are tuples of vectors, a plane each: a further axis would cost conversions between layouts.
-`decoder_launch` launches the kernels.
+`pixel_launch` launches the kernels.
 """
 
 from __future__ import annotations

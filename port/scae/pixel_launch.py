@@ -98,7 +98,7 @@ def backward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Te
             d_background_logit, **options(_sizes(templates, target), backward=True))
 
 
-_tried: dict[tuple[Sizes, torch.device], str] = {}
+tried: dict[tuple[Sizes, torch.device], str] = {}
 
 
 def trial(sizes: Sizes, device: torch.device) -> str:
@@ -109,13 +109,13 @@ def trial(sizes: Sizes, device: torch.device) -> str:
         device: a GPU, or the CPU with Triton's interpreter.
     """
     key = (sizes, device)
-    if key not in _tried and device.type == "cuda" and torch.cuda.is_available() \
+    if key not in tried and device.type == "cuda" and torch.cuda.is_available() \
             and torch.cuda.is_current_stream_capturing():
         return "not compiled before the capture of a CUDA graph"
-    if key not in _tried:
+    if key not in tried:
         on_gpu = device.type == "cuda"
-        _tried[key] = _not_covered(sizes) or (_launch_failure(sizes, device) if on_gpu else "")
-    return _tried[key]
+        tried[key] = _not_covered(sizes) or (_launch_failure(sizes, device) if on_gpu else "")
+    return tried[key]
 
 
 def _not_covered(sizes: Sizes) -> str:

@@ -1,7 +1,7 @@
 """The pixel likelihood of the template decoder as one operator, and which path computes it.
 
-On a CPU the kernel is `pixel_kernel` (Numba), on a GPU `pixel_kernel_triton`; with TRITON_INTERPRET=1,
-Triton's own variable, the latter runs on a CPU too, by Triton's interpreter, which is for checking it.
+On a CPU the kernels are `pixel_forward` and `pixel_backward` (Numba), on a GPU `pixel_kernel_triton`; with
+TRITON_INTERPRET=1, Triton's own variable, the latter runs on a CPU too, by Triton's interpreter, for checking it.
 `reason_against` holds every condition in one place; `port.core.backends` has the switch.
 """
 
@@ -133,11 +133,11 @@ def _pixel_likelihood(templates: Tensor, alpha: Tensor, inverse: Tensor, log_pre
     if backends.by_triton(target.device):
         from port.scae import pixel_launch
         return pixel_launch.forward(*given)
-    from port.scae import pixel_kernel
+    from port.scae import pixel_forward
     outputs = outputs_like(target)
     arguments = _arguments(*given)
     arrays = outputs[0].flatten(2).numpy(), *(output.numpy() for output in outputs[1:])
-    share(len(target), lambda first, last: pixel_kernel.forward_examples(
+    share(len(target), lambda first, last: pixel_forward.forward_examples(
         first, last, *arguments, *arrays))
     return outputs
 
@@ -171,10 +171,10 @@ def _pixel_likelihood_backward(templates: Tensor, alpha: Tensor, inverse: Tensor
         from port.scae import pixel_launch
         pixel_launch.backward(*given, shift, mixing_sum, joint_sum, gradient, *grads)
     else:
-        from port.scae import pixel_kernel
+        from port.scae import pixel_backward
         arguments = _arguments(*given)
         arrays = [t.detach().numpy() for t in (shift, mixing_sum, joint_sum, gradient.flatten(2), *grads)]
-        share(batch, lambda first, last: pixel_kernel.backward_examples(
+        share(batch, lambda first, last: pixel_backward.backward_examples(
             first, last, *arguments, *arrays))
     # Sums over the examples: the weights serve the whole batch.
     if templates.shape[0] == 1:

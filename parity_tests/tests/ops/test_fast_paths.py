@@ -31,7 +31,7 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None,
 
 def skip_without_kernel(row: OpCase) -> None:
     """Only the kernel needs Numba."""
-    if "scae.pixel_kernel" in row.judges and importlib.util.find_spec("numba") is None:
+    if "scae.pixel_forward" in row.judges and importlib.util.find_spec("numba") is None:
         pytest.skip("the kernel needs Numba, which is not installed")
 
 
@@ -139,8 +139,8 @@ else:
     # Numba hidden: every module imports, the plain path runs, and says so.
     "without Numba": """
 assert "Numba is not installed" in pixel_likelihood.describe(model.part_decoder)
-from port.scae import pixel_kernel
-assert pixel_kernel.numba is None
+from port.scae import pixel_backward, pixel_components, pixel_forward
+assert pixel_components.numba is None
 gradients(model)
 assert "numba" not in sys.modules or sys.modules["numba"] is None
 """,

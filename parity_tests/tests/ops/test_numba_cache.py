@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
 from port.core import numba_cache
 from port.em import kernel as em_kernel
-from port.scae import pixel_kernel
+from port.scae import pixel_backward, pixel_components, pixel_footprint, pixel_forward
 
 numba = pytest.importorskip("numba")
 
@@ -52,6 +53,29 @@ def test_without_numba(monkeypatch) -> None:
 
 
 def test_every_kernel_goes_through_it() -> None:
-    """The two files of kernels hand their functions to the one place."""
-    for module in (pixel_kernel, em_kernel):
+    """The files of kernels hand their functions to the one place."""
+    for module in (pixel_backward, pixel_components, pixel_forward, em_kernel):
         assert module.compiled is numba_cache.compiled
+    assert pixel_footprint.without_arrays is numba_cache.without_arrays
+
+
+@pytest.mark.parametrize("kernel, beside", [
+    (pixel_forward.forward_examples, {"pixel_components.py", "pixel_footprint.py"}),
+    (pixel_backward.backward_examples, {"pixel_components.py", "pixel_footprint.py"}),
+    (pixel_footprint.trace, set())], ids=["forward", "backward", "footprint"])
+def test_what_is_kept_depends_on_every_file(kernel, beside: set[str], monkeypatch) -> None:
+    """A change of a file that a kernel calls makes what was kept stale."""
+    files = numba_cache.files_called(kernel.py_func)
+    assert {file.name for file in files} == beside
+    fresh = numba_cache.compiled(kernel.py_func)
+    assert fresh._cache._cache_file._source_stamp == kernel._cache._cache_file._source_stamp
+    monkeypatch.setattr(numba_cache, "files_called", lambda _: [*files, Path(__file__)])
+    other = numba_cache.compiled(kernel.py_func)
+    assert other._cache._cache_file._source_stamp != fresh._cache._cache_file._source_stamp
+
+
+def test_a_cache_without_a_stamp_is_done_without(monkeypatch) -> None:
+    """Another Numba may keep its stamp elsewhere: nothing is kept then, and nothing stale comes back."""
+    monkeypatch.setattr(numba_cache, "stamp", lambda *_: False)
+    kernel = numba_cache.compiled(pixel_forward.forward_examples.py_func)
+    assert not hasattr(kernel._cache, "_cache_file")

@@ -46,7 +46,7 @@ def _installed() -> bool:
 
 
 pytestmark = pytest.mark.skipif(not _installed(), reason="Triton is not installed")
-ROWS = [row for row in registry.fast_rows() if "scae.pixel_kernel" in row.judges]
+ROWS = [row for row in registry.fast_rows() if "scae.pixel_forward" in row.judges]
 SPECIAL = [(row, name, case) for row in ROWS for name, case in row.special]
 EXAMPLES = {"smoke": 1, "default": 2, "deep": 60}
 WHY = "the same row by the interpreter: parity_tests/tests/ops/test_triton.py"
@@ -110,10 +110,10 @@ def test_reasons_for_the_plain_path(installed: bool, changed: dict, reason: str,
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     monkeypatch.setattr(backends, "TRITON_INSTALLED", installed)
-    monkeypatch.setattr(pixel_launch, "_tried", {})
+    monkeypatch.setattr(pixel_launch, "tried", {})
     sizes = SIZES._replace(**changed)
     assert pixel_likelihood.reason_against(GPU, True, True, sizes).startswith(reason)
-    assert len(pixel_launch._tried) == installed
+    assert len(pixel_launch.tried) == installed
     monkeypatch.setenv("SCAE_KERNELS", "off")
     assert pixel_likelihood.reason_against(GPU, True, True, sizes) == "SCAE_KERNELS=off"
 

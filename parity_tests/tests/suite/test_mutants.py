@@ -45,7 +45,7 @@ def test_mutant_is_caught(mutant: Mutant) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["scae.pixel_forward", "em.kernel"])
 def test_sound_kernel_as_python(kernel: str) -> None:
     """What catches the kernels' mutants passes the kernels themselves, interpreted in the same way."""
     first = "from __future__ import annotations"
