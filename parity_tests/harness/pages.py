@@ -100,10 +100,16 @@ class Pages:
         return f"All {len(self.rows)} checks agree"
 
     def ops(self) -> list[list[str]]:
-        """A row an op: its name, verdict, examples, worst error / bound forward and backward."""
-        return [[entry["op"], recorder.verdict(entry), str(entry["examples"]),
-                 *(f"{entry[kind][dtype]:.2g}" for kind, dtype in MARGINS)]
-                for entry in recorder.STATE["ops"].values()]
+        """A row an op: its name, verdict, examples, worst error / bound forward and backward.
+
+        Of an op that fails only what was compared before the difference has a margin, so it shows none.
+        """
+        found = []
+        for entry in recorder.STATE["ops"].values():
+            verdict = recorder.verdict(entry)
+            found.append([entry["op"], verdict, str(entry["examples"]), *(
+                f"{entry[kind][dtype]:.2g}" if verdict == "pass" else "–" for kind, dtype in MARGINS)])
+        return found
 
     def others(self) -> list[list[str]]:
         """Every other check: recordings, planted bugs."""

@@ -31,6 +31,9 @@ WRITTEN: dict[str, Callable[[], str]] = {
 }
 # Pages of the repository's root, by their place on the site.
 ROOT_PAGES = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+# Tabs of one page: a list of the pages beside them would hold that page alone.
+ALONE = "---\nhide: [navigation]\n---\n\n"
+ALONE_PAGES = ("index.md", "results.md", "tutorial.md", "glossary.md")
 # What a link to a file of the repository becomes: the page that says the same.
 PAGE_OF = {ROOT / source: place for place, source in ROOT_PAGES.items()} | {ROOT / "README.md": "index.md"}
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
@@ -86,6 +89,8 @@ def gather(out: Path = OUT) -> list[str]:
         text = relinked(source.read_text(), source, place, out)
         if place == "explanation/quirks.md":
             text = with_facts(text)
+        if place in ALONE_PAGES:
+            text = ALONE + text
         target = out / place
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
