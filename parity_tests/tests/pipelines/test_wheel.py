@@ -14,6 +14,7 @@ import pytest
 
 from parity_tests.goldens import REPOSITORY
 from parity_tests.tests.pipelines.built_wheel import build_wheel
+from pipelines import cli
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("setuptools") is None,
                                 reason="setuptools is not installed")
@@ -43,33 +44,60 @@ def test_what_is_no_python_is_inside(unpacked: Path) -> None:
     assert not [name for name in there if "fixtures" in name]
 
 
-def test_the_commands_elsewhere(unpacked: Path, tmp_path: Path) -> None:
+RUN = "results/train/digits/0"
+SETTINGS = [word for value in SMALL for word in ("--set", value)]
+# Each command as it is typed elsewhere; the presets are those in the package.
+COMMANDS = {
+    "help": ["--help"], "inspect": ["inspect", str(CHECKPOINT)],
+    "convert": ["convert", str(CHECKPOINT), "converted", "--config", str(CHECKPOINT.parent / "manifest.json"),
+                "--no-verify"],
+    "train": ["train", "--preset", "digits", "--results", "results", *SETTINGS],
+    "evaluate": ["evaluate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
+    "aggregate": ["aggregate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
+    "reconstruct": ["reconstruct", RUN, "--images", "2"],
+    "report": ["report"], "report of a run": ["report", RUN]}
+# With seconds of compiling or TensorFlow.
+LONG = {
+    "export": ["export", RUN, "model.pt2"], "equivariance": ["equivariance", RUN],
+    "verify": ["verify", str(CHECKPOINT), "converted"],
+    "record": ["record", str(CHECKPOINT), "recorded", "--config", str(CHECKPOINT.parent / "manifest.json")],
+    "bench": ["bench", "--preset", "digits", "--batch-size", "2", "--repeats", "1", "--no-plain"]}
+# Refused in one line each: what that line says. `parity` is the stage, which needs the repository.
+REFUSED = {
+    "preset": (["convert", str(CHECKPOINT), "no", "--preset", "digits", "--no-verify"], "contradicts the checkpoint"),
+    "missing": (["train", "--params", "others.yaml"], "cannot read others.yaml"),
+    "no preset": (["train", "--preset", "nobody"], "nobody"),
+    "no run": (["evaluate", "--preset", "mnist"], "results/train/mnist/0"),
+    "parity": (["parity"], "the suite runs in the repository")}
+
+
+def test_every_command_is_tried() -> None:
+    assert {words[0] for words in (COMMANDS | LONG).values()} >= set(cli.typer.main.get_command(cli.app).commands)
+
+
+def test_the_commands_elsewhere(unpacked: Path, tmp_path: Path, tier: str) -> None:
     """Each command as it is typed, in one process: its exit code and what it says."""
-    commands = {
-        "help": ["--help"], "inspect": ["inspect", str(CHECKPOINT)],
-        "convert": ["convert", str(CHECKPOINT), "converted", "--config",
-                    str(CHECKPOINT.parent / "manifest.json"), "--no-verify"],
-        "preset": ["convert", str(CHECKPOINT), "no", "--preset", "digits", "--no-verify"],
-        "train": ["train", "--preset", "digits", "--results", "results", *(
-            word for value in SMALL for word in ("--set", value))],
-        "report": ["report", "results/train/digits/0"],
-        "missing": ["train", "--params", "others.yaml"]}
-    code = ("import json, sys\nfrom pipelines import cli, parity\n"
-            "found = {name: cli.main(words) for name, words in json.loads(sys.argv[1]).items()}\n"
-            "found['parity'] = parity.main([])\n"
-            "print('FOUND', json.dumps(found | {'file': cli.__file__}))")
+    commands = COMMANDS | (LONG if tier == "deep" else {})
+    code = ("import contextlib, io, json, sys\nfrom pipelines import cli, parity\n"
+            "def one(words):\n"
+            "    said = io.StringIO()\n"
+            "    with contextlib.redirect_stderr(said):\n"
+            "        code = parity.main([]) if words == ['parity'] else cli.main(words)\n"
+            "    return code, said.getvalue()\n"
+            "found = {name: one(words) for name, words in json.loads(sys.argv[1]).items()}\n"
+            "print('FOUND', json.dumps([cli.__file__, found]))")
     # Kernels would be compiled anew for their new place.
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith(("PYTEST", "SCAE"))}
     environment |= {"PYTHONPATH": str(unpacked), "SCAE_KERNELS": "off"}
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(commands)], cwd=tmp_path, text=True,
+    asked = commands | {name: words for name, (words, _) in REFUSED.items()}
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(asked)], cwd=tmp_path, text=True,
                           capture_output=True, env=environment)
     assert "FOUND" in done.stdout, done.stderr
-    found = json.loads(done.stdout.rpartition("FOUND")[2])
-    assert Path(found.pop("file")).is_relative_to(unpacked)
-    good, refused = ("help", "inspect", "convert", "train", "report"), ("preset", "missing", "parity")
-    assert found == dict.fromkeys(good, 0) | dict.fromkeys(refused, 2), done.stdout + done.stderr
-    # The preset is there and is another model's; a file that is named and missing has no stand-in.
-    assert "contradicts the checkpoint" in done.stderr and "cannot read others.yaml" in done.stderr
-    assert "the suite runs in the repository" in done.stderr
-    assert (tmp_path / "results/runs.html").is_file()
+    file, found = json.loads(done.stdout.rpartition("FOUND")[2])
+    assert Path(file).is_relative_to(unpacked)
+    assert not {name: said for name, said in found.items() if name in commands and said[0] != 0}, done.stdout
+    for name, (_, says) in REFUSED.items():
+        code, line = found[name]
+        assert code == 2 and says in line and len(line.splitlines()) == 1, (name, code, line)
+    assert (tmp_path / "results/runs.html").is_file() and (tmp_path / "results/report.html").is_file()

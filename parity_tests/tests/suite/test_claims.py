@@ -199,6 +199,30 @@ def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
     assert flag in capsys.readouterr().out
 
 
+# -------------------------------------------------------------------------------------- the three boxes
+
+def test_the_commands_of_the_boxes() -> None:
+    """A target of make, a registry file that is there, and a conversion whose words the program takes."""
+    text = (REPOSITORY / "README.md").read_text().partition("\n## ")[0]
+    repro, parity, convert = map(shlex.split, re.findall(r"^> `([^`]+)`<br>$", text, re.M))
+    subprocess.run([*repro, "--dry-run"], cwd=REPOSITORY, capture_output=True, check=True)
+    program, registry = parity
+    assert program == "pytest" and (REPOSITORY / registry.removeprefix("--registry=")).is_file()
+    program, command, *words = convert
+    parsed = cli.typer.main.get_command(cli.app).commands[command].make_context(command, words)
+    assert program == "scae" and {"source", "out", "config"} <= {
+        name for name, value in parsed.params.items() if isinstance(value, str)}
+
+
+def test_the_report_of_make_repro() -> None:
+    """The page that the first box promises is what the default pipeline leaves."""
+    text = (REPOSITORY / "README.md").read_text().partition("\n## ")[0]
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    outs = [one for stage in stages.values() for one in stage.get("outs", [])]
+    left = [one if isinstance(one, str) else next(iter(one)) for one in outs]
+    assert "results/report.html" in left and "`results/report.html`" in text
+
+
 # ------------------------------------------------------------------------------------------ release
 
 def test_every_file_names_the_same_release() -> None:
