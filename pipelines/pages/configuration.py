@@ -95,7 +95,7 @@ def as_yaml(value: Any) -> str:
 def range_in_words(limit: limits.Limits | None, choices: tuple[str, ...] | None) -> str:
     """What is allowed, as `at least 1` or a list of words; a dash where nothing is excluded."""
     if choices:
-        return ", ".join(f"`{choice}`" for choice in choices)
+        return ", ".join(f"`{as_yaml(choice)}`" for choice in choices)
     sides = (("at least", limit.at_least), ("above", limit.above), ("at most", limit.at_most),
              ("below", limit.below)) if limit else ()
     return ", ".join(f"{words} {bound:,}" for words, bound in sides if bound is not None) or "–"

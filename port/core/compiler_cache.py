@@ -26,6 +26,12 @@ def usable(folder: Path) -> bool:
         return False
 
 
+def folder() -> Path:
+    """Where torch keeps what it compiled, as it finds the place itself; the folder need not be there yet."""
+    given = os.environ.get(VARIABLE)
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+
+
 def prepare() -> str | None:
     """Point torch to a folder of this process alone, where its own cannot be used; removed at the end.
 

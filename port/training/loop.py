@@ -26,7 +26,7 @@ from port.data import standard_sets, validation
 from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
-from port.training import diagnose, optimizers, precision, resume, rungs, schedule
+from port.training import compiling, diagnose, optimizers, precision, resume, rungs, schedule
 from port.training.distributed import ALONE, World, check_divisible
 from port.training.schedule import Settings
 from port.training.step import Step
@@ -115,11 +115,15 @@ class Run:
         self.state = resume.State(model, optimizer, batches,
                                   torch.Generator(device).manual_seed(noise_seed))
         self.notes: list[str] = []
+        before = None
         if folder is not None:
             if isinstance(dataset, data.Dataset):
                 self.state.data = standard_sets.digest_of(dataset)
-            self._continue()
-        self.step = Step(self.state, settings, self.notes, world)
+            before = self._continue()
+        if settings.compile == rungs.AUTO:
+            self.step = compiling.make(self.state, settings, self.notes, world, (before or {}).get("compile"))
+        else:
+            self.step = Step(self.state, settings, self.notes, world)
         self.good = resume.Snapshot(self.state)
         self.resumed_at = self.state.step
         self.saved = time.perf_counter()
@@ -197,8 +201,12 @@ class Run:
                 self.state.save(self.folder, self._made_with())
             raise resume.NonFiniteLoss(f"{error}; {cause}") from None
 
-    def _continue(self) -> None:
-        """Load the newest checkpoint; say what it was made with that is different now."""
+    def _continue(self) -> dict | None:
+        """Load the newest checkpoint; say what it was made with that is different now.
+
+        Returns:
+            What it was made with; None without one.
+        """
         before = self.state.load(self.folder, self.settings.steps, self.world)
         for path, why in self.state.damaged.items():
             self.notes.append(f"{path.name} is damaged and was not used: {why}")
@@ -206,6 +214,8 @@ class Run:
                 print(f"train: {path}: damaged, not used: {why}; going on from step "
                       f"{self.state.step} instead", flush=True)
         now = self._made_with()
+        if before and self.settings.compile == rungs.AUTO:
+            now.pop("compile")  # what the run began with is kept to
         changed = [f"{name} {before[name]}, now {now[name]}" for name in now
                    if before and before.get(name, now[name]) != now[name]]
         if changed:
@@ -213,11 +223,14 @@ class Run:
                               f"{'; '.join(changed)}: the same run, not the same bits")
             if self.world.main:
                 print(self.notes[-1], flush=True)
+        return before
 
     def _made_with(self) -> dict:
         """What decides the order of rounding but not what is computed."""
         decoder = getattr(self.model, "part_decoder", None)
         compiled = rungs.ladder(self.settings, self.state.device.type)[0].compiled
+        if self.settings.compile == rungs.AUTO and hasattr(self, "step"):
+            compiled = self.step.rung.compiled
         return {"ranks": self.world.size, "threads": torch.get_num_threads(),
                 "kernel": "none" if decoder is None else pixel_likelihood.describe(decoder),
                 "compile": compiled, "deterministic": self.settings.deterministic,

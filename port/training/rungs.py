@@ -58,7 +58,8 @@ def ladder(settings: Settings, device: str) -> list[Rung]:
     """The rungs to try in this order; a single one where the settings name it.
 
     Args:
-        settings: `rung`; where that is `auto`, `compile` and `capture`.
+        settings: `rung`; where that is `auto`, `compile` and `capture`. `compile: auto` counts as no here:
+            it is decided when the run begins.
         device: its type, `cpu` or `cuda`.
 
     Raises:
@@ -72,7 +73,7 @@ def ladder(settings: Settings, device: str) -> list[Rung]:
         return [asked]
     captures = settings.capture != "never" and device == "cuda"
     found = [rung for rung in RUNGS.values()
-             if (settings.compile or not rung.compiled) and (captures or not rung.captured)]
+             if (settings.compile is True or not rung.compiled) and (captures or not rung.captured)]
     return found[:1] if settings.capture == "always" else found
 
 

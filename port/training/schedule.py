@@ -10,8 +10,9 @@ from port.configuration.limits import limited
 from port.data import dataset
 from port.training import optimizers, rungs
 
+AUTO = rungs.AUTO
 CHOICES = {"lr_schedule": ("constant", "exponential", "cosine_restarts"), "shift": dataset.SHIFTS,
-           "amp": ("none", "bf16", "fp16"),
+           "amp": ("none", "bf16", "fp16"), "compile": (False, True, rungs.AUTO),
            "optimizer": tuple(optimizers.RULES), "capture": ("auto", "always", "never"),
            "rung": (rungs.AUTO, *rungs.RUNGS)}
 
@@ -56,7 +57,8 @@ class Settings:
         checkpoint_every: steps between two checkpoints.
         checkpoint_seconds: least time between two of them, so that a fast run does not spend its time on
             its disk; 0 is none. Not looked at with several ranks, which would not agree on it.
-        compile: use torch.compile; falls back to eager where it cannot work.
+        compile: use torch.compile; falls back to eager where it cannot work. `auto` does on a CPU where the
+            run is long enough for it (`port.training.compiling`), and not on a GPU.
         capture: replay the step as a CUDA graph: `auto` on a GPU where it works, `always` or an
             error, `never`.
         rung: `auto` is the fastest way to make a step that `compile` and `capture` leave and that works;
@@ -99,7 +101,7 @@ class Settings:
     held_out_images: int = limited(1024, at_least=1)
     checkpoint_every: int = limited(1000, at_least=1)
     checkpoint_seconds: float = limited(0.0, at_least=0)
-    compile: bool = False
+    compile: bool | str = False
     capture: str = "auto"
     rung: str = rungs.AUTO
     threads: int = limited(0, at_least=0, at_most=limits.THREADS)
@@ -114,7 +116,7 @@ class Settings:
         limits.check(self)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not "
+                raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, not "
                                  f"{getattr(self, name)!r}")
         if self.weight_decay and not optimizers.RULES[self.optimizer].decays:
             raise ValueError(f"weight_decay does not go with optimizer {self.optimizer}; 0 switches it off")
