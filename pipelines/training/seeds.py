@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,7 +53,13 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
         return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
     if place.type == "cuda":
         return on_streams(preset, seeds, results, place, wandb, notes)
-    return in_processes(preset, seeds, results, device, wandb, jobs_for(wanted))
+    jobs, threads = shared_out(wanted, len(seeds))
+    if threads != wanted.threads:
+        print(f"train: {jobs} processes at a time with {threads} threads each, which is faster than one after the "
+              "other with all; train.threads decides otherwise", flush=True)
+        section = preset.sections["train"] | {"threads": threads}
+        preset = replace(preset, sections=preset.sections | {"train": section})
+    return in_processes(preset, seeds, results, device, wandb, jobs)
 
 
 def parse(text: str) -> list[int]:
@@ -68,10 +75,22 @@ def parse(text: str) -> list[int]:
             from None
 
 
-def jobs_for(wanted: train.Settings) -> int:
-    """Processes that the cores have room for."""
+def shared_out(wanted: train.Settings, seeds: int) -> tuple[int, int]:
+    """Processes at a time, and the threads of each.
+
+    Where the settings leave the threads open, the cores are shared out among as many seeds as there are: on two
+    cores two processes of one thread made 1.2 (mnist), 1.5 (mnist_small) and 1.4 (digits) times the steps of
+    one process with two threads.
+
+    Args:
+        wanted: of each seed; `threads` 0 leaves them open.
+        seeds: how many.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(1, wanted.threads))
+    if wanted.threads or seeds == 1:
+        return max(1, cores // max(1, wanted.threads)), wanted.threads
+    jobs = min(cores, seeds)
+    return jobs, cores // jobs
 
 
 def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,

@@ -121,6 +121,15 @@ def test_seeds_in_processes_are_the_seeds_alone(single, tmp_path, tier, capfd):
                                   weights(single[seed]))
 
 
+@pytest.mark.parametrize(("threads", "n", "cores", "expected"), [
+    (0, 2, 2, (2, 1)), (0, 3, 8, (3, 2)), (0, 5, 2, (2, 1)), (0, 1, 2, (2, 0)), (1, 2, 2, (2, 1)),
+    (2, 2, 2, (1, 2)), (4, 2, 2, (1, 4))])
+def test_cores_are_shared_out_among_the_seeds(threads, n, cores, expected, monkeypatch):
+    """(processes, threads of each); threads that the settings name are kept."""
+    monkeypatch.setattr(seeds.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert seeds.shared_out(runs.settings(threads=threads), n) == expected
+
+
 def test_a_failing_seed_is_named(tmp_path, tier):
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
