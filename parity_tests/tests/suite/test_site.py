@@ -173,8 +173,10 @@ def test_the_notebook_is_the_tutorial() -> None:
 
 
 @pytest.mark.deep
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str) -> None:
     """In a kernel of its own, all commands too, on a run of one step in place of the one that `dvc repro` trains."""
+    if tier != "deep":
+        pytest.skip("deep tier: a kernel of its own, and a conversion with its proof")
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     with monkeypatch.context() as patch:
@@ -197,8 +199,10 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.deep
-def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
+def test_the_site_builds_and_fetches_nothing(tmp_path: Path, tier: str) -> None:
     """Strictly: no link to nowhere; and no script, style, font or picture of another host."""
+    if tier != "deep":
+        pytest.skip("deep tier: builds the whole site")
     own = REPOSITORY / ".venv-site/bin/mkdocs"
     builder = str(own) if own.exists() else shutil.which("mkdocs")
     if builder is None:
