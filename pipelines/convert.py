@@ -23,6 +23,7 @@ import numpy as np
 
 import port
 from pipelines.checkpoints import child, original
+from pipelines.checkpoints.back import to_tf
 from pipelines.checkpoints.comparison import Report
 from pipelines.support import sections, settings
 from pipelines.support.command_line import Params, Program, Results
@@ -30,7 +31,6 @@ from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from port.checkpoints import contents, convert, model_card, model_folder
 from port.checkpoints.strangers import Choices
-from port.checkpoints.tensor_bundle import locate
 from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
 from port.configuration.fields import unknown
 from port.core import variable_table
@@ -265,63 +265,6 @@ def summary(model: Model, found: original.Original, source: contents.Contents) -
         print(note)
     if config.unset:
         print(f"unset, run with the original's defaults: {', '.join(config.unset)}")
-
-
-def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
-    """A PyTorch folder as a TensorFlow checkpoint with the original's names and layouts.
-
-    Raises:
-        BadInput: the folder cannot be read, a checkpoint is there already, or it cannot be written.
-        CheckFailed: what was written reads back otherwise.
-    """
-    model = original.load_folder(folder)
-    with original.in_words(folder):
-        slots, step = model_folder.load_slots(folder, model)
-    if model.dtype.itemsize != 4:
-        raise BadInput(f"{folder}: weights are {model.dtype}, the original's are float32")
-    if slots and step is None:  # the original has no such checkpoint, and neither it nor this project would read one
-        print(f"{folder}: {len(slots)} optimizer slots left out; the folder does not say at which step they stand")
-        slots = {}
-    arrays: dict[str, np.ndarray] = convert.to_tf(model) | convert.slots_to_tf(model, slots)
-    if step is not None:
-        arrays["global_step"] = np.int64(step)
-    if dry_run:
-        for name, array in sorted(arrays.items()):
-            print(name, list(np.shape(array)))
-        print(f"{prefix}: {len(arrays)} arrays; nothing written (--dry-run)")
-        return
-    target = Path(prefix)
-    if target.is_dir():
-        raise BadInput(f"{prefix} is a folder; name a prefix, for instance {target / 'model.ckpt-1'}")
-    with original.in_words(prefix):
-        if locate.is_there(target):
-            raise BadInput(f"{prefix}: a checkpoint is there already; name another prefix")
-        port.write_checkpoint(target, arrays)
-    if not verify:
-        print(f"{prefix}: {len(arrays)} arrays, unverified")
-        return
-    report = Report(f"Conversion of {folder}")
-    section = report.section("tensors", "the folder")
-    again = original.read(prefix).arrays
-    for name, expected in arrays.items():
-        section.add(name, "file", "bits", again.get(name), np.asarray(expected))
-    report.conclude()
-    said = f"{len(arrays)} arrays read back equal in every bit"
-    if child.installed():
-        report.add(child.ask("read back", source=prefix))
-        report.conclude()
-        print(f"{prefix}: done and proven ({said}, by TensorFlow too)")
-    else:
-        print(f"{prefix}: done, {said}; not proven: that TensorFlow reads it, which is not installed here")
-
-
-def read_back(source: str) -> dict:
-    """Where TensorFlow is: its own reading of a checkpoint, beside this project's."""
-    from pipelines.checkpoints import proof
-
-    report = Report("")
-    proof.reading(report, original.read(source))
-    return report.as_json()
 
 
 def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:

@@ -28,7 +28,7 @@ from pipelines.support import children
 from pipelines.support.values import BadInput, CheckFailed
 
 # Task → the function that does it: JSON values in, JSON values out.
-TASKS = {"prove": "pipelines.convert:prove_forward", "read back": "pipelines.convert:read_back",
+TASKS = {"prove": "pipelines.convert:prove_forward", "read back": "pipelines.checkpoints.back:read_back",
          "verify": "pipelines.commands.verify:verify", "record": "pipelines.commands.record:record",
          "records": "pipelines.commands.records:compare_all"}
 HOW = "pip install 'scae-port[reference]'"
