@@ -14,6 +14,7 @@ from pipelines import evaluate, prepare, train
 from pipelines.evaluation import constellation
 from pipelines.support import settings
 from pipelines.support.values import BadInput
+from port.configuration.fields import ConfigError
 from port.constellation import batches as constellation_batches
 from port.evaluation import constellation as evaluate_constellation
 from port.training import loop
@@ -132,7 +133,7 @@ def test_bad_presets_are_refused(tmp_path: Path) -> None:
     """Model and data that do not belong together, unknown options, another data set to test on."""
     with pytest.raises(BadInput, match="belong together"):
         prepare.run(settings.load_preset("constellation", ["prepare.source=digits"]), tmp_path)
-    with pytest.raises(BadInput, match="did you mean 'slots'"):
+    with pytest.raises(ConfigError, match="did you mean 'slots'"):
         prepare.run(settings.load_preset("constellation", ["prepare.options={slot: [0]}"]), tmp_path)
     with pytest.raises(BadInput, match="slots must be at most 3, not 9"):
         prepare.run(settings.load_preset("constellation", ["prepare.options={slots: [9]}"]), tmp_path)
