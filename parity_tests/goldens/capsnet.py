@@ -192,7 +192,7 @@ def _network(record: RoutingRecord, group: str) -> Run:
                {f"var/{name}": (f"vargrad/{name}", same) for name in variables}, variables)
 
 
-_RUNS: dict[str, Callable[[RoutingRecord, str], Run]] = {
+RUNS: dict[str, Callable[[RoutingRecord, str], Run]] = {
     "squash": _squash, "xg_squash": _squash, "routing_fc": _routing, "routing_conv": _routing,
     "capsule_layer": _capsule_layer, "xg_capsule_layer": _capsule_layer, "primary_caps": _primary,
     "margin_loss": _margin, "reconstruction": _reconstruction, "xg_loss": _total, "net": _network}
@@ -204,7 +204,7 @@ def run_of(record: RoutingRecord, group: str) -> Run:
     Raises:
         KeyError: no recipe for this function: a recording of something new.
     """
-    kind = max((name for name in _RUNS if record.name.startswith(name)), key=len, default=None)
+    kind = max((name for name in RUNS if record.name.startswith(name)), key=len, default=None)
     if kind is None:
         raise KeyError(f"no recipe for {record.name}: {record.entry['function']}")
-    return _RUNS[kind](record, group)
+    return RUNS[kind](record, group)

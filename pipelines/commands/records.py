@@ -76,7 +76,7 @@ def records_in(folder: Path) -> tuple[list, Callable]:
                        "and OUT") from None
     if not names:
         raise BadInput(f"{path}: an empty list of records")
-    known = {"capsnet": (tuple(golden_capsnet._RUNS), verify_capsnet.verify),
+    known = {"capsnet": (tuple(golden_capsnet.RUNS), verify_capsnet.verify),
              "em": ((*golden_em.RECIPES, *golden_em.ELSEWHERE), verify_em.verify)}
     family = max(known, key=lambda kind: sum(name.startswith(known[kind][0]) for name in names))
     beginnings, verify = known[family]

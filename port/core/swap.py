@@ -34,7 +34,7 @@ def _start(folder: Path) -> str:
     return f".{folder.name}.scae-"
 
 
-def _beside(folder: Path, token: str, role: str) -> Path:
+def beside(folder: Path, token: str, role: str) -> Path:
     return folder.with_name(f"{_start(folder)}{token}.{role}")
 
 
@@ -49,7 +49,7 @@ def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     recover(folder, own)
     token = f"{_machine()}-{os.getpid()}-{next(_count)}"
-    new, old = (_beside(folder, token, role) for role in ROLES)
+    new, old = (beside(folder, token, role) for role in ROLES)
     new.mkdir(parents=True)
     try:
         yield new
@@ -69,7 +69,7 @@ def aside(place: Path) -> Iterator[Path]:
     for path in left_beside(place):
         if path.suffix == ".new":
             shutil.rmtree(path, ignore_errors=True)
-    made = _beside(place, f"{_machine()}-{os.getpid()}-{next(_count)}", "new")
+    made = beside(place, f"{_machine()}-{os.getpid()}-{next(_count)}", "new")
     made.mkdir()
     try:
         yield made

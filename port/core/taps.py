@@ -59,6 +59,10 @@ class Taps(Mapping[str, Tensor]):
     def __bool__(self) -> bool:
         return True
 
+    def as_computed(self) -> dict[str, Tensor]:
+        """The tensors as the model made them, not in the recordings' layout."""
+        return {name: tensor for name, (tensor, _) in self._tensors.items()}
+
     def gradients(self, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor | None]:
         """d loss / d tap for each name, in the tap's layout; None where the loss does not see it.
 

@@ -87,7 +87,7 @@ def _digits(root: Path, download: bool, enlarge: int = 20, test_share: float = 0
 def _mnist(root: Path, download: bool) -> Dataset:
     """MNIST from `MNIST/raw` in the data root, compressed or not; by another name if it is not MNIST."""
     (train, checked), (test, other) = (_mnist_part(root, download, part) for part in ("train", "t10k"))
-    name = "mnist" if checked and other else standard_sets.name_of("mnist", *_arrays(train), *_arrays(test))
+    name = "mnist" if checked and other else standard_sets.name_of("mnist", *arrays_of(train), *arrays_of(test))
     return Dataset(name, train, test)
 
 
@@ -202,7 +202,7 @@ def _affnist_like(root: Path, download: bool) -> Dataset:
         test, checked = _mnist_part(root, download, "t10k")
         images, labels = affnist.regenerate(test.images[:, 0].numpy())[0], test.labels.numpy()
         if not checked:
-            name = standard_sets.name_of(name, *_arrays(test), known="mnist_test")
+            name = standard_sets.name_of(name, *arrays_of(test), known="mnist_test")
     return Dataset(name, split_of(images[:0], labels[:0]), _checked(path, images, labels))
 
 
@@ -309,7 +309,7 @@ def _read_npz(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
         raise DataError(f"{path} is damaged ({_line(error)}); put it there anew") from None
 
 
-def _arrays(split: Split) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Grey images and labels as the files of a source have them."""
     return split.images[:, 0].numpy(), split.labels.numpy()
 

@@ -138,13 +138,6 @@ def _grid_centres(_: str, height: float, width: float) -> np.ndarray:
     return grid_centres(int(height), int(width))
 
 
-@of_plain_values
-def _carried_centres(_: str, height: float, width: float, *layers: float) -> np.ndarray:
-    """`carried_centres` of H, W and each layer's kernel and stride."""
-    sizes = [int(number) for number in layers]
-    return carried_centres(int(height), int(width), list(zip(sizes[::2], sizes[1::2])))
-
-
 class Convolution(nn.Module):
     """Square convolution with bias and ReLU.
 

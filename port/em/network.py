@@ -13,13 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from port.core import inputs, losses
-from port.core.constants import computed
+from port.core.constants import computed, of_plain_values
 from port.em import layers as em_layers
 from port.em import losses as em_losses
 from port.em.routing import Routed
 from port.em.settings import Network
 
 Array = Float[Tensor, "..."]
+
+
+@of_plain_values
+def _carried_centres(_: str, height: float, width: float, *layers: float) -> np.ndarray:
+    """`carried_centres` of H, W and each layer's kernel and stride."""
+    sizes = [int(number) for number in layers]
+    return em_layers.carried_centres(int(height), int(width), list(zip(sizes[::2], sizes[1::2])))
 
 
 class Capsules(NamedTuple):
@@ -77,8 +84,7 @@ class MatrixCapsules(nn.Module):
             steps = [s.conv_kernel, s.conv_stride]
             for kernel, stride in zip(s.kernels, s.strides):
                 steps += [kernel, stride]
-            centres = computed(em_layers._carried_centres, (*image.shape[2:], *steps), dtype=pose.dtype,
-                               device=pose.device)
+            centres = computed(_carried_centres, (*image.shape[2:], *steps), dtype=pose.dtype, device=pose.device)
         layers.append(self.class_capsules(pose, activation, centres))
         found = layers[-1]
         return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],

@@ -315,7 +315,7 @@ class ImageAutoencoder(nn.Module):
         return torch.stack(drawn)
 
     @torch.no_grad()
-    def _per_capsule(self, log: Recorder, made: Pass) -> None:
+    def record_per_capsule(self, log: Recorder, made: Pass) -> None:
         """One reconstruction per object capsule, from its own votes; in no loss, so in no graph."""
         batch, n_caps, n_parts = made.flat_votes.shape[:3]
 
@@ -352,7 +352,7 @@ class ImageAutoencoder(nn.Module):
         log.record("loss_parts/rec_mean", mean, CHANNELS_LAST)
         log.record("bottom_up/mean", images["bottom_up"], CHANNELS_LAST)
         log.record("top_down/mean", images["top_down"], CHANNELS_LAST)
-        self._per_capsule(log, made)
+        self.record_per_capsule(log, made)
         log.record("obj_dec/raw_caps_params", made.votes.raw_caps_params)
         log.record("obj_dec/all_params", made.votes.all_params)
         fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,

@@ -57,14 +57,13 @@ def first_tap(model: torch.nn.Module, image: Tensor, label: Tensor, noise: Noise
         Number (infinite for none, so that it sorts last among several ranks) and name.
     """
     # One picture per object capsule: in no loss, and for a large batch more memory than a step.
-    model._per_capsule = lambda *arguments: None
+    model.record_per_capsule = lambda *arguments: None
     try:
         with torch.no_grad(), _Count() as made:
             taps = model(image, label, noise, taps=True).taps
     finally:
-        del model._per_capsule
-    raw = {name: tensor for name, (tensor, _) in taps._tensors.items()}
-    bad = [(made.order.get(id(tensor), -1), name) for name, tensor in raw.items()
+        del model.record_per_capsule
+    bad = [(made.order.get(id(tensor), -1), name) for name, tensor in taps.as_computed().items()
            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
     # Among taps of one operation the first that was recorded.
     return min(bad, key=lambda pair: pair[0], default=(float("inf"), "none"))

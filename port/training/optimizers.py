@@ -48,11 +48,11 @@ class SGD(torch.optim.SGD):
             buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
                        for p in parameters] if group["momentum"] else []
             if parameters:
-                _sgd_foreach(parameters, [p.grad for p in parameters], buffers, group)
+                sgd_foreach(parameters, [p.grad for p in parameters], buffers, group)
 
 
-def _sgd_foreach(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict
-                 ) -> None:
+def sgd_foreach(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict
+                ) -> None:
     """g ← g + decay·w; b ← momentum·b + g; w ← w - lr·b, in place, without the host.
 
     The buffers start at zeros, where torch's start as the first gradient: the same.

@@ -117,9 +117,9 @@ class State:
         temporary.mkdir()
         write_tensors(temporary, "model", self.model.state_dict())
         write_tensors(temporary, "optimizer", read_slots(self.model, self.optimizer))
-        write_tensors(temporary, "streams", self._streams())
+        write_tensors(temporary, "streams", self.stream_tensors())
         (temporary / "state.json").write_text(json.dumps(
-            self._position() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
+            self.place() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
                                 "format": sound.FORMAT}))
         sound.write_checksums(temporary)
         for path in [*temporary.iterdir(), temporary]:
@@ -160,7 +160,7 @@ class State:
             write_slots(self.model, self.optimizer, slots)
         streams, state = world.collect((streams, state))[0]
         world.broadcast_([tensor.detach() for tensor in self.tensors().values()])
-        self._continue(streams, state)
+        self.go_on(streams, state)
         self.history = state["history"]
         return state.get("made_with")
 
@@ -199,14 +199,14 @@ class State:
         sound.check_position(state, int(path.name[5:]), (path / sound.CHECKSUMS).exists())
         sound.check_tensors("weights", model, self.model.state_dict())
         sound.check_tensors("slots", slots, read_slots(self.model, self.optimizer))
-        sound.check_streams(streams, self._streams(), {"noise": self.noise_generator} | {
+        sound.check_streams(streams, self.stream_tensors(), {"noise": self.noise_generator} | {
             f"batches/{name}": generator for name, generator in self.batches.generators().items()},
             self.batches.limits, state["names"])
         return model, slots, streams, state
 
     # ----------------------------------------------------------------------------- everything else
 
-    def _streams(self) -> dict[str, Tensor]:
+    def stream_tensors(self) -> dict[str, Tensor]:
         """Generators, place in the data and running sums."""
         streams = {f"batches/{k}": v for k, v in self.batches.state_dict().items()}
         streams["noise"] = self.noise_generator.get_state()
@@ -214,12 +214,13 @@ class State:
             streams["sums"] = self.sums.clone()
         return streams
 
-    def _position(self) -> dict:
+    def place(self) -> dict:
+        """Step, seconds and running counts."""
         return {"step": self.step, "seconds": self.seconds, "names": self.names,
                 "count": self.count}
 
-    def _continue(self, streams: dict[str, Tensor], position: dict) -> None:
-        """Inverse of `_streams` and `_position`, in place where a graph may hold the tensor."""
+    def go_on(self, streams: dict[str, Tensor], position: dict) -> None:
+        """Inverse of `stream_tensors` and `place`, in place where a graph may hold the tensor."""
         self.batches.load_state_dict({name.removeprefix("batches/"): value
                                       for name, value in streams.items()
                                       if name.startswith("batches/")})
@@ -241,7 +242,7 @@ class Snapshot:
     def __init__(self, state: State):
         self.state = state
         self.tensors = [tensor.detach().clone() for tensor in state.tensors().values()]
-        self.streams, self.position = state._streams(), state._position()
+        self.streams, self.position = state.stream_tensors(), state.place()
 
     @property
     def step(self) -> int:
@@ -252,7 +253,7 @@ class Snapshot:
         """Everything as it was; rows of the history stay."""
         for tensor, kept in zip(self.state.tensors().values(), self.tensors, strict=True):
             tensor.copy_(kept)
-        self.state._continue(self.streams, self.position)
+        self.state.go_on(self.streams, self.position)
 
 
 def non_finite(tensors: dict[str, Tensor]) -> list[str]:

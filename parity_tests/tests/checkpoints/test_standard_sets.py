@@ -81,7 +81,7 @@ def test_what_lies_under_mnist_s_file_names_is_looked_at(tmp_path, monkeypatch, 
     """However an archive unpacks; the very content is MNIST, another is not."""
     found = sources.load("mnist", unpacked(tmp_path, SPELLINGS[spelling]), download=False)
     assert found.name.startswith("mnist_other_") and len(found.train) == 5
-    own = standard_sets.digest(*sources._arrays(found.train), *sources._arrays(found.test))
+    own = standard_sets.digest(*sources.arrays_of(found.train), *sources.arrays_of(found.test))
     assert found.name.endswith(own[:8])
     monkeypatch.setitem(standard_sets.KNOWN, "mnist", own)
     assert sources.load("mnist", tmp_path, download=False).name == "mnist"

@@ -152,7 +152,7 @@ def test_the_sgd_of_a_gpu_is_torchs(momentum):
             parameter.grad = grad.clone()
         theirs.step()
         with torch.no_grad():
-            optimizers._sgd_foreach(list(named.values()), grads, buffers, group)
+            optimizers.sgd_foreach(list(named.values()), grads, buffers, group)
     for ours, parameter in zip(named.values(), other):
         assert (ours - parameter).abs().max() <= 200 * torch.finfo(torch.float32).eps
     assert not torch.equal(other[0], weights()["encoder.w"])

@@ -188,7 +188,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path, killed) -> None:
 def test_a_checkpoint_s_own_leftovers_are_cleared_too(tmp_path) -> None:
     """Long names included; a folder of old content is not a checkpoint's."""
     for name in ("model[1].ckpt-5", "n" * 200):
-        left = swap._beside(tmp_path / name, DEAD, "new")
+        left = swap.beside(tmp_path / name, DEAD, "new")
         left.mkdir()
         (left / "data").touch()
         port.write_checkpoint(tmp_path / name, {"a": np.zeros(3, np.float32)})

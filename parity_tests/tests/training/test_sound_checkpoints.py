@@ -176,8 +176,8 @@ def test_a_refused_checkpoint_changes_nothing(copy) -> None:
     state, fresh = runs_state(), runs_state()
     with pytest.raises(sound.Damaged):
         state.load(copy, 12)
-    for one, other in zip(({**state.tensors(), **state._streams()}, state._position()),
-                          ({**fresh.tensors(), **fresh._streams()}, fresh._position()), strict=True):
+    for one, other in zip(({**state.tensors(), **state.stream_tensors()}, state.place()),
+                          ({**fresh.tensors(), **fresh.stream_tensors()}, fresh.place()), strict=True):
         assert one.keys() == other.keys() and all(
             torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
             for key, value in one.items())
