@@ -1,6 +1,6 @@
 """Constellation models: configurations drawn by hypothesis, and a few fixed ones with every option.
 
-They are compared by `drawn_models.verify_model`, as image models are.
+They are compared by `drawn.verify.verify_model`, as image models are.
 """
 
 from __future__ import annotations

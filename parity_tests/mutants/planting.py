@@ -31,6 +31,7 @@ from parity_tests.drawn import (
 from parity_tests.drawn import (
     modes as drawn_modes,
 )
+from parity_tests.drawn.verify import verify_model
 from parity_tests.harness import recorder
 from parity_tests.harness.reference_values import keeping
 from parity_tests.harness.signatures import check_signature
@@ -205,12 +206,12 @@ def check_models(examples: int, drawn: ModuleType = drawn_models) -> None:
         Exception: whatever the check of an example raises.
     """
     for case in drawn.SPECIAL:
-        drawn_models.verify_model(case, "mutant check of a fixed whole model", float32=False, n_steps=1)
+        verify_model(case, "mutant check of a fixed whole model", float32=False, n_steps=1)
 
     @_examples(examples)
     @hypothesis.given(cases(drawn.draw_model))
     def parity(case: drawn_models.ModelCase) -> None:
-        drawn_models.verify_model(case, "mutant check of the whole model")
+        verify_model(case, "mutant check of the whole model")
 
     parity()
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 import port
 from parity_tests.drawn.constellations import FACTORS, OP, SPECIAL, ConstellationCase, draw_model
-from parity_tests.drawn.models import verify_model
+from parity_tests.drawn.verify import verify_model
 from parity_tests.harness import recorder
 from parity_tests.harness.strategies import cases
 from parity_tests.tests.models.test_model import SMOKE

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-from parity_tests.drawn.models import OP, SPECIAL, ModelCase, draw_model, verify_model
+from parity_tests.drawn.models import OP, SPECIAL, ModelCase, draw_model
+from parity_tests.drawn.verify import verify_model
 from parity_tests.harness import covering, recorder
 from parity_tests.harness.strategies import cases
 

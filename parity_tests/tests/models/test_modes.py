@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import port
-from parity_tests.drawn.models import verify_model
 from parity_tests.drawn.modes import FIXED, OPS, ModeCase, draw_mode, fixed
+from parity_tests.drawn.verify import verify_model
 from parity_tests.harness import recorder
 from parity_tests.harness.strategies import cases
 from parity_tests.tests.models.test_model import SMOKE

@@ -18,7 +18,8 @@ import pytest
 
 import port
 from parity_tests import goldens
-from parity_tests.drawn.models import ModelCase, covering_case, verify_model
+from parity_tests.drawn.models import ModelCase, covering_case
+from parity_tests.drawn.verify import verify_model
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import covering, models, tiers
 from port.configuration.fields import CHOICES
