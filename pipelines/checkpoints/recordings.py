@@ -185,7 +185,9 @@ def passes(report: Report, recording: Recording, variant: str, dtype: str) -> No
             return
     inter = tuple(name.removeprefix("inter/") for name in grads if name.startswith("inter/"))
     runs = {side: recording.run(side, variant, dtype, inter, bool(grads)) for side in SIDES}
-    bounds = _Bounds(recording, variant, dtype, inter, bool(grads), taps, grads, runs)
+    largest = tolerances.scale(*(value for name, value in grads.items() if name.startswith("var/")))
+    bounds = PlainBounds(largest) if dtype == "float64" else ErrorBounds.of(
+        recording, variant, inter, bool(grads), largest, runs)
     if taps:
         defined = recording.load(f"forward64_{variant}.npz")
         section = report.section(files["forward"], "the recording")
@@ -201,7 +203,7 @@ def passes(report: Report, recording: Recording, variant: str, dtype: str) -> No
                                 f"({', '.join(absent)})")
     if grads:
         add_gradients(report, recording, files["grads"], dtype, grads, bounds, runs)
-    if dtype == "float32" and not recording.has(f"forward64_{variant}.npz"):
+    if isinstance(bounds, ErrorBounds) and not recording.has(f"forward64_{variant}.npz"):
         section = report.section(f"float64 on the input of {files['forward']}", "the reference")
         for name, expected in bounds.truth.taps.items():
             exact = not np.issubdtype(expected.dtype, np.floating)
@@ -209,24 +211,57 @@ def passes(report: Report, recording: Recording, variant: str, dtype: str) -> No
                         0.0 if exact else tolerances.forward64(expected, tolerances.tap_magnitude(name)))
 
 
-class _Bounds:
-    """Bounds of one pass: plain in float64; in float32 from each other's error to the truth."""
+@dataclass(frozen=True)
+class PlainBounds:
+    """Bounds of a pass in float64: a share of what is expected.
 
-    def __init__(self, recording: Recording, variant: str, dtype: str, inter: tuple[str, ...],
-                 gradients: bool, taps: Arrays, grads: Arrays, runs: dict[str, ModelOutcome]) -> None:
-        self.dtype, self.taps, self.grads, self.runs = dtype, taps, grads, runs
-        self.largest = tolerances.scale(*(v for name, v in grads.items() if name.startswith("var/")))
-        self.parted = ""
-        if dtype == "float64":
-            return
-        found = recording.run("reference", variant, "float64", inter, gradients)
-        self.port64 = recording.run("port", variant, "float64", (), False)
-        self.truth = ModelOutcome(found.taps | recording.load(f"forward64_{variant}.npz"),
-                                  found.gradients | recording.load(f"grads64_{variant}.npz"))
-        self.near = [recording.run("reference", variant, "float64", inter, gradients, tolerances.ULP32, i)
-                     for i in range(N_MOVES)]
-        for run in runs.values():
-            self.parted = self.parted or models.same_pieces(run, found, recording.config.to_arguments())
+    Attributes:
+        largest: entry of any recorded gradient of a variable.
+    """
+
+    largest: float
+
+    def tap(self, side: str, name: str, expected: np.ndarray) -> float:
+        """Bound of one tap, the same on both sides."""
+        return tolerances.forward64(expected) if np.issubdtype(expected.dtype, np.floating) else 0.0
+
+    def gradient(self, side: str, name: str, expected: np.ndarray) -> float:
+        """Bound of one gradient, the same on both sides."""
+        return tolerances.gradient64(expected, self.largest)
+
+
+@dataclass(frozen=True)
+class ErrorBounds:
+    """Bounds of a pass in float32: from each other's error to the truth.
+
+    Attributes:
+        largest: entry of any recorded gradient of a variable.
+        runs: the passes in float32, by side.
+        truth: the reference's pass in float64, the recording of it where there is one.
+        port64: the port's pass in float64, without gradients.
+        near: the reference's passes in float64 with inputs an ulp of float32 away.
+        parted: the discontinuity that a run is on the other side of, or "".
+    """
+
+    largest: float
+    runs: dict[str, ModelOutcome]
+    truth: ModelOutcome
+    port64: ModelOutcome
+    near: list[ModelOutcome]
+    parted: str
+
+    @classmethod
+    def of(cls, recording: Recording, variant: str, inter: tuple[str, ...], gradients: bool, largest: float,
+           runs: dict[str, ModelOutcome]) -> ErrorBounds:
+        """Run what the bounds need."""
+        own = recording.run("reference", variant, "float64", inter, gradients)
+        truth = ModelOutcome(own.taps | recording.load(f"forward64_{variant}.npz"),
+                             own.gradients | recording.load(f"grads64_{variant}.npz"))
+        near = [recording.run("reference", variant, "float64", inter, gradients, tolerances.ULP32, i)
+                for i in range(N_MOVES)]
+        arguments = recording.config.to_arguments()
+        parted = next(filter(None, (models.same_pieces(run, own, arguments) for run in runs.values())), "")
+        return cls(largest, runs, truth, recording.run("port", variant, "float64", (), False), near, parted)
 
     def own(self, side: str, name: str, recorded: np.ndarray, kind: str) -> np.ndarray | None:
         """What is to have float32's error here: for the port the reference, for it the recording."""
@@ -239,8 +274,6 @@ class _Bounds:
         """Bound of one tap of one side."""
         if not np.issubdtype(expected.dtype, np.floating):
             return 0.0
-        if self.dtype == "float64":
-            return tolerances.forward64(expected)
         truth = self.truth.taps.get(name, expected)
         own = self.own(side, name, expected, "tap")
         effect = max(tolerances.error(run.taps[name], truth) for run in self.near)
@@ -250,15 +283,13 @@ class _Bounds:
 
     def gradient(self, side: str, name: str, expected: np.ndarray) -> float:
         """Bound of one gradient of one side."""
-        if self.dtype == "float64":
-            return tolerances.gradient64(expected, self.largest)
         truth, near = (zeros_for_none(run.gradients.get(name), expected) for run in (self.truth, self.near[0]))
         own = zeros_for_none(self.own(side, name, expected, "gradient"), expected)
         return tolerances.recorded32(tolerances.gradient32(truth, own, self.largest,
                                                            tolerances.error(near, truth)))
 
 
-def without_sigmoid_tail(name: str, recorded: np.ndarray, bounds: _Bounds) -> np.ndarray:
+def without_sigmoid_tail(name: str, recorded: np.ndarray, bounds: ErrorBounds) -> np.ndarray:
     """A float32 recording of log-presences, free of what the original's own sigmoid loses in the tail.
 
     An entry that is explained by that is replaced by the truth; any other stands as it is.
@@ -271,10 +302,10 @@ def without_sigmoid_tail(name: str, recorded: np.ndarray, bounds: _Bounds) -> np
     return np.where(explained, truth, recorded).astype(recorded.dtype)
 
 
-def add_tap(section: Section, name: str, dtype: str, expected: np.ndarray, bounds: _Bounds,
-            runs: dict[str, ModelOutcome]) -> None:
+def add_tap(section: Section, name: str, dtype: str, expected: np.ndarray,
+            bounds: PlainBounds | ErrorBounds, runs: dict[str, ModelOutcome]) -> None:
     """One row for each side."""
-    if dtype == "float32":
+    if isinstance(bounds, ErrorBounds):
         expected = without_sigmoid_tail(name, expected, bounds)
     for side, run in runs.items():
         bound = bounds.tap(side, name, expected) if name in run.taps else 0.0
@@ -282,9 +313,9 @@ def add_tap(section: Section, name: str, dtype: str, expected: np.ndarray, bound
 
 
 def add_gradients(report: Report, recording: Recording, file: str, dtype: str, grads: Arrays,
-                  bounds: _Bounds, runs: dict[str, ModelOutcome]) -> None:
+                  bounds: PlainBounds | ErrorBounds, runs: dict[str, ModelOutcome]) -> None:
     """Every recorded gradient; a variable has none only if the manifest's `no_gradient` names it."""
-    if bounds.parted:
+    if isinstance(bounds, ErrorBounds) and bounds.parted:
         report.notes.append(f"not comparable: {file}; float32 falls on the other side of a discontinuity "
                             f"({bounds.parted}) than float64")
         return
