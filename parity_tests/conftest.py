@@ -94,8 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
         inherited = getattr(config, "workerinput", {}).get("parity_seed")
         seed = random.SystemRandom().randrange(2**32) if inherited is None else inherited
         config.parity_seed = seed
-        from hypothesis import core
-        core.global_force_seed = seed
+        from parity_tests.harness.hypothesis_internals import force_seed
+        force_seed(seed)
     registry = config.getoption("--registry")
     if registry and not Path(registry).is_file():
         raise pytest.UsageError(f"--registry {registry}: no such file; name a Python file with ROWS")

@@ -14,11 +14,9 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis.control import current_build_context
-from hypothesis.errors import StopTest, UnsatisfiedAssumption
-from hypothesis.internal.conjecture.data import Status
 
 from parity_tests.harness import recorder
+from parity_tests.harness.hypothesis_internals import refusals
 from parity_tests.harness.sides import Arrays
 
 # exp(88) is the largest float32 exponential; logits stay below it so that both dtypes are finite.
@@ -142,19 +140,14 @@ class Maker:
 
 
 def cases(build: Callable[[Maker], Any], op: str | None = None) -> st.SearchStrategy[Any]:
-    """A strategy from a function of a maker; `op` counts the examples refused.
-
-    What the engine itself breaks off (a prefix it does not want to complete) was no example.
-    """
+    """A strategy from a function of a maker; `op` counts the examples refused."""
+    def count() -> None:
+        if op is not None:
+            recorder.discard(op)
 
     @st.composite
     def strategy(draw: Callable[[st.SearchStrategy], Any]) -> Any:
-        try:
+        with refusals(count):
             return build(Maker(draw))
-        except (StopTest, UnsatisfiedAssumption):
-            data = current_build_context().data
-            if op is not None and not (data.frozen and data.status is Status.OVERRUN):
-                recorder.discard(op)
-            raise
 
     return strategy()
