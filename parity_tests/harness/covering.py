@@ -1,7 +1,9 @@
 """Few whole-model configurations that together contain every value of every option.
 
 A greedy covering array: each row takes the values that meet the most pairs not met before, so that
-combinations of two options are nearly all there too. Fixed, tiny, and run in every tier.
+combinations of two options are nearly all there too. Fixed, tiny, and run in every tier. Not by `allpairspy`, which
+does as well (97.7 % of the pairs in its first 16 rows, 97.3 % here): its rows would be other fixed cases than those
+that the planted bugs were tried on, for a further dependency in place of 30 lines.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ Each is run against the registry-driven checks in this process; what survives th
 copy of the tree and run against `pytest --tier=smoke` as a user would. What fails in such a copy without
 any mutant catches nothing: it is found first, and named in the table. The table goes to
 `results/random_mutants.json`; survivors are listed with their line for a person to judge.
+
+Not by `mutmut` or `cosmic-ray`: they start a test command for every mutant, and importing torch and TensorFlow alone
+takes longer than most mutants live in this process, where only the mutated package is imported again.
 """
 
 from __future__ import annotations
