@@ -63,10 +63,10 @@ def _shares(lib: Any, found: Any, votes_shape: tuple[int, ...]) -> Any:
 
 def _run_paper(lib: Any, x: X, a: dict[str, Any], _: Any) -> X:
     shape = tuple(x["votes"].shape)
-    seen = lib.em.routing.windows(x["act"], shape[3:5], a["stride"])
+    seen = lib.em.windows.windows(x["act"], shape[3:5], a["stride"])
     found = lib.em.routing.route(x["votes"], seen, x["beta_u"], x["beta_a"], a["stride"], _routing(lib, a))
     shares = _shares(lib, found, shape)
-    summed = lib.em.routing.fold(shares, a["stride"], tuple(x["act"].shape[1:3]))
+    summed = lib.em.windows.fold(shares, a["stride"], tuple(x["act"].shape[1:3]))
     return {"pose": found.pose, "act": found.activation, "R_used": shares, "R_sum": summed.sum(-1)
             if lib.side == "port" else np.asarray(summed).sum(-1)}
 

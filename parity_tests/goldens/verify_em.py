@@ -233,7 +233,7 @@ def verify_parents_of_children(record: RoutingRecord, side: str, test: str) -> N
             int(n) for n in sizes.replace("c", "").translate(str.maketrans("ksIJ", "    ")).split())
         n = (side_ - kernel) // stride + 1
         if what == "map":
-            counts = lib.em.routing.parent_counts((n, n), (kernel, kernel), stride)
+            counts = lib.em.windows.parent_counts((n, n), (kernel, kernel), stride)
             covered = len(counts)
             seen = expected.sum(1).reshape(side_, side_)
             assert not seen[covered:].any() and not seen[:, covered:].any()

@@ -15,7 +15,7 @@ ROOMS = ("core.ops", "core.preprocess", "core.initializers", "core.warp", "core.
          "scae.object_decoder", "core.losses", "core.probe", "scae.model", "scae.pcae",
          "scae.hierarchy", "core.rmsprop", "core.adam", "capsnet.settings", "capsnet.routing",
          "capsnet.losses", "capsnet.layers", "capsnet.network",
-         "em.settings", "em.routing", "em.layers", "em.losses", "em.network",
+         "em.settings", "em.windows", "em.routing", "em.layers", "em.losses", "em.network",
          "constellation.data", "constellation.likelihood", "constellation.decoder",
          "constellation.model")
 

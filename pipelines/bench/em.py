@@ -24,10 +24,10 @@ from pipelines.support.command_line import Program, among
 from pipelines.support.output import write_json
 from port.core import adam as optim_adam
 from port.em import fused as em_fused
-from port.em import routing as em_routing
 from port.em import settings as em_settings
 from port.em.layers import pose_product
 from port.em.network import MatrixCapsules
+from port.em.windows import windows
 
 
 def resident_mb() -> float:
@@ -69,7 +69,7 @@ def pieces(preset: str, batch: int, side: int) -> dict[str, Callable[[], None]]:
 
     def votes() -> None:
         for pose, layer in zip(poses, network.capsules):
-            seen = em_routing.windows(pose, layer.kernel, layer.stride).contiguous().requires_grad_()
+            seen = windows(pose, layer.kernel, layer.stride).contiguous().requires_grad_()
             pose_product(seen, layer.weight.detach().requires_grad_()).sum().backward()
 
     return {"step": step, "convolution": convolution, "votes": votes}

@@ -17,6 +17,7 @@ from port.core import backends
 from port.em import routing as em_routing
 from port.em.routing import LOG_2PI, LOWEST, POSE, Routed
 from port.em.settings import Routing
+from port.em.windows import windows
 
 Array = Float[Tensor, "..."]
 
@@ -53,7 +54,7 @@ def route(pose: Float[Tensor, "batch height width types 16"],
     """
     kernel, types = tuple(weight.shape[:2]), weight.shape[3]
     cost, threshold = em_routing.paper_betas(beta_u, beta_a, routing.betas)
-    seen = em_routing.windows(activation, kernel, stride)
+    seen = windows(activation, kernel, stride)
     parents, children = tuple(seen.shape[1:3]), seen[0, 0, 0].numel()
     matrices = weight.permute(3, 4, 5, 0, 1, 2).reshape(types, POSE, children).contiguous()
     pose, seen = pose.contiguous(), seen.flatten(3)[:, :, :, None]

@@ -22,6 +22,7 @@ from port.em import fused
 from port.em import routing as em_routing
 from port.em.routing import POSE, Routed
 from port.em.settings import Routing
+from port.em.windows import windows
 
 Array = Float[Tensor, "..."]
 
@@ -247,7 +248,7 @@ class ConvCapsules(nn.Module):
         if not fused.reason_against(pose.device, pose.dtype):
             return fused.route(pose, activation, self.weight, self.beta_u, self.beta_a, self.stride,
                                   self.routing)
-        pose, activation = (em_routing.windows(x, self.kernel, self.stride) for x in (pose, activation))
+        pose, activation = (windows(x, self.kernel, self.stride) for x in (pose, activation))
         return em_routing.route(pose_product(pose, self.weight), activation, self.beta_u, self.beta_a,
                                 self.stride, self.routing)
 

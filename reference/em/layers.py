@@ -18,6 +18,7 @@ from reference.core.module import NamedModule
 from reference.em import routing as em_routing
 from reference.em.routing import POSE, Routed
 from reference.em.settings import Routing
+from reference.em.windows import windows
 
 Array = Float[tf.Tensor, "..."]
 
@@ -242,7 +243,7 @@ class ConvCapsules(NamedModule):
 
     def __call__(self, pose: Array, activation: Array) -> Routed:
         """Parents of poses `[B, H, W, I, 16]` and activations `[B, H, W, I]`."""
-        pose, activation = (em_routing.windows(pad_children(
+        pose, activation = (windows(pad_children(
             x, self.kernel, self.stride, self.padding), self.kernel, self.stride)
             for x in (pose, activation))
         if self.routing.betas == "official":

@@ -15,6 +15,7 @@ import tensorflow as tf
 from jaxtyping import Float
 
 from reference.em.settings import Routing
+from reference.em.windows import covered, fold, parent_counts, windows
 
 Array = Float[tf.Tensor, "..."]
 
@@ -108,66 +109,6 @@ def safe_divide(numerator: Array, denominator: Array) -> Array:
     return tf.where(overflow & ~dead, saturated, kept / divisor)
 
 
-def windows(children: Array, kernel: tuple[int, int], stride: int) -> Array:
-    """What each parent sees: out[b, p, q, u, v] = children[b, p·s + u, q·s + v].
-
-    Args:
-        children: `[B, H, W, …]`.
-        kernel: K, L.
-        stride: s.
-
-    Returns:
-        `[B, P, Q, K, L, …]`, P = (H - K) // s + 1.
-
-    Raises:
-        ValueError: the kernel is larger than the grid.
-
-    Source: paper section 4 (convolutional capsules).
-    """
-    height, width = children.shape[1:3]
-    if kernel[0] > height or kernel[1] > width:
-        raise ValueError(f"a kernel of {kernel[0]}x{kernel[1]} does not fit {height}x{width} children")
-    rows, columns = _places(height, kernel[0], stride), _places(width, kernel[1], stride)
-    seen = tf.gather(tf.gather(children, columns, axis=2), rows, axis=1)
-    return tf.transpose(seen, [0, 1, 3, 2, 4, *range(5, len(seen.shape))])
-
-
-def fold(entries: Array, stride: int, grid: tuple[int, int] | None = None) -> Array:
-    """Sum over every parent that sees a child: the adjoint of `windows`.
-
-    Args:
-        entries: `[B, P, Q, K, L, …]`.
-        stride: s.
-        grid: H, W of the children; default just what the windows cover.
-
-    Returns:
-        `[B, H, W, …]`, 0 for children that no window holds.
-
-    Source: paper section 4; the sum over a child's parents of the E step.
-    """
-    parents, kernel = entries.shape[1:3], entries.shape[3:5]
-    height, width = grid or covered(parents, kernel, stride)
-    rows, columns = (tf.one_hot(_places(size, k, stride, n), size, axis=0, dtype=entries.dtype)
-                     for size, n, k in zip((height, width), parents, kernel))
-    flat = tf.reshape(entries, [*entries.shape[:5], -1])
-    return tf.reshape(tf.einsum("ypu,xqv,bpquvf->byxf", rows, columns, flat),
-                      [entries.shape[0], height, width, *entries.shape[5:]])
-
-
-def covered(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> tuple[int, int]:
-    """H, W of the grid that the windows of these parents cover: (P - 1)·s + K."""
-    return (parents[0] - 1) * stride + kernel[0], (parents[1] - 1) * stride + kernel[1]
-
-
-def parent_counts(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> np.ndarray:
-    """How many parent positions see each child: float64 `[H, W]` over the covered grid."""
-    counts = [np.zeros(size) for size in covered(parents, kernel, stride)]
-    for count, n, k in zip(counts, parents, kernel):
-        for parent in range(n):
-            count[parent * stride:parent * stride + k] += 1.0
-    return np.outer(*counts)
-
-
 def initial_assignment(parents: tuple[int, int], kernel: tuple[int, int], parent_types: int,
                        stride: int, routing: Routing) -> np.ndarray:
     """The first assignment, 1 / (spatial parents of the child · types), as `routing.initial` says.
@@ -188,8 +129,7 @@ def initial_assignment(parents: tuple[int, int], kernel: tuple[int, int], parent
     # Gaps between windows, where the stride is larger than the kernel, hold no child of anyone.
     counts = np.ones_like(counts) if routing.initial == "types" else np.maximum(counts, 1.0)
     shares = 1.0 / (counts * parent_types + routing.initial_epsilon)
-    rows, columns = (_places(size, k, stride, n) for size, n, k in zip(shares.shape, parents, kernel))
-    seen = shares[rows[:, None, :, None], columns[None, :, None, :]]
+    seen = shares[_children(parents, kernel, stride)]
     return np.broadcast_to(seen[None, ..., None, None], (1, *seen.shape, 1, parent_types)).copy()
 
 
@@ -326,19 +266,18 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     return Routed(moments.mean, tf.sigmoid(moments.logit), moments.logit, assignment)
 
 
-def _places(size: int, kernel: int, stride: int, parents: int | None = None) -> np.ndarray:
-    """Index of the child at each place of each window along one axis, `[P, K]`."""
-    parents = (size - kernel) // stride + 1 if parents is None else parents
-    return stride * np.arange(parents)[:, None] + np.arange(kernel)
+def _children(parents: tuple[int, int], kernel: tuple[int, int], stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row `[P, 1, K, 1]` and column `[1, Q, 1, L]` of the child at each place of each window."""
+    rows, columns = (stride * np.arange(n)[:, None] + np.arange(k) for n, k in zip(parents, kernel))
+    return rows[:, None, :, None], columns[None, :, None, :]
 
 
 def _fold_max(entries: Array, stride: int) -> Array:
     """The largest entry of each child over the parents that see it, `[B, H, W, …]`; for a shift only."""
     parents, kernel = tuple(entries.shape[1:3]), tuple(entries.shape[3:5])
     height, width = covered(parents, kernel, stride)
-    rows, columns = (_places(size, k, stride, n)
-                     for size, n, k in zip((height, width), parents, kernel))
-    child = rows[:, None, :, None] * width + columns[None, :, None, :]
+    rows, columns = _children(parents, kernel, stride)
+    child = rows * width + columns
     seen = tf.transpose(entries, [1, 2, 3, 4, 0, *range(5, len(entries.shape))])
     seen = tf.reshape(seen, [child.size, *seen.shape[4:]])
     found = tf.math.unsorted_segment_max(seen, child.ravel(), height * width)

@@ -8,7 +8,7 @@ import numpy as np
 
 from parity_tests.goldens.em import table
 from parity_tests.harness.sides import Arrays
-from parity_tests.oracles.em import layers, losses, routing
+from parity_tests.oracles.em import layers, losses, routing, windows
 
 OFFICIAL = "OFFICIAL"
 
@@ -63,7 +63,8 @@ def _primary(x: Arrays, a: dict[str, Any], v: Arrays) -> dict[str, np.ndarray]:
 
 ORACLES = {
     **{f"em.routing.{name}": _by_name(routing, name) for name in (
-        "fold", "parent_counts", "initial_assignment", "m_step", "e_step", "compete", "route")},
+        "initial_assignment", "m_step", "e_step", "compete", "route")},
+    **{f"em.windows.{name}": _by_name(windows, name) for name in ("fold", "parent_counts")},
     **{f"em.layers.{name}": _by_name(layers, name) for name in ("pose_product", "coordinate_addition")},
     "em.layers.PrimaryCapsules": _primary,
     "em.layers.ConvCapsules": _convolutional,

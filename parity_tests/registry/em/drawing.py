@@ -45,4 +45,9 @@ def draw_grid(m: Maker) -> Case:
                   children=m.normal(m.size(1, 2), height, width, *m.shape(1, 2)))
 
 
+def draw_counts(m: Maker) -> Case:
+    return m.case({"parents": (m.size(1, 4), m.size(1, 4)), "kernel": (m.size(1, 4), m.size(1, 4)),
+                   "stride": m.size(1, 3)})
+
+
 ROUTED = ("pose", "activation", "logit", "assignment")

@@ -12,7 +12,7 @@ from parity_tests.harness.strategies import Case, Maker
 from parity_tests.registry.em.drawing import (
     POSE,
     ROUTED,
-    draw_grid,
+    draw_counts,
     draw_routing,
     draw_sizes,
     make_settings,
@@ -48,22 +48,8 @@ def _divide(m: Maker) -> Case:
     return m.case(numerator=m.normal(*shape, 3), denominator=y[..., None])
 
 
-def _entries(m: Maker) -> Case:
-    sizes = draw_sizes(m)
-    stride = m.size(1, 3)
-    used = [(n - 1) * stride + k for n, k in zip(sizes[1:3], sizes[3:5])]
-    grid = None if m.flag() else (used[0] + m.size(0, 2), used[1] + m.size(0, 2))
-    return m.case({"stride": stride, "grid": grid}, terms=sizes[1] * sizes[2],
-                  entries=m.normal(*sizes[:m.size(5, 7)]))
-
-
-def _counts(m: Maker) -> Case:
-    return m.case({"parents": (m.size(1, 4), m.size(1, 4)), "kernel": (m.size(1, 4), m.size(1, 4)),
-                   "stride": m.size(1, 3)})
-
-
 def _initial(m: Maker) -> Case:
-    case = _counts(m)
+    case = draw_counts(m)
     case.attributes |= {"parent_types": m.size(1, 4), "routing": draw_routing(m)}
     return case
 
@@ -149,10 +135,6 @@ def _with_routing(name: str) -> Any:
     return call
 
 
-def _covered(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> np.ndarray:
-    return np.asarray(lib.em.routing.covered(**a))
-
-
 _ZEROS = Case({"numerator": np.array([0.0, 1.0, -1.0, 3.0]),
                "denominator": np.array([0.0, 0.0, -0.0, -2.0])})
 
@@ -162,11 +144,6 @@ ROWS = (
     OpCase("em.routing.paper_betas", function("em.routing.paper_betas", ("u", "a")), _beta),
     OpCase("em.routing.safe_divide", function("em.routing.safe_divide"), _divide,
            (("zero", _ZEROS),)),
-    OpCase("em.routing.windows", function("em.routing.windows"), draw_grid),
-    OpCase("em.routing.fold", function("em.routing.fold"), _entries, oracle=True),
-    OpCase("em.routing.covered", Recipe(_covered), _counts, exact=True),
-    OpCase("em.routing.parent_counts", function("em.routing.parent_counts"), _counts, exact=True,
-           oracle=True),
     OpCase("em.routing.initial_assignment", Recipe(_with_routing("initial_assignment")), _initial,
            exact=True, oracle=True),
     OpCase("em.routing.m_step", Recipe(_with_routing("m_step"), ("mean", "variance", "logit")), _m_step,

@@ -70,9 +70,9 @@ def test_sum_over_the_right_windows(side: str) -> None:
     """[1, 2, 3, 4] in windows of 2: each entry comes back once for every window that holds it."""
     lib = Lib(side, "float64")
     row = tensor(side, np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1))
-    seen = lib.em.routing.windows(row, (1, 2), 1)
+    seen = lib.em.windows.windows(row, (1, 2), 1)
     assert np.asarray(seen).ravel().tolist() == [1, 2, 2, 3, 3, 4]
-    assert np.asarray(lib.em.routing.fold(seen, 1)).ravel().tolist() == [1, 4, 6, 4]
+    assert np.asarray(lib.em.windows.fold(seen, 1)).ravel().tolist() == [1, 4, 6, 4]
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -87,8 +87,8 @@ def test_shares_sum_to_one(side: str, kernel: int | tuple, stride: int, padding:
                            lib.em.settings.Routing(iterations=iterations), 1.0, False, (0.0, 0.0))
         found = layer(tensor(side, pose), tensor(side, activation))
         assignment = found.assignment.detach().numpy() if side == "port" else np.asarray(found.assignment)
-        summed = np.asarray(lib.em.routing.fold(tensor(side, assignment.sum(-1)), stride))
-        counts = lib.em.routing.parent_counts(assignment.shape[1:3], assignment.shape[3:5], stride)
+        summed = np.asarray(lib.em.windows.fold(tensor(side, assignment.sum(-1)), stride))
+        counts = lib.em.windows.parent_counts(assignment.shape[1:3], assignment.shape[3:5], stride)
         np.testing.assert_allclose(summed, np.broadcast_to((counts > 0)[None, ..., None], summed.shape),
                                    atol=1e-12)
 
