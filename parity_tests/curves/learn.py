@@ -54,9 +54,9 @@ class Watch:
         seen = self.seen
         dead = alive.dead(seen["hidden"])  # for every image of the batch
         return {"own_parts_active": (result.part_presence > 0.5).float().sum(1).mean(),
-                "own_obj_presence_sum": result.prior_presence.sum(1).mean(),
-                "own_obj_active": (result.prior_presence > 0.5).float().sum(1).mean(),
-                "own_posterior_mass": result.posterior_presence.sum(1).mean(),
+                "own_obj_presence_sum": result.caps_presence_prob.sum(1).mean(),
+                "own_obj_active": (result.caps_presence_prob > 0.5).float().sum(1).mean(),
+                "own_posterior_mass": result.mass_explained_by_capsule.sum(1).mean(),
                 "own_vote_scale": seen["scales"].mean(),
                 "own_caps_hidden_dead": dead.float().mean()}
 

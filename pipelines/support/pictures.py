@@ -39,7 +39,7 @@ def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: 
     result = model(image, taps=True, pictures=True)
     shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
     presence = result.part_presence.cpu().numpy()
-    objects = result.posterior_presence.cpu().numpy()
+    objects = result.mass_explained_by_capsule.cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
     given = image.cpu().numpy()
     taps = {name: result.taps[name].cpu().numpy() for name in (

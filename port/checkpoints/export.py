@@ -45,8 +45,9 @@ class Outputs(nn.Module):
 def _objects(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """Presences, poses of the parts, logits of the probes, reconstruction from parts and from objects."""
     found = model(image, taps=True)
-    said = {"posterior_presence": found.posterior_presence, "prior_presence": found.prior_presence,
-            "part_presence": found.part_presence, "part_pose": found.taps["part_dec/pose_in"],
+    said = {"mass_explained_by_capsule": found.mass_explained_by_capsule,
+            "caps_presence_prob": found.caps_presence_prob, "part_presence": found.part_presence,
+            "part_pose": found.taps["part_dec/pose_in"],
             "bottom_up": found.taps["bottom_up/mean"].permute(0, 3, 1, 2),
             "top_down": found.taps["top_down/mean"].permute(0, 3, 1, 2)}
     if found.posterior_logits is not None:
@@ -62,7 +63,8 @@ def _parts(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 def _points(model: nn.Module, points: Tensor) -> dict[str, Tensor]:
     found = model(points, pictures=True)
-    return {"posterior_presence": found.posterior_presence, "prior_presence": found.prior_presence,
+    return {"mass_explained_by_capsule": found.mass_explained_by_capsule,
+            "caps_presence_prob": found.caps_presence_prob,
             "is_from_capsule": found.pictures["is_from_capsule"], "winner": found.pictures["winner"]}
 
 

@@ -135,9 +135,9 @@ class ConstellationAutoencoder(nn.Module):
 
         likelihood, n_points = explained.likelihood, points.shape[1]
         posterior = likelihood.posterior_mixing_probs
-        mass = torch.sum(posterior, 1)
-        by_capsule = mass.reshape(*explained.pres_logit_per_caps.shape, -1)
-        share = mass / n_points  # Q35: of votes, not of capsules, and of absent points too
+        mass_explained_by_votes = torch.sum(posterior, 1)
+        by_capsule = mass_explained_by_votes.reshape(*explained.pres_logit_per_caps.shape, -1)
+        share = mass_explained_by_votes / n_points  # Q35: of votes, not of capsules, and of absent points too
         if "Q35" in repairs:
             there = torch.ones_like(points[..., 0]) if presence is None else presence
             present = torch.sum(posterior * there[..., None], 1)
@@ -158,7 +158,7 @@ class ConstellationAutoencoder(nn.Module):
         if taps:
             self._record(log, explained, scalars)
             log.record("loss/total", loss)
-            log.record("loss/mass_explained_by_capsule", mass)
+            log.record("loss/mass_explained_by_capsule", mass_explained_by_votes)
         shown = None
         if pictures:
             shown = {"points": points, "vote": explained.vote, "scale": explained.scale,

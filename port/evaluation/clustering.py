@@ -345,7 +345,7 @@ def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: 
         drawn = Noise.draw(noise_generator, model.config, len(image), device) \
             if noise else None
         result = model(image, label, drawn)
-        row = {"posterior": result.posterior_presence, "prior": result.prior_presence}
+        row = {"posterior": result.mass_explained_by_capsule, "prior": result.caps_presence_prob}
         for name, logits in (("posterior_correct", result.posterior_logits),
                              ("prior_correct", result.prior_logits)):
             if logits is not None and labelled:

@@ -110,7 +110,7 @@ def follow(model: torch.nn.Module, image: Float[Tensor, "n channels side side"],
         step = weight[..., None, None] * (wanted - was)
         along += float((step * (found - was)).sum())
         whole += float((step * (wanted - was)).sum())
-        objects = [model(batch).posterior_presence.argmax(1) for batch in (before, after)]
+        objects = [model(batch).mass_explained_by_capsule.argmax(1) for batch in (before, after)]
         same += int((objects[0] == objects[1]).sum())
         chosen.append(objects[0])
     weight = torch.cat(weights).flatten().cpu().numpy()

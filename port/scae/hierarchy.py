@@ -120,7 +120,7 @@ class HierarchyAutoencoder(ImageAutoencoder):
               ) -> Array:
         """The third level's part of the loss; its terms go into `scalars`."""
         settings, weights = self.config.autoencoder, self.config.upper
-        votes, presence = found.votes, found.caps_presence
+        votes, presence = found.votes, found.caps_presence_prob
         batch, n_objects = presence.shape
         pose = votes.transform[..., :2, :].reshape(batch, n_objects, objects.N_TRANSFORM_PARAMS)
         log.record("upper/pose", pose)
@@ -142,8 +142,8 @@ class HierarchyAutoencoder(ImageAutoencoder):
             down, again.scale, again.vote_presence, found.target_pose, found.target_presence)
         scalars |= {"upper_log_prob": likelihood.log_prob, "parent_log_prob": parts.log_prob,
                     "upper_dynamic_weights_l2": upper.dynamic_weights_l2}
-        mass = torch.sum(likelihood.posterior_mixing_probs, 1) / n_objects
-        for kind, p in (("posterior", mass), ("prior", upper_presence)):
+        share = torch.sum(likelihood.posterior_mixing_probs, 1) / n_objects
+        for kind, p in (("posterior", share), ("prior", upper_presence)):
             within, between = losses.sparsity_loss(
                 getattr(weights, f"{kind}_sparsity_loss_type"), self.gather(p), settings.n_classes)
             scalars[f"upper_{kind}_within_sparsity_loss"] = within

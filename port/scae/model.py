@@ -35,8 +35,8 @@ class Result(NamedTuple):
 
     loss: Array
     scalars: dict[str, Array]
-    posterior_presence: Array
-    prior_presence: Array
+    mass_explained_by_capsule: Array
+    caps_presence_prob: Array
     part_presence: Array
     posterior_logits: Array | None
     prior_logits: Array | None
@@ -49,7 +49,7 @@ class Objects(NamedTuple):
 
     encoded: Array
     votes: objects.CapsuleVotes
-    caps_presence: Array
+    caps_presence_prob: Array
     target_pose: Array
     target_presence: Array
 
@@ -64,7 +64,7 @@ class Pass(NamedTuple):
     flat_votes: Array
     vote_presence: Array
     likelihood: objects.Likelihood
-    caps_presence: Array
+    caps_presence_prob: Array
     dec_pose: Array
     dec_presence: Array
     decoded: decoders.Decoded
@@ -186,7 +186,7 @@ class ImageAutoencoder(nn.Module):
             log.record(f"obj_enc/layer{i}_in", before)
             log.record(f"obj_enc/layer{i}_out", after)
         log.record("obj_enc/output", encoded)
-        votes, flat_votes, likelihood, caps_presence = self.object_decoder(
+        votes, flat_votes, likelihood, caps_presence_prob = self.object_decoder(
             encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"),
             draws.get("caps_mask"), log)
 
@@ -209,21 +209,22 @@ class ImageAutoencoder(nn.Module):
         if settings.mse_weight > 0:
             mean = mixture.mixture_mean(decoded.mixing_logits, decoded.means)
             scalars["rec_mse"] = torch.mean(torch.square(target - mean))
-        mass = torch.sum(likelihood.posterior_mixing_probs, 1)
+        mass_explained_by_capsule = torch.sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
         # These look at the whole batch: with several ranks, at the rows of all of them.
         label = None if label is None else self.gather(label)
-        logits = self._batch_terms(self.gather(mass), self.gather(caps_presence), n_points, label, scalars)
+        logits = self._batch_terms(self.gather(mass_explained_by_capsule), self.gather(caps_presence_prob), n_points,
+                                   label, scalars)
         if settings.weight_decay > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
-        more = self.above(Objects(encoded, votes, caps_presence, target_pose, target_presence), draws,
+        more = self.above(Objects(encoded, votes, caps_presence_prob, target_pose, target_presence), draws,
                           scalars, log)
         loss = loss if more is None else loss + more
         images = None
         if taps or pictures:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
-            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence,
+            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence_prob,
                         dec_pose, dec_presence, decoded, log_prob)
             images = self._pictures(made)
             if pictures:
@@ -235,8 +236,8 @@ class ImageAutoencoder(nn.Module):
                     log.record("input/label", label)
                 self._record(log, made, scalars, images)
                 log.record("loss/total", loss)
-                log.record("loss/mass_explained_by_capsule", mass)
-        return Result(loss, scalars, mass, caps_presence, parts.presence, *logits,
+                log.record("loss/mass_explained_by_capsule", mass_explained_by_capsule)
+        return Result(loss, scalars, mass_explained_by_capsule, caps_presence_prob, parts.presence, *logits,
                       log if taps else None, images)
 
     def _object_input(self, parts: encoders.PartCapsules, templates: Array, log: Recorder
@@ -358,7 +359,7 @@ class ImageAutoencoder(nn.Module):
         fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,
                   **{name: getattr(made.votes, name) for name in VOTE_FIELDS},
                   **{name: getattr(made.likelihood, name) for name in LIKELIHOOD_FIELDS},
-                  "caps_presence_prob": made.caps_presence, "primary_presence": made.parts.presence,
+                  "caps_presence_prob": made.caps_presence_prob, "primary_presence": made.parts.presence,
                   "template_pres": made.parts.presence, **scalars}
         for name, value in fields.items():
             log.record(f"res/{name}", value)

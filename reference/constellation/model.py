@@ -119,9 +119,9 @@ class ConstellationAutoencoder(NamedModule):
 
         likelihood, n_points = explained.likelihood, points.shape[1]
         posterior = likelihood.posterior_mixing_probs
-        mass = tf.reduce_sum(posterior, 1)
-        by_capsule = tf.reshape(mass, [*explained.pres_logit_per_caps.shape, -1])
-        share = mass / n_points  # Q35: of votes, not of capsules, and of absent points too
+        mass_explained_by_votes = tf.reduce_sum(posterior, 1)
+        by_capsule = tf.reshape(mass_explained_by_votes, [*explained.pres_logit_per_caps.shape, -1])
+        share = mass_explained_by_votes / n_points  # Q35: of votes, not of capsules, and of absent points too
         if "Q35" in repairs:
             there = tf.ones_like(points[..., 0]) if presence is None else presence
             present = tf.reduce_sum(posterior * there[..., None], 1)
@@ -139,7 +139,7 @@ class ConstellationAutoencoder(NamedModule):
         loss = total_loss(scalars, settings, "Q33" in repairs)
         if taps:
             self._record(log, explained, scalars)
-            log["loss/total"], log["loss/mass_explained_by_capsule"] = loss, mass
+            log["loss/total"], log["loss/mass_explained_by_capsule"] = loss, mass_explained_by_votes
         return Result(loss, scalars, tf.reduce_sum(by_capsule, -1), explained.caps_presence_prob,
                       presence, None, None, log if taps else None)
 

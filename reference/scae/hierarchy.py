@@ -124,7 +124,7 @@ class HierarchyAutoencoder(ImageAutoencoder):
               ) -> Array:
         """The third level's part of the loss; its terms go into `scalars`."""
         settings, weights = self.arguments["autoencoder"], self.arguments["upper"]
-        votes, presence = found.votes, found.caps_presence
+        votes, presence = found.votes, found.caps_presence_prob
         batch, n_objects = presence.shape
         pose = tf.reshape(votes.transform[..., :2, :], [batch, n_objects, objects.N_TRANSFORM_PARAMS])
         log["upper/pose"] = pose
@@ -146,8 +146,8 @@ class HierarchyAutoencoder(ImageAutoencoder):
             down, again.scale, again.vote_presence, found.target_pose, found.target_presence)
         scalars |= {"upper_log_prob": likelihood.log_prob, "parent_log_prob": parts.log_prob,
                     "upper_dynamic_weights_l2": upper.dynamic_weights_l2}
-        mass = tf.reduce_sum(likelihood.posterior_mixing_probs, 1) / n_objects
-        for kind, p in (("posterior", mass), ("prior", upper_presence)):
+        share = tf.reduce_sum(likelihood.posterior_mixing_probs, 1) / n_objects
+        for kind, p in (("posterior", share), ("prior", upper_presence)):
             within, between = losses.sparsity_loss(
                 weights[f"{kind}_sparsity_loss_type"], p, settings["n_classes"])
             scalars[f"upper_{kind}_within_sparsity_loss"] = within

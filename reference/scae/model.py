@@ -32,8 +32,8 @@ class Result(NamedTuple):
 
     loss: Array
     scalars: dict[str, Array]
-    posterior_presence: Array
-    prior_presence: Array
+    mass_explained_by_capsule: Array
+    caps_presence_prob: Array
     part_presence: Array
     posterior_logits: Array | None
     prior_logits: Array | None
@@ -45,7 +45,7 @@ class Objects(NamedTuple):
 
     encoded: Array
     votes: objects.CapsuleVotes
-    caps_presence: Array
+    caps_presence_prob: Array
     target_pose: Array
     target_presence: Array
 
@@ -60,7 +60,7 @@ class Pass(NamedTuple):
     flat_votes: Array
     vote_presence: Array
     likelihood: objects.Likelihood
-    caps_presence: Array
+    caps_presence_prob: Array
     dec_pose: Array
     dec_presence: Array
     decoded: decoders.Decoded
@@ -186,7 +186,7 @@ class ImageAutoencoder(NamedModule):
         for i, (before, after) in enumerate(steps):
             log[f"obj_enc/layer{i}_in"], log[f"obj_enc/layer{i}_out"] = before, after
         log["obj_enc/output"] = encoded
-        votes, flat_votes, likelihood, caps_presence = self.object_decoder(
+        votes, flat_votes, likelihood, caps_presence_prob = self.object_decoder(
             encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"),
             draws.get("caps_mask"), log)
 
@@ -205,25 +205,25 @@ class ImageAutoencoder(NamedModule):
         if settings.get("mse_weight", 0.0) > 0:
             mean = mixture.mixture_mean(decoded.mixing_logits, decoded.means)
             scalars["rec_mse"] = tf.reduce_mean(tf.square(target - mean))
-        mass = tf.reduce_sum(likelihood.posterior_mixing_probs, 1)
+        mass_explained_by_capsule = tf.reduce_sum(likelihood.posterior_mixing_probs, 1)
         n_points = likelihood.posterior_mixing_probs.shape[1]
-        logits = self._batch_terms(mass, caps_presence, n_points, label, scalars)
+        logits = self._batch_terms(mass_explained_by_capsule, caps_presence_prob, n_points, label, scalars)
         if settings["weight_decay"] > 0:
             scalars["weight_decay_loss"] = losses.weight_decay_loss(self.decayed_weights())
         loss = losses.total_loss(scalars, settings)
-        more = self.above(Objects(encoded, votes, caps_presence, target_pose, target_presence), draws,
+        more = self.above(Objects(encoded, votes, caps_presence_prob, target_pose, target_presence), draws,
                           scalars, log)
         loss = loss if more is None else loss + more
         if taps:
             vote_presence = votes.vote_presence if "Q04" in repairs else likelihood.vote_presence
-            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence,
+            made = Pass(target, parts, templates, votes, flat_votes, vote_presence, likelihood, caps_presence_prob,
                         dec_pose, dec_presence, decoded, log_prob)
             log["input/image"] = image
             if label is not None:
                 log["input/label"] = label
             self._record(log, made, scalars)
-            log["loss/total"], log["loss/mass_explained_by_capsule"] = loss, mass
-        return Result(loss, scalars, mass, caps_presence, parts.presence, *logits,
+            log["loss/total"], log["loss/mass_explained_by_capsule"] = loss, mass_explained_by_capsule
+        return Result(loss, scalars, mass_explained_by_capsule, caps_presence_prob, parts.presence, *logits,
                       log if taps else None)
 
     def _object_input(self, parts: encoders.PartCapsules, templates: Array, log: Taps
@@ -251,18 +251,18 @@ class ImageAutoencoder(NamedModule):
             tokens.append(tf.repeat(flat, batch, axis=0) if flat.shape[0] != batch else flat)
         return log.watch(tf.concat(tokens, -1)), presence, target_pose, target_presence
 
-    def _batch_terms(self, mass: Array, presence: Array, n_points: int, label: tf.Tensor | None,
+    def _batch_terms(self, mass_explained_by_capsule: Array, presence: Array, n_points: int, label: tf.Tensor | None,
                      scalars: dict[str, Array]) -> list[Array | None]:
         """Sparsity losses and probes, into `scalars`; the logits of both probes."""
         settings = self.arguments["autoencoder"]
-        for kind, p in (("posterior", mass / n_points), ("prior", presence)):
+        for kind, p in (("posterior", mass_explained_by_capsule / n_points), ("prior", presence)):
             constant = settings["prior_within_example_constant"] if kind == "prior" else 0.0
             within, between = losses.sparsity_loss(
                 settings[f"{kind}_sparsity_loss_type"], p, settings["n_classes"], constant)
             scalars[f"{kind}_within_sparsity_loss"] = within
             scalars[f"{kind}_between_sparsity_loss"] = between
         logits: list[Array | None] = [None, None]
-        for i, (name, features) in enumerate((("posterior", mass), ("prior", presence))):
+        for i, (name, features) in enumerate((("posterior", mass_explained_by_capsule), ("prior", presence))):
             if self.probes:
                 logits[i], xe, accuracy = self.probes[i](features, label)
                 if label is not None:
@@ -312,7 +312,7 @@ class ImageAutoencoder(NamedModule):
         fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,
                   **{name: getattr(made.votes, name) for name in VOTE_FIELDS},
                   **{name: getattr(made.likelihood, name) for name in LIKELIHOOD_FIELDS},
-                  "caps_presence_prob": made.caps_presence, "primary_presence": made.parts.presence,
+                  "caps_presence_prob": made.caps_presence_prob, "primary_presence": made.parts.presence,
                   "templates": made.templates, "template_pres": made.parts.presence,
                   "used_templates": made.decoded.transformed_templates, "rec_mode": mode,
                   "rec_mean": mean, "mse_per_pixel": error, "rec_ll_per_pixel": made.log_prob, **scalars}

@@ -4,7 +4,7 @@ from parity_tests.mutants.planting import Mutant
 
 FILE = "port/constellation/model.py"
 MUTANTS = (
-    Mutant("posterior-of-capsules", FILE, "share = mass / n_points",
+    Mutant("posterior-of-capsules", FILE, "share = mass_explained_by_votes / n_points",
            "share = by_capsule.sum(-1) / n_points",
            "posterior sparsity over capsules, not votes"),
     Mutant("points-cut", FILE, "explained = self.object_decoder(encoded, points, presence,",

@@ -153,12 +153,12 @@ def _sparsity(taps: Taps, fields: Taps, settings: Mapping) -> None:
     """Posterior and prior sparsity, and the capsules' mass over the points."""
     posterior = fields["posterior_mixing_probs"]
     n_images, n_points, n_caps = posterior.shape
-    mass, mean = np.zeros((n_images, n_caps)), np.zeros((n_images, n_caps))
+    mass_explained_by_capsule, mean = np.zeros((n_images, n_caps)), np.zeros((n_images, n_caps))
     for b, o in np.ndindex(n_images, n_caps):
         for n in range(n_points):
-            mass[b, o] += float(posterior[b, n, o])
-        mean[b, o] = mass[b, o] / n_points
-    taps["loss/mass_explained_by_capsule"] = mass
+            mass_explained_by_capsule[b, o] += float(posterior[b, n, o])
+        mean[b, o] = mass_explained_by_capsule[b, o] / n_points
+    taps["loss/mass_explained_by_capsule"] = mass_explained_by_capsule
     for name, p, constant in (
         ("posterior", mean, 0.0),
         ("prior", fields["caps_presence_prob"], settings["prior_within_example_constant"]),

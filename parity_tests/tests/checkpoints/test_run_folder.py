@@ -73,7 +73,7 @@ def test_load_rebuilds_model_and_preprocessing(run: Path) -> None:
     assert torch.equal(middle[:, :, 1:13, 1:13], some / 255) and middle[:, :, 0].sum() == 0
     assert torch.equal(model.preprocessing(some.numpy()[:, 0], generator()),
                        dataset.place(some, 14, generator(), uniform=True))
-    assert model(middle).posterior_presence.shape == (6, 5)
+    assert model(middle).mass_explained_by_capsule.shape == (6, 5)
     assert inner.preprocessing.source is None
     with pytest.raises(dataset.DataError, match="load the folder of its run"):
         inner.preprocessing.load()

@@ -134,7 +134,7 @@ class Stand(torch.nn.Module):
         return SimpleNamespace(pose=pose, presence=presence)
 
     def forward(self, image: torch.Tensor) -> SimpleNamespace:
-        return SimpleNamespace(posterior_presence=image[:, 0].amax(-1) if self.follows
+        return SimpleNamespace(mass_explained_by_capsule=image[:, 0].amax(-1) if self.follows
                                else torch.ones(len(image), 3))
 
 

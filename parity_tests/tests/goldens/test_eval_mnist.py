@@ -86,7 +86,7 @@ def test_clusters_of_the_recorded_posteriors(fixture, seed):
 
 
 @pytest.mark.golden
-def test_posterior_presence_is_a_sum_over_parts(fixture):
+def test_mass_explained_by_capsule_is_a_sum_over_parts(fixture):
     """Each part spreads at most 1 over capsules and dummy, so a row sums to less than their number."""
     total = fixture["valid/posterior_pres"].sum(1)
     assert total.min() > N_PARTS - 1 and total.max() < N_PARTS

@@ -205,9 +205,9 @@ def test_q32_soft_presence() -> None:
     assert set(taps["res/caps_presence_prob"].unique().tolist()) <= {0.0, 1.0}
     repaired = run("Q32")
     logits = repaired.taps["res/mixing_logits"][:, :-1]
-    expected = logits.exp().reshape(*repaired.prior_presence.shape, -1).amax(-1)
-    assert torch.allclose(repaired.prior_presence, expected, rtol=1e-12)
-    assert repaired.prior_presence.requires_grad
+    expected = logits.exp().reshape(*repaired.caps_presence_prob.shape, -1).amax(-1)
+    assert torch.allclose(repaired.caps_presence_prob, expected, rtol=1e-12)
+    assert repaired.caps_presence_prob.requires_grad
 
 
 def test_q33_mixing_kl_counts() -> None:

@@ -52,13 +52,13 @@ def test_the_plain_call() -> None:
             self.model = model
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            return self.model(image).posterior_presence
+            return self.model(image).mass_explained_by_capsule
 
     made = every_family.model("scae")
     program = torch.export.export(Presence(made), (every_family.examples(made, 2),),
                                   dynamic_shapes={"image": {0: torch.export.Dim("b", min=1, max=64)}})
     given = every_family.examples(made, 7, seed=3)
-    torch.testing.assert_close(program.module()(given), made(given).posterior_presence)
+    torch.testing.assert_close(program.module()(given), made(given).mass_explained_by_capsule)
 
 
 def test_another_function_is_refused() -> None:

@@ -35,7 +35,7 @@ def test_the_setting_makes_the_edges_the_target() -> None:
     assert rec_ll("sobel") == rec_ll("image", target=edges) != rec_ll("image")
     assert rec_ll("image") == rec_ll("sobel", target=IMAGE)
     plain, sobel = (tiny(target)(IMAGE) for target in ("image", "sobel"))
-    torch.testing.assert_close(plain.prior_presence, sobel.prior_presence, rtol=0, atol=0)
+    torch.testing.assert_close(plain.caps_presence_prob, sobel.caps_presence_prob, rtol=0, atol=0)
 
 
 def test_the_target_in_the_pictures_is_the_oracle_s() -> None:
