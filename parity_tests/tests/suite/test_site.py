@@ -78,6 +78,19 @@ def test_a_broken_link_is_seen(tmp_path: Path) -> None:
     assert broken(page) == ["nowhere.md is not there", "#there: no such heading"]
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_files_and_programs_that_a_page_names(source: Path) -> None:
+    """They are there: paths of the repository in backticks, and what follows `python -m`."""
+    text = source.read_text()
+    named = set(re.findall(r"`((?:port|reference|parity_tests|pipelines|tools|docs)/[\w./-]+)`", text))
+    modules = set(re.findall(r"python3? -m ((?:parity_tests|pipelines)(?:\.\w+)*)", text))
+    places = {module: REPOSITORY / module.replace(".", "/") for module in modules}
+    missing = [name for name in named if not (REPOSITORY / name).exists()]
+    missing += [module for module, at in places.items()
+                if not at.with_suffix(".py").is_file() and not (at / "__main__.py").is_file()]
+    assert not missing
+
+
 def test_every_page_stands_once_in_the_navigation() -> None:
     there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     there |= set(pages.WRITTEN) | set(pages.ROOT_PAGES)
