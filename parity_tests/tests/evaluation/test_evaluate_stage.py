@@ -77,10 +77,10 @@ def test_the_stage_evaluates_both_protocols_and_another_data_set(preset, trained
     (data.Dataset("large", images(0, 1, 28), images(5, 1, 28)), "canvas of 20"),
     (data.Dataset("many", images(0), images(5), n_classes=12), "12 classes"),
 ])
-def test_a_data_set_that_does_not_fit_is_refused(preset, monkeypatch, dataset, says):
+def test_a_data_set_that_does_not_fit_is_refused(preset, monkeypatch, dataset, says, tmp_path):
     monkeypatch.setattr(stage, "load", lambda wanted: dataset)
     with pytest.raises(BadInput, match=says):
-        stage.elsewhere(preset, dataset.name, 10)
+        stage.elsewhere(preset, dataset.name, data.Dataset("own", images(0), images(5)), tmp_path)
 
 
 def test_an_unknown_source_is_refused_and_leaves_nothing(preset, trained, capsys):
