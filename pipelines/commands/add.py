@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import aggregate, prepare
+from pipelines import aggregate, evaluate, prepare
 from pipelines.support import environment, settings
 from pipelines.support.identity import differences, identity
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput
+from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
 from pipelines.visit import bring_home, queue
 from port.checkpoints import run_folder
@@ -49,17 +49,25 @@ def run(folders: Sequence[str | os.PathLike], results: str | os.PathLike = setti
     Raises:
         BadInput: no finished run, weights or data that are not its own, or another run in its place.
     """
-    found = [read(folder) for folder in folders]  # all of them, before anything is written
+    # All of them, and the presets they are held against, before anything is written: evaluating takes minutes.
+    found = [read(folder) for folder in folders]
+    here = {name: settings.load_preset(name, path=params) for name in dict.fromkeys(
+        brought.entry.preset for brought, _ in found)}
+    wanted = [preset_here(brought.preset, here[brought.entry.preset]) for brought, _ in found]
     added = []
-    for brought, source in found:
-        preset = preset_here(brought.preset, params)
-        for line in unlike_preset(brought, params):
+    for (brought, source), preset in zip(found, wanted, strict=True):
+        for line in unlike_preset(brought, here[preset.name]):
             print(f"add: {source}: unlike preset {preset.name} of {params}: {line}", flush=True)
         print(f"add: {source}: {checked_data(source, preset, results)}", flush=True)
         added.append(put_in(brought, source, Path(results), replace))
     if measure:
-        for brought, _ in found:
-            bring_home.assess(brought.entry.seed, preset_here(brought.preset, params), Path(results), params)
+        for (brought, _), preset in zip(found, wanted, strict=True):
+            try:
+                evaluate.run(preset, brought.entry.seed, results, "cpu")
+            except CheckFailed as error:  # what was measured is written all the same
+                print(f"add: {error}", flush=True)
+        for preset in here.values():
+            aggregate.run(preset, results)
     return added
 
 
@@ -87,13 +95,8 @@ def read(folder: str | os.PathLike) -> tuple[bring_home.Brought, Path]:
     return bring_home.Brought(queue.Entry(preset.name, seed), preset, source, True, facts), source
 
 
-def preset_here(trained: settings.Preset, params: str) -> settings.Preset:
-    """The preset a run was trained with, on the data that lie here and evaluated as the presets here are.
-
-    Raises:
-        BadInput: there is no such preset any more.
-    """
-    here = settings.load_preset(trained.name, path=params)
+def preset_here(trained: settings.Preset, here: settings.Preset) -> settings.Preset:
+    """The preset a run was trained with, on the data that lie here and evaluated as that of its name here is."""
     places = {name: here.sections["prepare"][name] for name in ("data_root", "download")
               if name in here.sections["prepare"]}
     sections = trained.sections | {"prepare": trained.sections["prepare"] | places,
@@ -101,9 +104,8 @@ def preset_here(trained: settings.Preset, params: str) -> settings.Preset:
     return settings.Preset(trained.name, sections, trained.model)
 
 
-def unlike_preset(brought: bring_home.Brought, params: str) -> list[str]:
+def unlike_preset(brought: bring_home.Brought, here: settings.Preset) -> list[str]:
     """Where a run's settings differ from the preset's of its name, as the aggregate will say."""
-    here = settings.load_preset(brought.entry.preset, path=params)
     sides = [identity({"train": vars(one.train(brought.entry.seed)[0]), "prepare": one.sections["prepare"],
                        "arguments": one.config().to_arguments()}) for one in (brought.preset, here)]
     return differences(*sides)

@@ -74,6 +74,15 @@ def test_settings_unlike_the_preset_are_named(elsewhere: Path, tmp_path: Path, c
     assert "unlike preset digits" in (said := capsys.readouterr().out) and "train.lr is 0.0006 against 0.125" in said
 
 
+def test_the_aggregate_says_it_too(elsewhere: Path, tmp_path: Path) -> None:
+    """Held against the preset as it stands here, not as the run had it."""
+    away = copied(elsewhere, tmp_path)
+    changed(away / "params.json", lambda found: found["presets"]["digits"]["train"].update(validation_images=20))
+    assert add(away, tmp_path) == 0
+    found = json.loads((tmp_path / "aggregate/digits/metrics.json").read_text())
+    assert found["unlike_preset"] == ["train.validation_images is 0 against 20"]
+
+
 def other_pixels(away: Path) -> None:
     path = away / "runs/1/prepare/digits/data.npz"
     held = dict(np.load(path))
