@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,31 +49,52 @@ def verify_model(case: ModelCase, reproduce: str = "verify_model(case)", float32
     recorder.example(case.op, {"images": case.images})
     verify_initial(case, reproduce)
     weights = kept("weights", OP, case, lambda: draw_weights(case))
-    expected = kept(("steps", n_steps), OP, case, lambda: [
-        models.copied(found) for found in trajectory(case, "reference", weights, n_steps)])
-    ours = trajectory(case, "port", weights, n_steps)
-    outcome = next(ours)
-    verify64(case, {"reference": expected[0], "port": outcome}, weights, reproduce)
+    expected = kept(("steps", n_steps), OP, case, lambda: reference_updates(case, weights, n_steps))
+    ours = Training(case, "port", weights)
+    outcome = ours.outcome(0)
+    verify64(case, {"reference": expected[0].outcome, "port": outcome}, weights, reproduce)
     if float32:
-        verify32(case, weights, expected[0], reproduce)
-    verify_steps(case, itertools.chain([outcome], ours), expected, reproduce)
+        verify32(case, weights, expected[0].outcome, reproduce)
+    verify_updates(case, ours, outcome, expected, reproduce)
 
 
-def trajectory(case: ModelCase, side: str, weights: Arrays, n_steps: int
-               ) -> Iterator[ModelOutcome | Arrays]:
-    """RMSProp steps of one side in float64: in turn the outcome before an update, the variables after.
+class Training:
+    """RMSProp steps of one side in float64, each in two halves: `outcome`, then `update` with it.
 
-    Every tap of the first outcome, of the others the loss and the gradients alone. An update may change
-    the memory that an outcome looks at, so each is used or copied before the next is asked for.
+    An update may change the memory that an outcome looks at, so that is used or copied before.
     """
-    model = models.build(side, case.arguments, "float64", case.seed)
-    models.load(side, model, weights)
-    step = models.optimizer_step(side, model, LR, RMSPROP, {})
+
+    def __init__(self, case: ModelCase, side: str, weights: Arrays) -> None:
+        self.case, self.side = case, side
+        self.model = models.build(side, case.arguments, "float64", case.seed)
+        models.load(side, self.model, weights)
+        self.step = models.optimizer_step(side, self.model, LR, RMSPROP, {})
+
+    def outcome(self, i: int) -> ModelOutcome:
+        """Forward and backward on the data of step i: of the first every tap, of others loss and gradients."""
+        return run(self.case, self.side, self.model, "float64", i, taps=i == 0)
+
+    def update(self, outcome: ModelOutcome) -> Arrays:
+        """The variables after one step along the outcome's gradients."""
+        self.step(outcome)
+        return models.variables_of(self.side, self.model)
+
+
+class Update(NamedTuple):
+    """The outcome before an update and the variables after it."""
+
+    outcome: ModelOutcome
+    variables: Arrays
+
+
+def reference_updates(case: ModelCase, weights: Arrays, n_steps: int) -> list[Update]:
+    """The reference's first steps."""
+    training, updates = Training(case, "reference", weights), []
     for i in range(n_steps):
-        outcome = run(case, side, model, "float64", i, taps=i == 0)
-        yield outcome
-        step(outcome)
-        yield models.variables_of(side, model)
+        outcome = training.outcome(i)
+        own = ModelOutcome(models.copied(outcome.taps), models.copied(outcome.gradients))
+        updates.append(Update(own, models.copied(training.update(outcome))))
+    return updates
 
 
 def verify_initial(case: ModelCase, reproduce: str) -> None:
@@ -162,23 +182,25 @@ def moved_by_an_ulp(case: ModelCase, weights: Arrays, ulp: float, draw: int = 0)
     return kept(("moved", ulp, draw), OP, case, compute)
 
 
-def verify_steps(case: ModelCase, ours: Iterable[ModelOutcome | Arrays],
-                 expected: Sequence[ModelOutcome | Arrays], reproduce: str) -> None:
-    """A few RMSProp steps in float64: losses before each update and the variables after it."""
-    allowed, largest = 0.0, 0.0
-    for i, (found, truth) in enumerate(zip(ours, expected, strict=True)):
-        update = i // 2
-        if isinstance(truth, ModelOutcome):
-            largest, loss = truth.largest, truth.taps["loss/total"]
-            if update:
-                check(_where(case, f"loss before update {update}", "float64", reproduce),
-                      found.taps["loss/total"], loss,
-                      10 * tolerances.forward64(loss) + allowed * largest)
-            continue
-        allowed += tolerances.step64(LR, largest)
-        for name, value in truth.items():
-            check(_where(case, f"{name} after update {update}", "float64", reproduce), found[name],
-                  value, tolerances.forward64(value) + allowed)
+def verify_updates(case: ModelCase, ours: Training, outcome: ModelOutcome, expected: Sequence[Update],
+                   reproduce: str) -> None:
+    """A few RMSProp steps in float64: losses before each update and the variables after it.
+
+    Args:
+        ours: the port's training, at its start.
+        outcome: of its first step.
+    """
+    allowed = 0.0
+    for i, truth in enumerate(expected):
+        if i:
+            outcome, loss = ours.outcome(i), truth.outcome.taps["loss/total"]
+            check(_where(case, f"loss before update {i}", "float64", reproduce), outcome.taps["loss/total"], loss,
+                  10 * tolerances.forward64(loss) + allowed * truth.outcome.largest)
+        variables = ours.update(outcome)
+        allowed += tolerances.step64(LR, truth.outcome.largest)
+        for name, value in truth.variables.items():
+            check(_where(case, f"{name} after update {i}", "float64", reproduce), variables[name], value,
+                  tolerances.forward64(value) + allowed)
 
 
 def verify32(case: ModelCase, weights: Arrays, truth: ModelOutcome, reproduce: str) -> None:

@@ -36,11 +36,9 @@ class ModelOutcome:
                     if g is not None and g.size and name.startswith("var/")), default=0.0)
 
 
-def copied(found: ModelOutcome | Arrays) -> ModelOutcome | Arrays:
+def copied(arrays: Arrays) -> Arrays:
     """The same with memory of its own, which no later update of the model changes."""
-    if isinstance(found, ModelOutcome):
-        return ModelOutcome(copied(found.taps), copied(found.gradients))
-    return {name: None if value is None else np.array(value) for name, value in found.items()}
+    return {name: None if value is None else np.array(value) for name, value in arrays.items()}
 
 
 # Names of a model's two inputs in a recording: what it sees, and labels or presences.
