@@ -206,81 +206,11 @@ def test_svhn_head_is_split_by_photograph_and_never_called_svhn(tmp_path) -> Non
 
 # --------------------------------------------------------------------------------------- affNIST
 
-def write_affnist(path: Path, images: np.ndarray, labels, **changed) -> None:
-    """A file as the published ones are described: a column an image, row by row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fields = {"image": images.reshape(len(images), -1).T, "label_int": np.array(labels)[None],
-              "label_one_of_n": np.eye(10)[labels].T} | changed
-    scipy.io.savemat(path, {"affNISTdata": fields})
-
-
-def test_published_affnist(tmp_path) -> None:
-    images, labels = pixels(25, 40, 40), RNG.integers(0, 10, 25)
-    write_affnist(tmp_path / "affnist" / "test.mat", images[:1], labels[:1])
-    same(sources.load("affnist", tmp_path).test, images[:1, None], labels[:1])
-    (tmp_path / "affnist" / "test.mat").unlink()
-    for i in range(12):  # 10.mat comes after 9.mat
-        part = slice(2 * i, 2 * i + 2)
-        write_affnist(tmp_path / "affnist" / "transformed" / "test_batches" / f"{i + 1}.mat",
-                      images[part], labels[part])
-    write_affnist(tmp_path / "affnist" / "transformed" / "training_batches" / "1.mat", images, labels)
-    found = sources.load("affnist", tmp_path)
-    assert found.name == "affnist" and len(found.train) == 0
-    same(found.test, images[:24, None], labels[:24])
-
-
-@pytest.mark.parametrize(("change", "words"), [
-    ({"image": np.zeros((1599, 3), np.uint8)}, "1599"), ({"label_int": np.array([[1, 2]])}, "label_int"),
-    ({"label_int": np.array([[1, 2, 10]])}, "0..9"), ({"image": np.full((1600, 3), -1.0)}, "0..255"),
-    (None, "affNISTdata"), (b"MATLAB 7.3", "cannot be read"), (b"", "cannot be read")])
-def test_a_file_that_is_no_affnist(tmp_path, change, words) -> None:
-    path = tmp_path / "affnist" / "test.mat"
-    write_affnist(path, pixels(3, 40, 40), [0, 1, 2], **(change if isinstance(change, dict) else {}))
-    if change is None:
-        scipy.io.savemat(path, {"other": 1})
-    elif isinstance(change, bytes):
-        path.write_bytes(change)
-    with pytest.raises(dataset.DataError, match=words) as caught:
-        sources.load("affnist", tmp_path)
-    assert str(path) in str(caught.value)
-
-
 def test_without_files_affnist_is_regenerated_and_says_so(mnist, tmp_path) -> None:
     found = sources.load("affnist", tmp_path, download=False)
     images, transforms = affnist.regenerate(mnist["t10k-images-idx3-ubyte"])
     assert found.name == "affnist_like" and transforms.shape == (4, 6)
     same(found.test, images[:, None], mnist["t10k-labels-idx1-ubyte"])
-
-
-def test_regeneration_of_the_identity_is_the_padded_digit() -> None:
-    digit = np.pad(pixels(28, 28), 6)
-    np.testing.assert_array_equal(affnist.warp(digit, np.eye(2), np.zeros(2)), digit)
-    moved = affnist.warp(digit, np.eye(2), np.array([3.0, -2.0]))
-    np.testing.assert_array_equal(moved, np.roll(digit, (3, -2), (0, 1)))
-
-
-def test_a_quarter_turn_and_a_shear_turn_rows_and_columns() -> None:
-    """Rotation by 90 degrees takes (row, column) to (-column, row); the shear adds to the row."""
-    np.testing.assert_allclose(affnist.linear_map(90, 0, 1, 1), [[0, -1], [1, 0]], atol=1e-12)
-    np.testing.assert_allclose(affnist.linear_map(0, 0.2, 1.1, 0.9) @ [1.0, 10.0], [1.1 * 3, 9.0])
-    digit = np.pad(pixels(28, 28), 6)
-    turned = affnist.warp(digit, affnist.linear_map(90, 0, 1, 1), np.zeros(2))
-    np.testing.assert_array_equal(turned, np.rot90(digit))
-
-
-def test_every_foreground_pixel_stays_on_the_canvas() -> None:
-    place = RNG.integers(0, 28, (40, 2))
-    dots = np.zeros((40, 28, 28), np.uint8)
-    dots[np.arange(40), place[:, 0], place[:, 1]] = 255
-    images, transforms = affnist.regenerate(dots)
-    for image, at, (rotation, shear, down, across, *translation) in zip(images, place, transforms):
-        found = affnist.linear_map(rotation, shear, down, across) @ (at + 6 - 19.5) + 19.5 + translation
-        assert np.all((found > -1e-9) & (found < 39 + 1e-9))
-        nearest = np.rint(found).astype(int)
-        assert image[nearest[0], nearest[1]] > 0 and (image > 0).sum() <= 9
-    low = np.array([-20, -0.2, 0.8, 0.8, -8, -8])
-    high = np.array([20, 0.2, 1.2, 1.2, 8, 8])
-    assert np.all((transforms >= low) & (transforms <= high))
 
 
 # ------------------------------------------------------------------------------ missing, unreachable
@@ -350,53 +280,3 @@ COUNTS = {"mnist": (60_000, 10_000), "usps": (7291, 2007), "affnist": (0, 10_000
 def test_packs(source) -> None:
     found = sources.load(source, SHARED, download=False)
     assert (len(found.train), len(found.test)) == COUNTS[source]
-
-
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the data packs in ../shared/data")
-def test_regenerated_digits_are_the_pack_s() -> None:
-    digits = sources.load("mnist", SHARED, download=False).test.images[:200, 0].numpy()
-    pack = np.load(SHARED / "affnist_like" / "affnist_like_test.npz")
-    images, transforms = affnist.regenerate(digits)
-    np.testing.assert_array_equal(images, pack["x"][:200])
-    np.testing.assert_allclose(transforms, pack["transform"][:200], atol=1e-5)
-
-
-# ------------------------------------------------------------------------------------------ batches
-
-def white(n: int) -> dataset.Split:
-    return dataset.Split(torch.full((n, 1, 3, 3), 255, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64))
-
-
-def offsets(shift: str) -> torch.Tensor:
-    """How often each row is the topmost of a white square of 3 on a canvas of 6."""
-    image, _ = next(dataset.Batches(white(20_000), 20_000, 6, seed=1, shift=shift))
-    assert torch.all(image.sum((1, 2, 3)) == 9)
-    return torch.bincount(image.amax((1, 3)).argmax(1), minlength=4) / len(image)
-
-
-def test_offsets_of_the_original_are_not_uniform_and_the_clean_ones_are() -> None:
-    """Shifts -3..3 give offsets ceil((3 - k) / 2): 0 once in seven, 1, 2 and 3 twice."""
-    for shift, expected in (("original", [1, 2, 2, 2]), ("uniform", [1, 1, 1, 1]),
-                            ("centred", [0, 0, 1, 0])):
-        share = torch.tensor(expected) / sum(expected)
-        torch.testing.assert_close(offsets(shift), share, rtol=0, atol=0.015)
-
-
-def test_an_unknown_shift_is_refused() -> None:
-    with pytest.raises(dataset.DataError, match="uniform"):
-        dataset.Batches(white(3), 1, 4, seed=0, shift="random")
-
-
-def test_a_step_of_the_stream_asks_nothing_of_the_device(monkeypatch) -> None:
-    """Within an epoch no value is read back: on a GPU that would wait for the queue."""
-    batches = dataset.Batches(white(64), 8, 6, seed=0)
-
-    def read_back(*args):
-        raise AssertionError("a value was read from the device")
-    for name in ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "nonzero"):
-        monkeypatch.setattr(torch.Tensor, name, read_back)
-    for _ in range(7):
-        image, _ = next(batches)
-    monkeypatch.undo()
-    assert image.shape == (8, 1, 6, 6)
