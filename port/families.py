@@ -28,15 +28,15 @@ Model = (ImageAutoencoder | PartAutoencoder | ConstellationAutoencoder | CapsNet
 
 
 class Family(NamedTuple):
-    """What is common to the models of one kind.
+    """A row of `FAMILIES`: what commands, training and evaluation have to know of one kind of model.
 
     Attributes:
-        title: of a model card.
-        words: a configuration in one line.
-        model: called with a configuration and `seed`.
-        evaluation: module of this package with the family's `held_out`, what training reports about
-            examples it does not see; imported when asked for, since it may need scikit-learn.
-        draws: whether a forward pass takes noise.
+        title: heading of a model card.
+        words: function that tells a configuration in one line.
+        model: class of the model; called with a configuration and `seed`.
+        evaluation: name of the module in `port.evaluation` whose `held_out` measures examples that are not
+            trained on; imported when asked for, since it may need scikit-learn.
+        draws: whether a forward pass takes a `Noise`.
         low_precision: whether `train.amp` reaches its layers.
     """
 
@@ -49,8 +49,8 @@ class Family(NamedTuple):
 
     def held_out(self, model: nn.Module, dataset: Any, settings: Any) -> dict[str, float]:
         """What a model says about examples that are not trained on, without noise, in columns."""
-        found = importlib.import_module(f"port.evaluation.{self.evaluation}")
-        return found.held_out(model, dataset, settings)
+        module = importlib.import_module(f"port.evaluation.{self.evaluation}")
+        return module.held_out(model, dataset, settings)
 
 
 def _image_words(config: Config) -> str:

@@ -73,13 +73,13 @@ class Taps(Mapping[str, Tensor]):
         Raises:
             KeyError: a name was not recorded.
         """
-        wanted = {name: self._tensors[name] for name in names}
-        seen = [name for name, (tensor, _) in wanted.items() if tensor.requires_grad]
-        grads = torch.autograd.grad(loss, [wanted[name][0] for name in seen], retain_graph=True,
+        recorded = {name: self._tensors[name] for name in names}
+        seen = [name for name, (tensor, _) in recorded.items() if tensor.requires_grad]
+        grads = torch.autograd.grad(loss, [recorded[name][0] for name in seen], retain_graph=True,
                                     allow_unused=True) if seen else ()
         result: dict[str, Tensor | None] = dict.fromkeys(names)
         for name, grad in zip(seen, grads, strict=True):
-            order = wanted[name][1]
+            order = recorded[name][1]
             result[name] = grad if grad is None or order is None else grad.permute(order)
         return result
 

@@ -86,8 +86,8 @@ class MatrixCapsules(nn.Module):
                 steps += [kernel, stride]
             centres = computed(_carried_centres, (*image.shape[2:], *steps), dtype=pose.dtype, device=pose.device)
         layers.append(self.class_capsules(pose, activation, centres))
-        found = layers[-1]
-        return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],
+        classes = layers[-1]
+        return Capsules(classes.activation[:, 0, 0], classes.logit[:, 0, 0], classes.pose[:, 0, 0],
                         tuple(layers))
 
     def loss(self, activation: Array, label: Int[Tensor, " batch"], step: int) -> tuple[Array, Array]:

@@ -77,8 +77,8 @@ class MatrixCapsules(NamedModule):
             steps = [(s.conv_kernel, s.conv_stride), *zip(s.kernels, s.strides)]
             centres = em_layers.carried_centres(image.shape[1], image.shape[2], steps)
         layers.append(self.class_capsules(pose, activation, centres))
-        found = layers[-1]
-        return Capsules(found.activation[:, 0, 0], found.logit[:, 0, 0], found.pose[:, 0, 0],
+        classes = layers[-1]
+        return Capsules(classes.activation[:, 0, 0], classes.logit[:, 0, 0], classes.pose[:, 0, 0],
                         tuple(layers))
 
     def loss(self, activation: Array, label: Int[tf.Tensor, " batch"], step: int) -> tuple[Array, Array]:
