@@ -205,9 +205,11 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier
         # That run is of another size than the preset; its own settings say what --preset would.
         cell.source = cell.source.replace("!dvc repro train", "").replace(
             "--preset digits", "--config results/train/digits/0/model/config.json")
-    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(book, timeout=600, allow_errors=True,
+                            resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = "".join(output.get("text", "") for cell in book.cells for output in cell.get("outputs", ()))
-    assert "done and proven" in said and "lie in the cluster of their class" in said, said
+    failed = [output for cell in book.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    assert not failed and "done and proven" in said and "lie in the cluster of their class" in said, said
     assert any("image/png" in output.get("data", {}) for cell in book.cells for output in cell.get("outputs", ()))
 
 
