@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any
@@ -140,6 +141,8 @@ class Program:
         """
         from pipelines.support import console
 
+        if arguments is None:  # a process of its own draws into files, whatever a notebook around it set
+            os.environ["MPLBACKEND"] = "agg"
         words = list(sys.argv[1:] if arguments is None else arguments)
         ended = 0
 
