@@ -94,6 +94,9 @@ class RMSProp(torch.optim.Optimizer):
         decay: of the mean square.
         momentum: of the step.
 
+    Attributes:
+        flats: for each group the one piece of memory that its slots lie in; None where they lie apart.
+
     Source: `tf.train.RMSPropOptimizer`. `torch.optim.RMSprop` is another rule: epsilon outside the
     root, mean square from zeros, learning rate outside the momentum. A parameter without gradient
     is skipped; one with a zero gradient still decays its slots.
@@ -103,8 +106,8 @@ class RMSProp(torch.optim.Optimizer):
                  momentum: float = 0.9) -> None:
         super().__init__(params, {"lr": lr, "epsilon": epsilon, "decay": decay,
                                   "momentum": momentum})
-        self._flats = [_Flat.of(group["params"]) for group in self.param_groups]
-        for group, flat in zip(self.param_groups, self._flats):
+        self.flats = [_Flat.of(group["params"]) for group in self.param_groups]
+        for group, flat in zip(self.param_groups, self.flats):
             for i, parameter in enumerate(group["params"]):
                 self.state[parameter] = {"ms": torch.full_like(parameter, FIRST_SQUARE),
                                          "mom": torch.zeros_like(parameter)} if flat is None else flat.slots(i)
@@ -123,7 +126,7 @@ class RMSProp(torch.optim.Optimizer):
             mom = [self.state[p]["mom"] for p in parameters]
             constants = (group["lr"], group["decay"], group["momentum"], group["epsilon"])
             # A group that was added, or slots that `load_state_dict` put in, are in no flat memory.
-            flat = self._flats[i] if i < len(self._flats) else None
+            flat = self.flats[i] if i < len(self.flats) else None
             if flat is not None and flat.holds(group["params"], self.state):
                 for grad, ms, moved in flat.pieces(group["params"]):
                     _move(grad, ms, moved, *constants)

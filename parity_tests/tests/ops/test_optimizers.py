@@ -167,9 +167,9 @@ def test_slots_in_flat_memory_leave_the_same_bits(dtype):
         parameters = [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype))
                       for shape in ((3,), (70, 1000), (), (2, 0), (5, 7))]
         rule = rmsprop.RMSProp(parameters, torch.tensor(1e-2), 1e-5)
-        assert rule._flats[0] is not None
+        assert rule.flats[0] is not None
         if not flat:
-            rule._flats = [None]
+            rule.flats = [None]
         for step in range(4):
             for i, parameter in enumerate(parameters):
                 parameter.grad = None if step == 2 or i == 2 else torch.randn(

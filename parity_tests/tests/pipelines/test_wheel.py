@@ -54,7 +54,7 @@ COMMANDS = {
     "train": ["train", "--preset", "digits", "--results", "results", *SETTINGS],
     "evaluate": ["evaluate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
     "aggregate": ["aggregate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
-    "reconstruct": ["reconstruct", RUN, "--images", "2"],
+    "add": ["add", RUN, "--results", "taken", "--no-evaluate"], "reconstruct": ["reconstruct", RUN, "--images", "2"],
     "report": ["report"], "report of a run": ["report", RUN]}
 # With seconds of compiling or TensorFlow.
 LONG = {
