@@ -293,7 +293,7 @@ def command(preset: Preset = "digits", seed: Seed = 0,
     try:
         if seeds:
             from pipelines.training import seeds as several_seeds
-            several_seeds.run(chosen, seeds, results, device, wandb, descent.notes(notes))
+            several_seeds.run(chosen, seeds, results, device, wandb, descent.notes(notes), runs)
         else:
             run(chosen, seed, results, device, wandb, runs, descent.notes(notes))
     except rungs.RungFailed as error:

@@ -29,8 +29,9 @@ from port.training import loop as train
 
 
 def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = settings.RESULTS,
-        device: str | None = None, wandb: str | None = None, notes: Sequence[str] = ()) -> list[Path]:
-    """Train a preset with several seeds; `notes` say what was tried before.
+        device: str | None = None, wandb: str | None = None, notes: Sequence[str] = (),
+        runs: Path | None = None) -> list[Path]:
+    """Train a preset with several seeds; `notes` say what was tried before, `runs` keeps the checkpoints.
 
     Raises:
         BadInput: unknown settings, a seed given twice, or started by torchrun.
@@ -49,17 +50,17 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
     preset = stage.counted(preset, stage.dataset_for(preset, results))
     ladder = descent.wanted(wanted, place.type)
     if ladder:
-        descent.run(preset, seeds, ladder, results, device, wandb)
+        descent.run(preset, seeds, ladder, results, device, wandb, runs)
         return [settings.folder_of("train", preset.name, seed, results) for seed in seeds]
     if place.type == "cuda":
-        return on_streams(preset, seeds, results, place, wandb, notes)
+        return on_streams(preset, seeds, results, place, wandb, notes, runs)
     jobs, threads = shared_out(wanted, len(seeds))
     if threads != wanted.threads:
         print(f"train: {jobs} processes at a time with {threads} threads each, which is faster than one after the "
               "other with all; train.threads decides otherwise", flush=True)
         section = preset.sections["train"] | {"threads": threads}
         preset = replace(preset, sections=preset.sections | {"train": section})
-    return in_processes(preset, seeds, results, device, wandb, jobs)
+    return in_processes(preset, seeds, results, device, wandb, jobs, runs)
 
 
 def parse(text: str) -> list[int]:
@@ -94,7 +95,7 @@ def shared_out(wanted: train.Settings, seeds: int) -> tuple[int, int]:
 
 
 def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
-                 device: str | None, wandb: str | None, jobs: int) -> list[Path]:
+                 device: str | None, wandb: str | None, jobs: int, runs: Path | None = None) -> list[Path]:
     """One process a seed, `jobs` at a time; their lines come with the seed in front."""
     waiting, running, codes = list(seeds), {}, {}
     params = Path(tempfile.mkdtemp(prefix="seeds-")) / "params.json"
@@ -106,7 +107,7 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
         while waiting or running:
             while waiting and len(running) < jobs and not stop:
                 seed = waiting.pop(0)
-                running[seed] = start(preset, seed, params, results, device, wandb)
+                running[seed] = start(preset, seed, params, results, device, wandb, runs)
             for seed, process in list(running.items()):
                 try:
                     codes[seed] = process.wait(timeout=0.2)
@@ -136,11 +137,12 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
 
 
 def start(preset: settings.Preset, seed: int, params: Path, results: str | os.PathLike,
-          device: str | None, wandb: str | None) -> subprocess.Popen:
+          device: str | None, wandb: str | None, runs: Path | None = None) -> subprocess.Popen:
     """A process that trains one seed; a thread hands its lines on."""
     command = [sys.executable, "-m", "pipelines.train", "--preset", preset.name, "--seed", str(seed),
                "--params", str(params), "--results", str(results),
-               *(["--device", device] if device else []), *(["--wandb", wandb] if wandb else [])]
+               *(["--device", device] if device else []), *(["--wandb", wandb] if wandb else []),
+               *(["--runs", str(runs)] if runs else [])]
     # A session of its own: Ctrl-C comes here alone, and from here to all.
     process = children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                              start_new_session=True)
@@ -153,24 +155,25 @@ def start(preset: settings.Preset, seed: int, params: Path, results: str | os.Pa
 
 
 def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
-               place: torch.device, wandb: str | None, notes: Sequence[str] = ()) -> list[Path]:
+               place: torch.device, wandb: str | None, notes: Sequence[str] = (),
+               runs: Path | None = None) -> list[Path]:
     """All seeds in this process, in turns."""
     mode = preset.wandb() if wandb is None else wandb
     dataset = stage.dataset_for(preset, results).to(place)
-    jobs = [stage.Job.make(preset, seed, results, place, dataset=dataset) for seed in seeds]
+    jobs = [stage.Job.make(preset, seed, results, place, runs, dataset) for seed in seeds]
     with contextlib.ExitStack() as alone:
         for job in jobs:
             alone.enter_context(job.alone())
             job.begin(dataset)
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(console.progress(jobs[0].wanted.steps, f"train {len(jobs)} seeds"))
-            runs = []
+            together = []
             for job in jobs:
                 log = stack.enter_context(job.curves(mode))
                 listeners = {"on_row": log} if job is not jobs[-1] else {
                     "on_step": bar.step, "on_row": stage.both(bar.row, log)}
-                runs.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
-            trained = ensemble.train_together(runs, dataset)
+                together.append((job.model, job.wanted, {"folder": job.checkpoints, **listeners}))
+            trained = ensemble.train_together(together, dataset)
         for job, result in zip(jobs, trained, strict=True):
             result.notes[:0] = notes
             job.done(result, seeds_together=seeds)

@@ -53,9 +53,10 @@ class Asked:
     device: str
     phases: tuple[str, ...]
     ways: tuple[str, ...]
-    run: str | None
+    runs: tuple[str, ...]
+    together: int
     queue: Path
-    resume: Path | None
+    resume: tuple[Path, ...]
     work: Path
     results: Path
     patience: float
@@ -82,13 +83,15 @@ class Stay:
         entries = queue.read(given.queue, given.params)
         self.measured.mkdir(parents=True, exist_ok=True)
         visit.write(device=self.place, revision=environment.revision(), phases_asked=list(given.phases))
-        if given.resume is not None:
-            visit.guarded(self.go_on_from_what_was_brought)
+        for folder in given.resume:
+            visit.guarded(named(f"{folder}", lambda folder=folder: self.go_on_from(folder)))
         waiting = queue.waiting(entries, self.work, given.results, self.place, given.params)
-        if given.run:
-            waiting = [entry for entry in entries if entry.name == given.run]
-            if not waiting:
-                raise BadInput(unknown("run", given.run, [entry.name for entry in entries]))
+        if given.runs:
+            names = {entry.name: entry for entry in entries}
+            for run in given.runs:
+                if run not in names:
+                    raise BadInput(unknown("run", run, list(names)))
+            waiting = [names[run] for run in given.runs]
         visit.write(waiting=[entry.name for entry in waiting])
         phases = {"probe": self.probe, "device": self.tier, "times": lambda: self.times(waiting),
                   "train": lambda: self.train(waiting)}
@@ -104,13 +107,13 @@ class Stay:
 
     # ------------------------------------------------------------------------------------- phases
 
-    def go_on_from_what_was_brought(self) -> None:
+    def go_on_from(self, folder: Path) -> None:
         """Checkpoints, and what was measured there, unless it is here already (the machine is warm)."""
-        before = parcel.unpack(self.given.resume, self.work)
+        before = parcel.unpack(folder, self.work)
         brought = list(before.get("brought") or ())
-        self.visit.write(resumed={"revision": before.get("revision"), "brought": brought,
-                                  "lost": before["lost"]})
-        self.visit.say(f"from {self.given.resume}: {', '.join(brought or ['no weights'])}"
+        self.visit.write(resumed=[*self.visit.summary.get("resumed", ()), {
+            "revision": before.get("revision"), "brought": brought, "lost": before["lost"]}])
+        self.visit.say(f"from {folder}: {', '.join(brought or ['no weights'])}"
                        + (f"; lost: {', '.join(before['lost'])}" if before["lost"] else ""))
 
     def probe(self) -> None:
@@ -160,13 +163,13 @@ class Stay:
             order = [way for way in order if way.name in self.given.ways] or [
                 ways.NAMES[name] for name in self.given.ways]
         self.visit.write(order=[way.name for way in order])
-        for entry in waiting:
-            if not self.prepared(entry):
+        for group in queue.together(waiting, self.given.together):
+            if not self.prepared(group[0]):
                 continue
             if not order:
                 return
             while order:
-                code = self.train_on(entry, order[0])
+                code = self.train_on(group, order[0])
                 if code is None or code in INTERRUPTED or self.visit.stopped:
                     return  # no time left
                 if code in (0, BAD_INPUT):
@@ -174,17 +177,19 @@ class Stay:
                 self.visit.say(f"{order[0].name} failed" + (f"; next {order[1].name}" if order[1:] else ""))
                 order = order[1:]
 
-    def train_on(self, entry: queue.Entry, way: ways.Way) -> int | None:
-        """Train a run from its newest checkpoint, if any, until there is just time to bring it home."""
-        # Read back at home (`bring_home`): what the run is, and where a part of it was made.
-        write_json(self.work / "runs" / f"{entry.name}.json", {
-            "preset": entry.preset, "seed": entry.seed, "way": way.name, "rung": way.rung,
-            "kernels": way.kernels, "sections": entry.chosen(self.given.params).as_params(),
-            "environment": self.machine()})
-        self.visit.write(run=entry.name, way=way.name)
+    def train_on(self, group: list[queue.Entry], way: ways.Way) -> int | None:
+        """Train runs from their newest checkpoints, if any, until there is just time to bring them home."""
+        # Read back at home (`bring_home`): what a run is, and where a part of it was made.
+        for entry in group:
+            write_json(self.work / "runs" / f"{entry.name}.json", {
+                "preset": entry.preset, "seed": entry.seed, "way": way.name, "rung": way.rung,
+                "kernels": way.kernels, "sections": entry.chosen(self.given.params).as_params(),
+                "environment": self.machine()})
+        names = " ".join(entry.name for entry in group)
+        self.visit.write(run=names, way=way.name)
         return self.visit.phase(
-            f"train {entry.name} {way.name}", [
-                "-m", "pipelines.train", *self.stage(entry), "--runs", str(self.work / "checkpoints"),
+            f"train {names} {way.name}", [
+                "-m", "pipelines.train", *self.stage(*group), "--runs", str(self.work / "checkpoints"),
                 "--set", f"train.rung={way.rung}"],
             self.visit.left - self.reserved, least=5.0, environment=way.environment | self.caches,
             watch=self.bring_now_and_then)
@@ -196,9 +201,10 @@ class Stay:
             f"prepare {entry.preset}", ["-m", "pipelines.prepare", *self.preset(entry)],
             min(PREPARE_LIMIT * self.given.patience, self.visit.left - self.reserved)) == 0
 
-    def stage(self, entry: queue.Entry) -> list[str]:
-        """Arguments of a stage for a run."""
-        return [*self.preset(entry), "--seed", str(entry.seed), "--device", self.place]
+    def stage(self, entry: queue.Entry, *more: queue.Entry) -> list[str]:
+        """Arguments of a stage for a run, or for several that differ in their seed."""
+        seeds = [str(one.seed) for one in (entry, *more)]
+        return [*self.preset(entry), *(["--seeds", *seeds] if more else ["--seed", *seeds]), "--device", self.place]
 
     def preset(self, entry: queue.Entry) -> list[str]:
         """Arguments of a stage for a preset."""
@@ -276,13 +282,15 @@ def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that i
             only: Annotated[list[str] | None, several(
                 "--ways", metavar="WAY", help=f"Time and train these ways and no other: {', '.join(ways.NAMES)}.",
                 callback=among(ways.NAMES))] = None,
-            run: Annotated[str | None, typer.Option(
-                metavar="PRESET-SEED", help="Train this run of the queue alone.")] = None,
+            run: Annotated[list[str] | None, several(
+                metavar="PRESET-SEED", help="Train these runs of the queue alone.")] = None,
+            together: Annotated[int, typer.Option(
+                metavar="N", min=1, help="So many runs that differ in their seed alone train beside each other.")] = 1,
             waiting: Annotated[Path, typer.Option(
                 "--queue", metavar="FILE", help="The runs that wait.")] = queue.QUEUE,
-            resume: Annotated[Path | None, typer.Option(
-                metavar="DIR", help="What an earlier visit brought; default: the folder `brought` where there is "
-                "one.")] = None,
+            resume: Annotated[list[Path] | None, several(
+                metavar="DIR", help="What an earlier visit brought; default: the folder `brought`, or those in it, "
+                "where there is one.")] = None,
             work: Annotated[Path, typer.Option(
                 metavar="DIR", help="Kept between two calls.")] = Path("runs") / "visit",
             results: Annotated[Path, typer.Option(metavar="DIR", help="Runs that are done.")] = Path("results"),
@@ -294,12 +302,13 @@ def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that i
     """A visit to a lent machine: measure it, then train what waits, and leave everything in one folder."""
     if revision:
         os.environ["SCAE_REVISION"] = revision
-    if resume is None and Path("brought").is_dir():
-        resume = Path("brought")
+    if resume is None:
+        resume = sorted(path.parent for path in [*Path("brought").glob("summary.json"),
+                                                 *Path("brought").glob("*/summary.json")])
     if not seconds > 0:
         raise BadInput(f"--seconds {seconds}: give a number above 0")
-    return Stay(Asked(out, seconds, device, tuple(phases), tuple(only or ()), run, waiting, resume, work, results,
-                      patience, params)).run()
+    return Stay(Asked(out, seconds, device, tuple(phases), tuple(only or ()), tuple(run or ()), together,
+                      waiting, tuple(resume), work, results, patience, params)).run()
 
 
 main = Program("python -m pipelines.visit", command)

@@ -7,7 +7,10 @@
 
 Paths in the tars are those below the work folder. A checkpoint's files are below 15 MiB already
 (`port.training.resume.write_tensors`), so none has to be cut. What does not fit is left out in the order of need:
-first slots (the run then cannot go on, but its weights can be evaluated), and the summary says so.
+first slots (the run then cannot go on, but its weights can be evaluated), and the summary says so. Where more
+runs were trained than fit, further parcels of some of them are written as long as the machine is held:
+
+    python -m pipelines.visit.parcel mnist-3 mnist-4 --out $OUT
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from pipelines.support.command_line import Program
+from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, load_params
 from port.training import resume
 
@@ -92,12 +100,13 @@ def bins(files: Sequence[Path]) -> list[list[Path]]:
     return [held for _, held in found]
 
 
-def pack(work: Path, out: Path) -> dict:
+def pack(work: Path, out: Path, runs: Sequence[str] = ()) -> dict:
     """Write the parcel; the summary's part is returned, to be written by whoever owns the summary.
 
     Args:
         work: of the visit.
         out: folder that is brought home; holds summary.json and log.txt already.
+        runs: the checkpoints of these alone, as `mnist-0`; none given, of all.
 
     Returns:
         `files` with their digests; `brought`, the files of each group by its name; `left_out`, the names of
@@ -106,7 +115,8 @@ def pack(work: Path, out: Path) -> dict:
     Raises:
         FileNotFoundError: training replaced a checkpoint meanwhile; the earlier parcel is as it was.
     """
-    checkpoints = newest_checkpoints(work)
+    checkpoints = [path for path in newest_checkpoints(work)
+                   if not runs or path.parent.name.rpartition("-")[0] in runs]
     staging = work / "parcel.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -191,3 +201,24 @@ def unpack(folder: Path, work: Path) -> dict:
         raise BadInput(f"{folder}: nothing of it can be used; missing or damaged: "
                        f"{', '.join(lost) or 'everything'}")
     return summary | {"lost": lost}
+
+
+def command(runs: Annotated[list[str], typer.Argument(metavar="PRESET-SEED", help="Runs of the visit.")],
+            out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that is brought home.")],
+            work: Annotated[Path, typer.Option(metavar="DIR", help="Of the visit.")] = Path("runs") / "visit") -> None:
+    """Write a parcel of some runs of a visit, beside the one that the visit wrote."""
+    there = sorted({path.parent.name.rpartition("-")[0] for path in newest_checkpoints(work)})
+    for run in runs:
+        if run not in there:
+            raise BadInput(f"{run}: no checkpoint of it in {work}; there are {', '.join(there) or 'none'}")
+    out.mkdir(parents=True, exist_ok=True)
+    packed = pack(work, out, runs)
+    write_json(out / "summary.json", packed)
+    print(f"brought: {', '.join(packed['brought'])}", flush=True)
+
+
+main = Program("python -m pipelines.visit.parcel", command)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.support import settings
@@ -86,6 +86,19 @@ def waiting(entries: list[Entry], work: Path, results: str | os.PathLike, device
         if not any(is_done(Path(place), entry, steps, device) for place in (results, work / "results")):
             left.append(entry)
     return sorted(left, key=lambda entry: newest(work, entry) is None)
+
+
+def together(entries: list[Entry], most: int) -> list[list[Entry]]:
+    """The runs in their order, those that differ in their seed alone beside each other, so many at most."""
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        for group in groups:
+            if len(group) < most and replace(group[0], seed=entry.seed) == entry:
+                group.append(entry)
+                break
+        else:
+            groups.append([entry])
+    return groups
 
 
 def is_done(results: Path, entry: Entry, steps: int, device: str) -> bool:
