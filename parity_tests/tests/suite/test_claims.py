@@ -250,8 +250,12 @@ def test_what_a_gpu_measured_is_what_was_kept() -> None:
     counts = kept["device_tier"]["checks"]
     assert (f"of {sum(counts.values())} checks {counts['pass']} passed, {counts['skipped']} were skipped and "
             f"{counts['fail']} failed") in text
-    assert len(kept["device_tier"]["failed"]) == counts["fail"] == 1
-    assert kept["device_tier"]["failed"][0]["check"] in text
+    failed = kept["device_tier"]["failed"]
+    assert len(failed) == counts["fail"] and all(check["check"] in text for check in failed)
+    together = kept["training_side_by_side"]
+    assert (f"over {together['steps_of_each']:,} steps of each | {together['steps_per_second_together']:.0f} together |"
+            ) in text
+    assert together["steps_per_second_together"] == len(together["seeds"]) * together["steps_per_second_of_each"]
 
 
 # ------------------------------------------------------------------------------------------- counts
