@@ -112,13 +112,15 @@ def test_seeds_in_turns_in_one_process_are_the_seeds_alone(single, tmp_path):
 def test_seeds_in_processes_are_the_seeds_alone(single, tmp_path, tier, capfd):
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
-    code = cli.main(command("train", "--seeds", "0,1", "--results", str(tmp_path)))
+    kept = tmp_path / "kept"
+    code = cli.main(command("train", "--seeds", "0,1", "--results", str(tmp_path), "--runs", str(kept)))
     printed = capfd.readouterr().out
     assert code == 0, printed
     assert "[seed 0] train: " in printed and "[seed 1] train: " in printed
     for seed in (0, 1):
         assert not runs.differing(weights(tmp_path / "train" / "digits" / str(seed)),
                                   weights(single[seed]))
+    assert sorted(folder.name[:9] for folder in kept.iterdir()) == ["digits-0-", "digits-1-"]
 
 
 @pytest.mark.parametrize(("threads", "n", "cores", "expected"), [
