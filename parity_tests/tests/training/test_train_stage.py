@@ -113,7 +113,7 @@ def test_seeds_in_processes_are_the_seeds_alone(single, tmp_path, tier, capfd):
     if tier == "smoke":
         pytest.skip("smoke tier: no processes")
     kept = tmp_path / "kept"
-    code = cli.main(command("train", "--seeds", "0,1", "--results", str(tmp_path), "--runs", str(kept)))
+    code = stage.main(command("--seeds", "0", "1", "--results", str(tmp_path), "--runs", str(kept)))
     printed = capfd.readouterr().out
     assert code == 0, printed
     assert "[seed 0] train: " in printed and "[seed 1] train: " in printed
