@@ -11,6 +11,10 @@ first slots (the run then cannot go on, but its weights can be evaluated), and t
 runs were trained than fit, further parcels of some of them are written as long as the machine is held:
 
     python -m pipelines.visit.parcel mnist-3 mnist-4 --out $OUT
+
+and where more is taken along than fits, it is taken in parcel by parcel, before the visit begins:
+
+    python -m pipelines.visit.parcel --unpack brought/mnist-3
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.support.command_line import Program
+from pipelines.support.command_line import Program, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, load_params
 from port.training import resume
@@ -203,18 +207,27 @@ def unpack(folder: Path, work: Path) -> dict:
     return summary | {"lost": lost}
 
 
-def command(runs: Annotated[list[str], typer.Argument(metavar="PRESET-SEED", help="Runs of the visit.")],
-            out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that is brought home.")],
+def command(runs: Annotated[list[str] | None, typer.Argument(metavar="PRESET-SEED",
+                                                             help="Runs of the visit to write a parcel of.")] = None,
+            out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder that is brought home.")] = None,
+            brought: Annotated[list[Path] | None, several(
+                "--unpack", metavar="DIR", help="Parcels of an earlier visit, to be put into the work folder.")] = None,
             work: Annotated[Path, typer.Option(metavar="DIR", help="Of the visit.")] = Path("runs") / "visit") -> None:
-    """Write a parcel of some runs of a visit, beside the one that the visit wrote."""
+    """Write a parcel of some runs of a visit, beside the one that the visit wrote, or take parcels in."""
+    if not brought and not (runs and out):
+        raise BadInput("name runs and --out to write a parcel, or --unpack with the folder of one to take in")
+    for folder in brought or ():
+        lost = unpack(folder, work)["lost"]
+        print(f"unpacked: {folder}" + (f"; lost: {', '.join(lost)}" if lost else ""), flush=True)
     there = sorted({path.parent.name.rpartition("-")[0] for path in newest_checkpoints(work)})
-    for run in runs:
+    for run in runs or ():
         if run not in there:
             raise BadInput(f"{run}: no checkpoint of it in {work}; there are {', '.join(there) or 'none'}")
-    out.mkdir(parents=True, exist_ok=True)
-    packed = pack(work, out, runs)
-    write_json(out / "summary.json", packed)
-    print(f"brought: {', '.join(packed['brought'])}", flush=True)
+    if runs and out:
+        out.mkdir(parents=True, exist_ok=True)
+        packed = pack(work, out, runs)
+        write_json(out / "summary.json", packed)
+        print(f"brought: {', '.join(packed['brought'])}", flush=True)
 
 
 main = Program("python -m pipelines.visit.parcel", command)

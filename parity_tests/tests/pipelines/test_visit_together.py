@@ -48,7 +48,7 @@ def test_a_parcel_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture) ->
         assert parcel.main([f"mnist-{seed}", "--work", str(work), "--out", str(tmp_path / str(seed))]) == 0
         brought = json.loads((tmp_path / str(seed) / "summary.json").read_text())["brought"]
         assert list(brought) == [f"mnist-{seed}-a step-00000007 {what}" for what in ("weights", "slots")]
-        assert parcel.unpack(tmp_path / str(seed), back)["lost"] == []
+        assert parcel.main(["--unpack", str(tmp_path / str(seed)), "--work", str(back)]) == 0
     for folder in folders[:2]:
         again = back / folder.relative_to(work)
         assert {path.name: path.read_bytes() for path in again.iterdir()} == {
@@ -57,6 +57,7 @@ def test_a_parcel_for_each_run(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     capsys.readouterr()
     assert parcel.main(["mnist-3", "--work", str(work), "--out", str(tmp_path / "no")]) == 2
     assert "there are mnist-1, mnist-12, mnist-2" in capsys.readouterr().err and not (tmp_path / "no").exists()
+    assert parcel.main(["mnist-1", "--work", str(work)]) == 2 and "--out" in capsys.readouterr().err
 
 
 def test_the_next_visit_takes_every_parcel_that_was_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
