@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.support.command_line import Params
 from pipelines.support.values import BadInput, load_params
 
 OPTIM = ("tf-rmsprop", "rmsprop", "sgd", "adam", "radam")
@@ -120,9 +121,7 @@ def train(
             "preset's.")] = None,
         device: Annotated[str | None, typer.Option(
             help="auto, cpu or cuda; default: as the preset says.")] = None,
-        params: Annotated[str, typer.Option(
-            metavar="FILE", help="The file of presets; an installed package's stands in for "
-            "params.yaml.")] = "params.yaml",
+        params: Params = "params.yaml",
         results: Annotated[str | None, typer.Option(
             metavar="DIR", help="Folder the results go to; default: a new runs/NAME/N.")] = None,
         resume: Annotated[bool, typer.Option(

@@ -32,7 +32,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the run.")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", metavar="SECTION.KEY=VALUE", help="Override a setting, as in train.lr=1e-4; may be repeated.")]
 Params = Annotated[str, typer.Option(
-    metavar="FILE", help="The file of presets; an installed package's stands in for params.yaml.")]
+    metavar="FILE", help="The file of presets; without a params.yaml here, the one that came with this program.")]
 Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: as the preset says.")]
 

@@ -22,13 +22,22 @@ class CheckFailed(Exception):
 
 
 PARAMS = "params.yaml"  # of the folder that a command runs in
-PACKAGED = Path(__file__).resolve().parents[1] / PARAMS  # of an installed wheel
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def params_at(path: str | os.PathLike = PARAMS) -> Path:
-    """The file of presets: as named; where the default one is not there, that of an installed wheel."""
+    """The file of presets: as named; where the default one is not there, the one that came with this code.
+
+    In an installed wheel that is the copy in the package (setup.py), in a checkout the file beside the package;
+    whatever lies beside an installed package is nobody's, so a checkout is known by its pyproject.toml.
+    """
     path = Path(path)
-    return PACKAGED if path == Path(PARAMS) and not path.exists() and PACKAGED.is_file() else path
+    if path != Path(PARAMS) or path.exists():
+        return path
+    own = [PACKAGE / PARAMS, PACKAGE.parent / PARAMS]
+    if not (PACKAGE.parent / "pyproject.toml").is_file():
+        own.pop()
+    return next((one for one in own if one.is_file()), path)
 
 
 def plain_word(name: object, what: str) -> str:

@@ -15,7 +15,7 @@ import yaml
 import port
 from parity_tests import goldens
 from pipelines.support import settings
-from pipelines.support.values import load_params
+from pipelines.support.values import BadInput, load_params, params_at
 from port.data import dataset, sources
 from port.training import loop as train
 
@@ -218,3 +218,23 @@ def test_presets_survive_json() -> None:
         resolved = preset(name).resolved()
         assert json.loads(json.dumps(resolved)) == resolved
         assert np.all([isinstance(key, str) for key in resolved["model"]])
+
+
+def test_params_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder without params.yaml the checkout's is read, as an editable install finds it; one that is there wins,
+    one that is named is not replaced, and a file that lies beside an installed package is nobody's."""
+    monkeypatch.chdir(tmp_path)
+    assert params_at() == PARAMS and "mnist" in load_params()["presets"]
+    with pytest.raises(BadInput, match="cannot read other.yaml"):
+        load_params("other.yaml")
+    (tmp_path / "params.yaml").write_text("presets: {mine: {model: {}}}\n")
+    assert list(load_params()["presets"]) == ["mine"]
+
+    site = tmp_path / "site"
+    (site / "pipelines").mkdir(parents=True)
+    (site / "params.yaml").write_text("presets: {}\n")
+    monkeypatch.setattr("pipelines.support.values.PACKAGE", site / "pipelines")
+    (tmp_path / "params.yaml").unlink()
+    assert params_at() == Path("params.yaml")
+    (site / "pipelines/params.yaml").write_text("presets: {}\n")
+    assert params_at() == site / "pipelines/params.yaml"
