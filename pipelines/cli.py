@@ -73,14 +73,17 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
 
 @app.command()
 def export(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run or a model.")],
-           out: Annotated[str, typer.Argument(metavar="FILE", help="The file to write: .pt2 or .onnx.")],
+           out: Annotated[str, typer.Argument(metavar="OUT", help="The file to write, .pt2 or .onnx, or the folder.")],
            kind: Annotated[str | None, typer.Option(
-               "--format", metavar="pt2|onnx", help="In place of what the file's name says.")] = None
+               "--format", metavar="pt2|onnx|folder", help="In place of what the file's name says; folder is what "
+               "model hubs take, with the measured accuracies in its card.")] = None,
+           weights_license: Annotated[str | None, typer.Option(
+               "--license", metavar="NAME", help="With --format folder: licence of the weights, as apache-2.0.")] = None
            ) -> None:
-    """A trained model as a file for other programs, for any batch size, compared with the model."""
+    """A trained model as a file for other programs, compared with the model, or as a folder to hand on."""
     from pipelines import export as command
 
-    command.run(run, out, kind)
+    command.run(run, out, kind, weights_license)
 
 
 @app.command()

@@ -1,10 +1,15 @@
-"""Command `scae export`: a trained model as a file for other programs, compared with the model.
+"""Command `scae export`: a trained model as a file for other programs, compared with the model; or as a folder.
 
     scae export results/train/digits/0 digits.pt2
     scae export results/train/digits/0 digits.onnx
+    scae export results/train/digits/0 digits-model --format folder --license mit
 
 The file takes any number of examples (`port.checkpoints.export`). It is read back and run on random ones, which is the
 proof that its numbers are the model's; a file that says something else is not left behind.
+
+The folder is what model hubs take: weights, configuration, and a card with the accuracies that `scae evaluate`
+measured of these weights. They are put in here and not by the stage `evaluate`, since the card in the folder of a run
+belongs to the stage `train`: DVC would take the run for changed.
 """
 
 from __future__ import annotations
@@ -22,23 +27,26 @@ import torch
 
 from pipelines.support import settings
 from pipelines.support.values import BadInput, CheckFailed
-from port.checkpoints import export
+from port.checkpoints import evaluations, export, model_card, model_folder, run_folder
 from port.families import Model
 
 FORMATS = {".pt2": "pt2", ".onnx": "onnx"}
+FOLDER = "folder"
 BATCHES = (1, 2, 5)
 NEEDED = ("onnx", "onnxscript")
 
 Answers = Callable[[torch.Tensor], dict[str, np.ndarray]]
 
 
-def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = None) -> dict[str, float]:
-    """Write the file and compare it.
+def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = None,
+        license: str | None = None) -> dict[str, float]:
+    """Write the file and compare it, or write the folder.
 
     Args:
         folder: of a run or a model.
-        out: the file.
-        kind: `pt2` or `onnx`; None is what the file's name says.
+        out: the file or the folder.
+        kind: `pt2`, `onnx` or `folder`; None is what the file's name says.
+        license: of the weights, for the card of a folder; None is that nobody stated it.
 
     Returns:
         The largest share of its bound that each output's difference takes; empty where nothing could be
@@ -50,9 +58,15 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
     """
     out = Path(out)
     kind = kind or FORMATS.get(out.suffix)
+    if kind == FOLDER:
+        hand_on(folder, out, license or model_card.UNKNOWN)
+        return {}
     if kind not in FORMATS.values():
         raise BadInput(f"{out}: end its name with {' or '.join(FORMATS)}, or give --format "
-                       f"{' or '.join(FORMATS.values())}")
+                       f"{', '.join(FORMATS.values())} or {FOLDER}")
+    if license is not None:
+        raise BadInput(f"--license stands in the card of a folder, and a {kind} file has none: leave it out, or "
+                       f"give --format {FOLDER}")
     missing = [name for name in NEEDED if kind == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(f"writing ONNX needs {' and '.join(missing)}; install the extra `export` "
@@ -80,6 +94,44 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
           f"{max(shares.values()):.2g} of the bound" if shares else
           "export: not compared, onnxruntime is not installed (extra `export`)")
     return shares
+
+
+def hand_on(folder: str | os.PathLike, out: Path, license: str) -> None:
+    """A run's model as a new folder, with everything that was measured of it in the card: all of it, or nothing.
+
+    Args:
+        folder: of a run or a model.
+        out: a folder that is not there, or an empty one.
+        license: of the weights.
+
+    Raises:
+        BadInput: no model, a licence that is none, or something is there already.
+    """
+    try:
+        model_card.check_license(license)
+    except ValueError as error:
+        raise BadInput(f"--license: {error}") from None
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise BadInput(f"{out} is there already; name a new folder")
+    model = settings.load_model(folder)
+    try:
+        run = run_folder.located(folder)
+        run = run.parent if run.name == run_folder.MODEL else run
+        if not run_folder.is_run(run):
+            raise BadInput(f"{folder} is the folder of a model and not of a run, and can be handed on as it is")
+        told, accuracies = run_folder.settings_of(run), evaluations.of_run(run)
+        held_out = {name: value for name, value in run_folder.measured(run).items()
+                    if name.startswith(run_folder.HELD_OUT)}
+        note = f"Preset `{told.get('preset')}`, seed {told.get('train', {}).get('seed')}, trained by this project."
+        model_folder.save(model, out, note, license=license, metrics=held_out, evaluations=accuracies)
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written: {error.strerror or error}") from None
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    n = sum(len(one.accuracies) for one in accuracies)
+    print(f"export: {out}, with {n} accuracies of {len(accuracies)} evaluations in its card" if n else
+          f"export: {out}; nothing was evaluated of these weights, so that the card has no accuracies "
+          "(scae evaluate)")
 
 
 def _write(model: Model, path: Path, kind: str) -> None:

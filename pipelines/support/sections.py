@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
-from pipelines.support.values import load_params
+from pipelines.support.values import load_params, params_at
 from port.configuration import fields, limits
 from port.configuration.fields import Section
 from port.configuration.limits import limited
@@ -182,5 +181,5 @@ def section(kind: type[Kind], name: str, params: str | os.PathLike = "params.yam
         BadInput: no such file.
         ConfigError: unknown settings in the section.
     """
-    given = {} if optional and not Path(params).exists() else load_params(params).get(name)
+    given = {} if optional and not params_at(params).exists() else load_params(params).get(name)
     return fields.from_mapping(kind, given or {}, name)

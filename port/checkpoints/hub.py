@@ -27,7 +27,7 @@ def save_pretrained(model: Model, save_directory: str | PathLike, *, repo_id: st
         save_directory: the folder; other files in it stay.
         repo_id: `owner/model` on the hub; the folder's name by default.
         push_to_hub: upload the model's files.
-        card: `note`, `license` and `metrics`, as `port.save` takes them.
+        card: `note`, `license`, `metrics` and `evaluations`, as `port.save` takes them.
 
     Raises:
         CheckpointError: an upload without `huggingface_hub`; nothing is written then.

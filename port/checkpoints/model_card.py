@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from port.checkpoints.evaluations import Evaluation, index, table
 from port.families import Model, family_of
 
 LIBRARY = "scae-port"
@@ -13,7 +14,8 @@ LIBRARY = "scae-port"
 UNKNOWN = "unknown"
 
 
-def text(model: Model, note: str = "", license: str = UNKNOWN, metrics: Mapping[str, float] | None = None) -> str:
+def text(model: Model, note: str = "", license: str = UNKNOWN, metrics: Mapping[str, float] | None = None,
+         evaluations: Sequence[Evaluation] = ()) -> str:
     """A card.
 
     Args:
@@ -21,6 +23,8 @@ def text(model: Model, note: str = "", license: str = UNKNOWN, metrics: Mapping[
         note: Markdown about where it comes from.
         license: of the weights, as hubs name it, such as `apache-2.0`.
         metrics: what was measured, by name; without it the card names none.
+        evaluations: accuracies on test images (`port.checkpoints.evaluations.of_run`); the head lists them too, in
+            the form `model-index` that hubs show beside a model.
 
     Raises:
         ValueError: the licence is no such name.
@@ -33,9 +37,16 @@ def text(model: Model, note: str = "", license: str = UNKNOWN, metrics: Mapping[
     body = [f"# {family.title}", f"{family.words(model.config)}, {n_parameters:,} parameters.", note]
     if license == UNKNOWN:
         body.append("The licence of these weights was not stated; whoever trained them decides it.")
+    # JSON is YAML too, whatever a name holds.
+    names = [*(["accuracy"] if evaluations else ()), *(metrics or ())]
+    if names:
+        head += ["metrics:", *(f"- {json.dumps(name)}" for name in names)]
+    if evaluations:
+        entry = index(evaluations)
+        head += ["model-index:", f"- name: {json.dumps(entry['name'])}", "  results:",
+                 *(f"  - {json.dumps(result)}" for result in entry["results"])]
+        body.append(table(evaluations))
     if metrics:
-        # JSON's strings are YAML's too, whatever a name holds.
-        head += ["metrics:", *(f"- {json.dumps(name)}" for name in metrics)]
         body.append("\n".join(["| measured | value |", "|---|---|",
                                *(f"| {name} | {value:.6g} |" for name, value in metrics.items())]))
     body.append("    import port\n    model = port.load(\"<this folder>\")")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from port.checkpoints import model_card, run_folder
+from port.checkpoints.evaluations import Evaluation
 from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.config import ConfigError, from_arguments
 from port.core import swap
@@ -27,7 +28,8 @@ FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors
 
 def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,
          step: int | None = None, metadata: Mapping[str, str] | None = None,
-         license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None) -> Path:
+         license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None,
+         evaluations: Sequence[Evaluation] = ()) -> Path:
     """Write a model folder: all of it, or nothing.
 
     Args:
@@ -39,19 +41,21 @@ def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None =
         metadata: kept in `model.safetensors`.
         license: of the weights, for the model card.
         metrics: for the model card, what was measured.
+        evaluations: for the model card, accuracies on test images.
 
     Returns:
         The folder.
     """
     folder = Path(folder)
     with swap.swapped(folder, FILES) as made:
-        write_files(made, model, note, slots, step, metadata, license, metrics)
+        write_files(made, model, note, slots, step, metadata, license, metrics, evaluations)
     return folder
 
 
 def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None = None,
                 step: int | None = None, metadata: Mapping[str, str] | None = None,
-                license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None) -> None:
+                license: str = model_card.UNKNOWN, metrics: Mapping[str, float] | None = None,
+                evaluations: Sequence[Evaluation] = ()) -> None:
     """The files of `save` in a folder that exists."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     kept = {"format": "pt", **(metadata or {})}
@@ -59,7 +63,7 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
         kept[STEP] = str(step)
     save_file(state, folder / "model.safetensors", kept)
     (folder / "config.json").write_text(model.config.to_json() + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card.text(model, note, license, metrics), encoding="utf-8")
+    (folder / "README.md").write_text(model_card.text(model, note, license, metrics, evaluations), encoding="utf-8")
     if slots:
         optimizer = optimizer_of(next(iter(slots.values())))
         tensors = {f"{name}/{slot}": values[slot].detach().cpu().contiguous()

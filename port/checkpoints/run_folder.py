@@ -6,6 +6,7 @@ numbered run, which holds it, will do too.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ MODEL = "model"
 ENVIRONMENT = "environment.json"
 FILES = ("config.json", "metrics.json", "history.csv")  # of a run, beside its model and environment
 CONSTELLATION = "constellation"
+HELD_OUT = "held_out_"  # begins the names of what training read on images that it does not train on
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def digests(folder: str | Path) -> dict[str, str]:
 
 def held_out(row: Mapping[str, float]) -> dict[str, float]:
     """Of a row of training what was measured on images that training never saw."""
-    return {name: value for name, value in row.items() if name.startswith("held_out_") and value is not None}
+    return {name: value for name, value in row.items() if name.startswith(HELD_OUT) and value is not None}
 
 
 def measured(folder: str | Path) -> dict[str, float]:
@@ -163,16 +165,33 @@ def measured(folder: str | Path) -> dict[str, float]:
     Raises:
         DataError: a file of metrics cannot be read.
     """
-    run = located(folder)
+    run = located(folder).absolute()
     found = held_out(_numbers(run / "metrics.json"))
-    results, preset, seed = run.absolute().parents[2], run.absolute().parent.name, run.absolute().name
-    evaluated = _numbers(results / "evaluate" / preset / seed / "metrics.json")
-    weights = _numbers(run / ENVIRONMENT).get("weights")
-    if weights is not None and evaluated.get("weights") == weights:
-        final = evaluated["protocols"]["clean"]["final"]
-        found |= {f"test_{name}": told["value"] for name, told in final.items()
-                  if isinstance(told, dict) and told.get("value") is not None}
+    for path, evaluation in evaluated(run):
+        if path.parents[1].name == run.parent.name:  # on its own data
+            final = evaluation["protocols"]["clean"]["final"]
+            found |= {f"test_{name}": told["value"] for name, told in final.items()
+                      if isinstance(told, dict) and told.get("value") is not None}
     return found
+
+
+def evaluated(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Files of metrics that evaluations of a run's very weights left, with what they hold; on its own data first.
+
+    They lie in `evaluate/<preset>/<seed>` and `evaluate/<preset>_on_<source>/<seed>` of the same results.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    run = located(folder).absolute()
+    weights = _numbers(run / ENVIRONMENT).get("weights")
+    if weights is None or len(run.parents) < 3:
+        return []
+    results, preset, seed = run.parents[2] / "evaluate", run.parent.name, run.name
+    paths = [results / preset / seed / "metrics.json",
+             *sorted(results.glob(f"{glob.escape(preset)}_on_*/{glob.escape(seed)}/metrics.json"))]
+    found = [(path, _numbers(path)) for path in paths]
+    return [(path, one) for path, one in found if one.get("weights") == weights]
 
 
 def _numbers(path: Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ COMMANDS = {
     "evaluate": ["evaluate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
     "aggregate": ["aggregate", "--preset", "digits", *SETTINGS, "--set", "evaluate.require_learning=false"],
     "add": ["add", RUN, "--results", "taken", "--no-evaluate"], "reconstruct": ["reconstruct", RUN, "--images", "2"],
+    "export of a folder": ["export", RUN, "model", "--format", "folder"],
     "report": ["report"], "report of a run": ["report", RUN]}
 # With seconds of compiling or TensorFlow.
 LONG = {
