@@ -33,6 +33,8 @@ from port.families import Model
 FORMATS = {".pt2": "pt2", ".onnx": "onnx"}
 FOLDER = "folder"
 BATCHES = (1, 2, 5)
+# Loggers that warn of what is none of a reader's business; the second one, of a Triton that is not installed.
+CHATTER = ("torch.onnx", "torch.utils.flop_counter")
 NEEDED = ("onnx", "onnxscript")
 
 Answers = Callable[[torch.Tensor], dict[str, np.ndarray]]
@@ -138,8 +140,9 @@ def _write(model: Model, path: Path, kind: str) -> None:
     """The file, without the exporters' own chatter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        level = logging.getLogger("torch.onnx").level
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        levels = {name: logging.getLogger(name).level for name in CHATTER}
+        for name in CHATTER:
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
             made = export.program(model)
             if kind == "onnx":
@@ -149,7 +152,8 @@ def _write(model: Model, path: Path, kind: str) -> None:
         except export.ExportError as error:
             raise BadInput(str(error)) from None
         finally:
-            logging.getLogger("torch.onnx").setLevel(level)
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 def _reader(path: Path, kind: str) -> Answers | None:
