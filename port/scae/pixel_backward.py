@@ -23,7 +23,7 @@ from port.scae.pixel_components import (
     visibility,
     weigh,
 )
-from port.scae.pixel_footprint import locate, pad, sample_plane, sample_slopes, scatter, trace
+from port.scae.pixel_footprint import BLOCK, locate, pad, sample_slopes, scatter, trace, widened
 
 
 @without_arrays
@@ -110,13 +110,15 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
     halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
     padded = np.empty((height + 3) * stride, dtype)
     spread = np.empty((channels + 1, (height + 3) * stride), dtype)
-    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
+    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels + BLOCK, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
-    rooms = np.empty((16, pixels), dtype)  # row by row, as in the forward pass
+    rooms = np.empty((18, pixels + BLOCK), dtype)  # row by row, as in the forward pass
     x, y, weight, sample = rooms[0], rooms[1], rooms[2], rooms[3]
     density, seen_target, seen_unit, flat = rooms[4], rooms[5], rooms[6], rooms[7]
-    d_logit, d_mean, prior, plain = rooms[8], rooms[9], rooms[10], rooms[11]
+    d_logit, d_mean, prior, plain = rooms[8], rooms[9], rooms[10][:pixels], rooms[11][:pixels]
     by_x, by_y, moved_x, moved_y = rooms[12], rooms[13], rooms[14], rooms[15]
+    alpha_x, alpha_y = rooms[16], rooms[17]
+    wide = widened(axes_x)
     posterior = np.empty((channels, pixels), dtype)
     sums = np.empty((2, rows, size + 1))
     before, behind = sums[0], sums[1]
@@ -142,14 +144,14 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
             if seen == UNDRAWN:
                 d_log_presence[b, k] = np.sum(before[:, size]) * outside
                 continue
-            n = trace(inverse[b, k], halves, axes_x, axes_y, extents, rounding, not uniform, spans,
+            n = trace(inverse[b, k], halves, wide, axes_y, extents, rounding, not uniform, spans,
                        pixel, x, y)
             locate(n, x, y, extents, cells, weights)
             moved_x[:n] = 0.0
             moved_y[:n] = 0.0
             spread[:] = 0.0
             pad(alpha[k], padded)
-            sample_plane(n, padded, stride, cells[0], weights, sample)
+            sample_slopes(n, padded, stride, cells[0], weights, sample, alpha_x, alpha_y)
             weigh(n, sample, log_presence[b, k], shift, weight)
             # d logit per unit of weight: the prior's share, then colour by colour the posterior's.
             for i in range(n):
@@ -169,11 +171,9 @@ def backward_examples(start, stop, templates, alpha, inverse, log_presence, back
                     moved_y[i] += d_mean[i] * by_y[i]
                 scatter(n, spread[c], stride, cells[0], weights, d_mean)
             multiply(n, d_logit, weight, d_logit)
-            pad(alpha[k], padded)
-            sample_slopes(n, padded, stride, cells[0], weights, sample, by_x, by_y)
             for i in range(n):
-                moved_x[i] += d_logit[i] * by_x[i]
-                moved_y[i] += d_logit[i] * by_y[i]
+                moved_x[i] += d_logit[i] * alpha_x[i]
+                moved_y[i] += d_logit[i] * alpha_y[i]
             scatter(n, spread[channels], stride, cells[0], weights, d_logit)
             # One loop for all sums, whose additions wait for each other and not for the next sum's; in a
             # function of its own it takes the backward pass 10 % longer.

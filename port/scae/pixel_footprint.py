@@ -12,7 +12,10 @@ from typing import no_type_check
 
 import numpy as np
 
-from port.core.numba_cache import without_arrays
+from port.core.numba_cache import compiled, without_arrays
+
+AXIS = 2.0**-22  # of its values, the rounding of an axis: ulp by `warp.grid_axis` after each of two operations
+BLOCK = 32  # pixels that one turn of a loop lists: four vectors of eight
 
 
 @without_arrays
@@ -20,14 +23,14 @@ from port.core.numba_cache import without_arrays
 def _span(start, per_slope, low, high, size):
     """Pixels [first, last) of a row outside of which start + i / per_slope is not in (low, high).
 
-    One pixel of room on either side; `per_slope` 0 stands for a row along which nothing changes.
+    `per_slope` 0 stands for a row along which nothing changes.
     """
     if per_slope == 0.0:
         return (0, size) if low <= start <= high else (0, 0)
     one, other = (low - start) * per_slope, (high - start) * per_slope
-    first = int(min(max(min(one, other), 0.0), size)) - 1
-    last = int(min(max(max(one, other), -3.0), size)) + 2
-    return max(first, 0), min(last, size)
+    first = int(min(max(min(one, other), 0.0), size))
+    last = int(min(max(max(one, other), -1.0), size)) + 1
+    return first, min(last, size)
 
 
 @without_arrays
@@ -35,15 +38,15 @@ def _span(start, per_slope, low, high, size):
 def _reach(slope, across, shift, half, axis, other_axis, rounding):
     """For `_span`: 1 / change of a coordinate from pixel to pixel, and what rounding can move it.
 
-    The spans are found in float64; `rounding` (ulp of the dtype) times the size of the terms covers
-    what the coordinates themselves lose.
+    The spans are found in float64, on an axis with equal steps. Times the size of the terms, `rounding` (ulp of the
+    dtype) covers what the coordinates themselves lose, and AXIS what the axis lost, which float64 has in float32 too.
     """
     size = axis.size
     slope, across = float(slope), float(across)
     terms = abs(slope * axis[size - 1]) + abs(across * other_axis[other_axis.size - 1]) \
         + abs(float(shift)) + float(half)
     step = slope * (float(axis[size - 1]) - float(axis[0])) / max(size - 1, 1)
-    return (1.0 / step if abs(step) > 1e-30 else 0.0), 8.0 * rounding * terms
+    return (1.0 / step if abs(step) > 1e-30 else 0.0), (8.0 * rounding + AXIS) * terms
 
 
 @without_arrays
@@ -51,15 +54,24 @@ def _reach(slope, across, shift, half, axis, other_axis, rounding):
 def _fill(start, count, at, out):
     """start, start + 1, … from place `at` on."""
     for i in range(count):
-        out[at + i] = start + i
+        out[at + np.uint64(i)] = start + np.int32(i)
 
 
 @without_arrays
 @no_type_check
 def _line(slope, axis, first, count, across, shift, half, at, out):
-    """Template coordinates of `count` pixels of a row from `first` on, as in `warp.affine_grid`, to place `at`."""
+    """Template coordinates of pixels of a row from `first` on, as in `warp.affine_grid`, to place `at`."""
     for i in range(count):
-        out[at + i] = ((slope * axis[first + i] + across) + shift) + half
+        out[at + np.uint64(i)] = ((slope * axis[first + np.uint64(i)] + across) + shift) + half
+
+
+@compiled
+@no_type_check
+def widened(axes):
+    """Canvas coordinates `[2, size]` with zeros behind them, for `trace`."""
+    wide = np.zeros((2, axes.shape[1] + BLOCK), axes.dtype)
+    wide[:, :axes.shape[1]] = axes
+    return wide
 
 
 @without_arrays
@@ -68,35 +80,39 @@ def trace(pose, halves, axes_x, axes_y, extents, rounding, whole, spans, pixel, 
     """List the pixels of a part's footprint and where they sample, as `warp.affine_grid`.
 
     Args:
+        axes_x: `[2, size + BLOCK]`, canvas coordinates and anything behind them.
         whole: take every pixel of the canvas.
         spans: `[rows, 3]`, written: first and last pixel of each row, and its place in the list.
-        pixel: number of each listed pixel on the canvas, written.
-        x, y: coordinates of each in template pixels, written.
+        pixel: number of each listed pixel on the canvas, written, with room for a block behind the last.
+        x, y: coordinates of each in template pixels, written, with the same room.
 
     Returns:
         How many pixels there are.
     """
-    size, n = axes_x.shape[1], 0
+    size, n = axes_x.shape[1] - BLOCK, 0
     half_x, half_y = halves[0], halves[1]
     a, b, c, d = pose[0], pose[1], pose[3], pose[4]
     shift_x, shift_y = pose[2] * half_x, pose[5] * half_y
-    per_x, slack_x = _reach(a, b, shift_x, half_x, axes_x[0], axes_y[0], rounding)
-    per_y, slack_y = _reach(c, d, shift_y, half_y, axes_x[1], axes_y[1], rounding)
+    along_x, along_y = axes_x[0], axes_x[1]
+    per_x, slack_x = _reach(a, b, shift_x, half_x, along_x[:size], axes_y[0], rounding)
+    per_y, slack_y = _reach(c, d, shift_y, half_y, along_y[:size], axes_y[1], rounding)
     whole |= not math.isfinite(slack_x + slack_y)
     for row in range(axes_y.shape[1]):
         across_x, across_y = b * axes_y[0, row], d * axes_y[1, row]
         first, last = 0, size
         if not whole:
-            first, last = _span(float(across_x) + shift_x + half_x + float(a) * axes_x[0, 0], per_x,
+            first, last = _span(float(across_x) + shift_x + half_x + float(a) * along_x[0], per_x,
                                 -1.0 - slack_x, extents[0] + slack_x, size)
-            begin, end = _span(float(across_y) + shift_y + half_y + float(c) * axes_x[1, 0], per_y,
+            begin, end = _span(float(across_y) + shift_y + half_y + float(c) * along_y[0], per_y,
                                -1.0 - slack_y, extents[1] + slack_y, size)
             first = max(first, begin)
             last = max(min(last, end), first)
         spans[row, 0], spans[row, 1], spans[row, 2] = first, last, n
-        _fill(row * size + first, last - first, n, pixel)
-        _line(a, axes_x[0], first, last - first, across_x, shift_x, half_x, n, x)
-        _line(c, axes_x[1], first, last - first, across_y, shift_y, half_y, n, y)
+        # Whole blocks, so that vector instructions do all of it; what is too much is overwritten by the next row.
+        count, left, out = (last - first + BLOCK - 1) // BLOCK * BLOCK, np.uint64(first), np.uint64(n)
+        _fill(np.int32(row * size + first), count, out, pixel)
+        _line(a, along_x, left, count, across_x, shift_x, half_x, out, x)
+        _line(c, along_y, left, count, across_y, shift_y, half_y, out, y)
         n += last - first
     return n
 

@@ -34,7 +34,7 @@ from port.scae.pixel_components import (
     visibility,
     weigh,
 )
-from port.scae.pixel_footprint import locate, pad, sample_plane, trace
+from port.scae.pixel_footprint import BLOCK, locate, pad, sample_plane, trace, widened
 
 
 @without_arrays
@@ -54,14 +54,34 @@ def _pixel_shifts(alpha, inverse, log_presence, background_logit, halves, extent
 
 @without_arrays
 @no_type_check
-def _add_beyond(spans, size, outside, beyond):
-    """Add a part's weight off its footprint to the pixels there, row by row."""
+def _leave_out(spans, outside, until, since):
+    """Note a part's weight at the ends of its footprint in each row: it holds before the first and from the last on."""
     for row in range(spans.shape[0]):
-        begin = row * size
-        for i in range(begin, begin + spans[row, 0]):
-            beyond[i] += outside
-        for i in range(begin + spans[row, 1], begin + size):
-            beyond[i] += outside
+        until[row, spans[row, 0]] += outside
+        since[row, spans[row, 1]] += outside
+
+
+@without_arrays
+@no_type_check
+def _beyond(everywhere, until, since, out):
+    """What the parts add to each pixel that is off their footprints; sums of positive terms, so nothing cancels.
+
+    Args:
+        everywhere: weights of the parts that have no footprint.
+        until: `[rows, size + 1]`, weights that end before a pixel.
+        since: `[rows, size + 1]`, weights that begin with it.
+        out: `[rows · size]`, written.
+    """
+    rows, size = until.shape[0], until.shape[1] - 1
+    for row in range(rows):
+        total = everywhere
+        for i in range(size):
+            total += since[row, i]
+            out[row * size + i] = total
+        total = 0.0
+        for i in range(size - 1, -1, -1):
+            total += until[row, i + 1]
+            out[row * size + i] += total
 
 
 @compiled
@@ -93,10 +113,13 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
     halves = np.array([(width - 1) / 2.0, (height - 1) / 2.0]).astype(dtype)
     log_peak = dtype.type(-0.5 * math.log(2.0 * math.pi))
     padded = np.empty((channels + 1, (height + 3) * stride), dtype)
-    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels, np.int32)
+    spans, pixel = np.empty((rows, 3), np.int64), np.empty(pixels + BLOCK, np.int32)
     cells, weights = np.empty((2, pixels), np.int32), np.empty((4, pixels), dtype)
+    wide = widened(axes_x)
+    ends = np.empty((2, rows, size + 1))
+    until, since = ends[0], ends[1]
     # Row by row, since rows that are unpacked together may have any stride, and loops over them no vectors.
-    rooms = np.empty((8, pixels), dtype)
+    rooms = np.empty((8, pixels + BLOCK), dtype)
     beyond, x, y, weight = rooms[0], rooms[1], rooms[2], rooms[3]
     sample, density, seen_target, flat = rooms[4], rooms[5], rooms[6], rooms[7]
     for b in range(start, stop):
@@ -105,10 +128,11 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
         if uniform:
             shift[:] = top
         else:
-            _pixel_shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents, axes_x,
+            _pixel_shifts(alpha, inverse[b], log_presence[b], background_logit[0], halves, extents, wide,
                           axes_y, shift, padded[0], spans, pixel, x, y, cells, weights)
         # The background first; the parts' weights off their footprints come last, in one sum.
-        beyond[:] = 0.0
+        ends[:] = 0.0
+        everywhere = 0.0
         for p in range(pixels):
             total[p] = exp(background_logit[0] - shift[p])
         flat[:] = background[0]
@@ -122,11 +146,11 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
                 continue
             outside = exp(log_presence[b, k] - shift[0])
             if seen == UNDRAWN:
-                beyond += outside
+                everywhere += outside
                 continue
-            n = trace(inverse[b, k], halves, axes_x, axes_y, extents, rounding, not uniform, spans,
+            n = trace(inverse[b, k], halves, wide, axes_y, extents, rounding, not uniform, spans,
                        pixel, x, y)
-            _add_beyond(spans, size, outside, beyond)
+            _leave_out(spans, outside, until, since)
             locate(n, x, y, extents, cells, weights)
             pad(alpha[k], padded[channels])
             sample_plane(n, padded[channels], stride, cells[0], weights, sample)
@@ -141,6 +165,7 @@ def forward_examples(start, stop, templates, alpha, inverse, log_presence, backg
                 densities(n, seen_target, sample, density)
                 for i in range(n):
                     joint[np.uint32(pixel[i])] += weight[i] * density[i]
+        _beyond(everywhere, until, since, beyond)
         for p in range(pixels):
             total[p] += beyond[p]
         flat[:] = 0.0

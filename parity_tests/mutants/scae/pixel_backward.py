@@ -8,4 +8,6 @@ MUTANTS = (
            "gradient of the translation not in canvas units"),
     Mutant("kernel-prior-gradient", FILE, "plain[p] -= prior[p]", "plain[p] -= 0.0",
            "no gradient through the mixing probabilities outside the footprint"),
+    Mutant("kernel-alpha-slopes", FILE, "moved_y[i] += d_logit[i] * alpha_y[i]", "moved_y[i] += d_logit[i] * by_y[i]",
+           "the pose's gradient through alpha takes the slopes of a colour"),
 )

@@ -4,8 +4,8 @@ from parity_tests.mutants.planting import Mutant
 
 FILE = "port/scae/pixel_footprint.py"
 MUTANTS = (
-    Mutant("kernel-footprint-short", FILE, "last = int(min(max(max(one, other), -3.0), size)) + 2",
-           "last = int(min(max(max(one, other), -3.0), size)) - 1", "footprint a pixel short"),
+    Mutant("kernel-footprint-short", FILE, "last = int(min(max(max(one, other), -1.0), size)) + 1",
+           "last = int(min(max(max(one, other), -1.0), size))", "footprint a pixel short"),
     Mutant("kernel-left-gradient", FILE, "floor = np.floor(at)", "floor = np.ceil(at) - one",
            "left-hand gradient at integer coordinates"),
     Mutant("kernel-border", FILE, "inside = (x[i] > border)", "inside = (x[i] >= border)",
