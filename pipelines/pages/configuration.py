@@ -10,9 +10,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipelines import ablation
 from pipelines.pages.text import cell, table
 from pipelines.support import sections, settings
+from pipelines.training import rows
 from port import config
 from port.capsnet import settings as capsnet_settings
 from port.configuration import limits
@@ -228,10 +228,10 @@ def stage_groups() -> Iterator[Group]:
             ("capsnet_reconstruction", sections.CapsnetReconstruction)):
         yield Group(f"`{section}`", about(kind), keys_of(kind, lambda name, at=section: f"{at}.{name}", _ours))
     for section in ("ablation", "ablation_small"):
-        yield Group(f"`{section}`", about(ablation.Ablation), keys_of(
-            ablation.Ablation, lambda name, at=section: f"{at}.{name}", _ours))
-    yield Group("`ablation.changes`, each row", about(ablation.Row), keys_of(
-        ablation.Row, lambda name: f"ablation.changes.ROW.{name}", _ours))
+        yield Group(f"`{section}`", about(rows.Ablation), keys_of(
+            rows.Ablation, lambda name, at=section: f"{at}.{name}", _ours))
+    yield Group("`ablation.changes`, each row", about(rows.Row), keys_of(
+        rows.Row, lambda name: f"ablation.changes.ROW.{name}", _ours))
 
 
 def groups() -> list[Group]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -24,12 +25,12 @@ from typing import Annotated, NamedTuple
 import typer
 from scipy import stats
 
-from pipelines import ablation
 from pipelines.results import table
 from pipelines.support import settings
 from pipelines.support.command_line import Params, Program
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
+from pipelines.training import rows as sections
 
 MEASURES = (("posterior_kmeans", "posterior clusters"), ("prior_kmeans", "prior clusters"),
             ("posterior_probe", "posterior probe"))
@@ -74,26 +75,27 @@ def spread(values: Sequence[float]) -> tuple[float, float | None, int]:
     return statistics.fmean(shown), statistics.stdev(shown) if len(shown) > 1 else None, len(shown)
 
 
-def gather(wanted: ablation.Ablation, results: str | os.PathLike = settings.RESULTS,
+def gather(wanted: sections.Ablation, results: str | os.PathLike = settings.RESULTS,
            params: str | os.PathLike = "params.yaml") -> dict:
     """What the page says, as plain values.
 
     Raises:
         BadInput: no row is finished.
     """
-    runs = {name: ablation.finished(wanted, name, results, params) for name in wanted.rows or []}
+    runs = sections.of_one_device({name: sections.finished(wanted, name, results, params) for name in wanted.rows or []})
     rows = [row_of(wanted, name, runs) for name, (found, _) in runs.items() if found]
     if not rows:
         raise BadInput(f"no row of {wanted.steps:,} steps in {Path(results) / wanted.folder}; python -m "
                        "pipelines.ablation --row NAME --seed N makes one")
     return {"preset": wanted.preset, "steps": wanted.steps, "seeds": wanted.seeds,
-            "full_steps": ablation.full_steps(wanted, params), "rows": rows,
+            "full_steps": sections.full_steps(wanted, params), "rows": rows,
+            "devices": Counter(one["device_name"] or "an unknown device" for found, _ in runs.values() for one in found),
             "left_out": [line for _, missing in runs.values() for line in missing]}
 
 
-def row_of(wanted: ablation.Ablation, name: str, runs: dict) -> dict:
+def row_of(wanted: sections.Ablation, name: str, runs: dict) -> dict:
     """A row's means, its difference from the row beside it, the paper's, and a sentence."""
-    row, other = wanted.row(name), ablation.beside(wanted, name)
+    row, other = wanted.row(name), sections.beside(wanted, name)
     found = runs[name][0]
     values = {measure: [one["protocols"]["clean"][measure] for one in found] for measure, _ in MEASURES
               if all(measure in one["protocols"].get("clean", {}) for one in found)}
@@ -171,8 +173,10 @@ def difference(change: dict | None) -> str:
 def markdown(found: dict) -> str:
     """The page's generated part."""
     minutes = statistics.fmean(row["seconds"] for row in found["rows"]) / 60
-    lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps; a run took "
-             f"{minutes:.0f} minutes on average. All figures are of test images under the clean protocol.", "",
+    devices = ", ".join(f"{name} ({runs} run{'s' if runs != 1 else ''})" for name, runs in found["devices"].items())
+    lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps, trained on {devices}; "
+             f"a run took {minutes:.0f} minutes on average, others beside it included. All figures are of test images "
+             "under the clean protocol.", "",
              f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference of the first, points | paper, % | "
              "paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
     for row in found["rows"]:
@@ -195,7 +199,7 @@ def command(section: Annotated[str, typer.Option(help="Of the params file.")] = 
             page: Annotated[str, typer.Option(metavar="FILE", help="The file with the markers.")] = "docs/ablation.md"
             ) -> None:
     """The page of the ablation, of whatever rows are finished."""
-    wanted = ablation.section(params, name=section)
+    wanted = sections.section(params, name=section)
     found = gather(wanted, results, params)
     if write:
         table.put_into(Path(page), markdown(found))

@@ -11,9 +11,11 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,3 +61,51 @@ def _wait(reading: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE)
     os._exit(128 + signal.SIGTERM)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Crew:
+    """Processes of one thread each, so many at a time; the others wait for one to end.
+
+    Attributes:
+        codes: exit code of each that ended, by name.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.codes = most, dict[str, int]()
+        self.waiting: deque[tuple[str, Sequence[str]]] = deque()
+        self.running: dict[str, subprocess.Popen] = {}
+
+    def add(self, name: str, command: Sequence[str]) -> None:
+        """Begin a command, arguments of this Python, as soon as there is room; it sees no GPU."""
+        self.waiting.append((name, command))
+        self.look()
+
+    def look(self) -> None:
+        """Note which have ended, and begin others."""
+        for name, process in list(self.running.items()):
+            if (code := process.poll()) is not None:
+                self.codes[name] = code
+                del self.running[name]
+        while self.waiting and len(self.running) < self.most:
+            name, command = self.waiting.popleft()
+            self.running[name] = start([sys.executable, *command], env={
+                **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+    def finish(self) -> None:
+        """Wait until all have ended."""
+        while self.waiting or self.running:
+            self.look()
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """End those that still run, and forget those that wait."""
+        self.waiting.clear()
+        for process in self.running.values():
+            process.terminate()
+        for process in self.running.values():
+            process.wait()

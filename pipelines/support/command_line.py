@@ -18,6 +18,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +35,14 @@ Set = Annotated[list[str] | None, typer.Option(
 Params = Annotated[str, typer.Option(
     metavar="FILE", help="The file of presets; without a params.yaml here, the one that came with this program.")]
 Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
+Together = Annotated[int | None, typer.Option(
+    metavar="N", min=1, help="So many runs train beside each other; default: on a GPU up to 20, on a CPU one after the "
+    "other.")]
+Seconds = Annotated[float | None, typer.Option(
+    metavar="S", min=1, help="After which those under way save their states, for the same command to go on.")]
+Runs = Annotated[Path | None, typer.Option(metavar="DIR", help="Where the checkpoints go.")]
+Failed = Annotated[Path | None, typer.Option(
+    metavar="FILE", help="Names runs that failed before and are left out; gets those that fail now.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda; default: as the preset says.")]
 
 

@@ -171,6 +171,12 @@ class Run:
         return (self.world.size > 1
                 or time.perf_counter() - self.saved >= self.settings.checkpoint_seconds)
 
+    def keep(self) -> None:
+        """Save the state as it is between two steps, where the run saves any."""
+        if self.folder is not None and self.world.main and self.state.step:
+            self._check()
+            self.state.save(self.folder, self._made_with())
+
     def finish(self, in_force: dict) -> Trained:
         """The result of a run that is done."""
         self.model.eval()

@@ -52,6 +52,11 @@ def mode(settings: Settings) -> Iterator[dict]:
         torch.use_deterministic_algorithms(before[3])
 
 
+def of(settings: Settings) -> dict[str, bool]:
+    """What of a run's settings `mode` sets for the whole process."""
+    return {"tf32": settings.tf32, "deterministic": settings.deterministic}
+
+
 @contextlib.contextmanager
 def mixed(model: nn.Module, settings: Settings) -> Iterator[None]:
     """Let the products of the model's layers run in the settings' `amp` dtype."""

@@ -16,12 +16,13 @@ from pipelines import ablation
 from pipelines import train as training
 from pipelines.results import paper_report
 from pipelines.support.values import BadInput
+from pipelines.training import beside, row_runs, rows
 
 PARAMS = REPOSITORY / "params.yaml"
 PAPER = {"no_posterior_sparsity", "no_prior_sparsity", "no_noise_in_objects", "no_noise_in_parts",
          "no_noise", "similarity_transforms", "no_deformations", "linear_part_encoder", "conv_part_encoder",
          "mlp_object_encoder", "no_special_features"}
-WANTED = ablation.section(PARAMS)
+WANTED = rows.section(PARAMS)
 SMALL = {
     "prepare": {"download": False},
     "presets": {"small": {
@@ -48,8 +49,8 @@ def test_the_rows_of_the_paper_and_of_the_quirks() -> None:
 @pytest.mark.parametrize("name", WANTED.rows)
 def test_a_row_changes_what_it_says(name: str) -> None:
     """Model or training settings differ from those of the row beside, the quirk's id is right."""
-    row, other = WANTED.row(name), ablation.beside(WANTED, name)
-    presets = [ablation.preset_of(WANTED, WANTED.row(one), PARAMS) for one in (name, other)]
+    row, other = WANTED.row(name), rows.beside(WANTED, name)
+    presets = [rows.preset_of(WANTED, WANTED.row(one), PARAMS) for one in (name, other)]
     configs, loops = [one.config() for one in presets], [one.train(0)[0] for one in presets]
     assert presets[0].name == presets[1].name and loops[0].steps == WANTED.steps
     if name == other:
@@ -82,7 +83,7 @@ def results(tmp_path_factory) -> Path:
 
 
 def table(folder: Path, **changed) -> dict:
-    wanted = ablation.Ablation(**SMALL["ablation"] | changed)
+    wanted = rows.Ablation(**SMALL["ablation"] | changed)
     return ablation.table(wanted, folder / "results", folder / "params.yaml")
 
 
@@ -95,16 +96,16 @@ def test_rows_side_by_side(results: Path) -> None:
     found = read(results / "results/ablation_table/metrics.json")
     assert found == json.loads(json.dumps(table(results)))
     assert (found["steps"], found["full_steps"], found["left_out"]) == (2, 50, [])
-    rows = {row["row"]: row for row in found["rows"]}
-    assert list(rows) == ["whole", "plain", "quiet"] and rows["whole"]["difference"] == {}
+    by_name = {row["row"]: row for row in found["rows"]}
+    assert list(by_name) == ["whole", "plain", "quiet"] and by_name["whole"]["difference"] == {}
     each = [read(results / f"results/ablation/plain/{seed}/metrics.json") for seed in (0, 1)]
     mean = sum(one["protocols"]["clean"]["rec_ll"] for one in each) / 2
-    assert rows["plain"]["protocols"]["clean"]["rec_ll"] == pytest.approx(mean, rel=1e-12)
-    assert rows["plain"]["difference"]["clean"]["rec_ll"] == pytest.approx(
-        mean - rows["whole"]["protocols"]["clean"]["rec_ll"], rel=1e-9)
-    assert rows["plain"]["parameters"] < rows["whole"]["parameters"]
-    quiet, whole = rows["quiet"]["protocols"]["repaired"], rows["whole"]["protocols"]
-    assert rows["quiet"]["difference"]["repaired"]["rec_ll"] == pytest.approx(
+    assert by_name["plain"]["protocols"]["clean"]["rec_ll"] == pytest.approx(mean, rel=1e-12)
+    assert by_name["plain"]["difference"]["clean"]["rec_ll"] == pytest.approx(
+        mean - by_name["whole"]["protocols"]["clean"]["rec_ll"], rel=1e-9)
+    assert by_name["plain"]["parameters"] < by_name["whole"]["parameters"]
+    quiet, whole = by_name["quiet"]["protocols"]["repaired"], by_name["whole"]["protocols"]
+    assert by_name["quiet"]["difference"]["repaired"]["rec_ll"] == pytest.approx(
         quiet["rec_ll"] - whole["faithful"]["rec_ll"], rel=1e-9, abs=1e-9)
     # The same weights: without noise, but on whole batches and the same shifts.
     assert quiet != whole["faithful"]
@@ -135,14 +136,18 @@ def test_the_table_of_the_page(results: Path) -> None:
 
 
 def test_a_row_that_is_there_is_not_run_again(results: Path, monkeypatch) -> None:
-    monkeypatch.setattr(ablation, "run", lambda *given: pytest.fail("ran again"))
-    wanted = ablation.Ablation(**SMALL["ablation"])
-    ablation.run_all(wanted, results / "results", results / "params.yaml")
-    monkeypatch.setattr(ablation, "run", lambda wanted, name, seed, *given: again.append((name, seed)))
-    again: list[tuple[str, int]] = []
-    ablation.run_all(ablation.Ablation(**SMALL["ablation"] | {"steps": 3, "seeds": [1]}),
+    monkeypatch.setattr(beside, "run", lambda *given: pytest.fail("ran again"))
+    wanted = rows.Ablation(**SMALL["ablation"])
+    row_runs.run_all(wanted, results / "results", results / "params.yaml")
+    again: list[str] = []
+
+    def run(works, *given) -> beside.Outcome:
+        again.extend(work.name for work in works)
+        return beside.Outcome()
+    monkeypatch.setattr(beside, "run", run)
+    row_runs.run_all(rows.Ablation(**SMALL["ablation"] | {"steps": 3, "seeds": [1]}),
                      results / "results", results / "params.yaml")
-    assert again == [("whole", 1), ("plain", 1), ("quiet", 1)]
+    assert again == ["whole, seed 1", "plain, seed 1", "quiet, seed 1"]
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -157,4 +162,4 @@ def test_bad_sections(tmp_path: Path, change: dict, message: str, monkeypatch, c
     assert ablation.main(["--row", "whole"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert asdict(ablation.Row()) == dict.fromkeys(asdict(ablation.Row())) | {"words": ""}
+    assert asdict(rows.Row()) == dict.fromkeys(asdict(rows.Row())) | {"words": ""}

@@ -17,9 +17,11 @@ from pipelines import ablation
 from pipelines.results import ablation_page as page
 from pipelines.results import table
 from pipelines.support.output import write_json
+from pipelines.training import row_runs
+from pipelines.training import rows as sections
 
 PARAMS = REPOSITORY / "params.yaml"
-WANTED = ablation.section(PARAMS, name="ablation_small")
+WANTED = sections.section(PARAMS, name="ablation_small")
 REPAIRABLE = {quirk.id for quirk in port.quirks.QUIRKS.values() if quirk.where not in (None, "always")}
 
 
@@ -34,32 +36,36 @@ def test_the_rows() -> None:
 
 @pytest.mark.parametrize("name", WANTED.rows)
 def test_a_row_changes_what_is_trained(name: str) -> None:
-    row, whole = (ablation.preset_of(WANTED, WANTED.row(one), PARAMS) for one in (name, "complete"))
+    row, whole = (sections.preset_of(WANTED, WANTED.row(one), PARAMS) for one in (name, "complete"))
     same = row.config() == whole.config() and row.train(0)[0] == whole.train(0)[0]
-    assert same == (name == "complete") and ablation.beside(WANTED, name) == "complete"
+    assert same == (name == "complete") and sections.beside(WANTED, name) == "complete"
     assert row.train(0)[0].steps == WANTED.steps
 
 
 def test_all_repairs_are_those_of_the_rows() -> None:
     """And Q04, which costs nothing beside them."""
-    together = ablation.preset_of(WANTED, WANTED.row("all_repairs"), PARAMS)
+    together = sections.preset_of(WANTED, WANTED.row("all_repairs"), PARAMS)
     assert set(together.config().repairs) == {"Q01", "Q02", "Q03", "Q04"}
     for name in ("q07_rate_decays", "q09_constant"):
-        alone = ablation.preset_of(WANTED, WANTED.row(name), PARAMS)
+        alone = sections.preset_of(WANTED, WANTED.row(name), PARAMS)
         for change in WANTED.row(name).set:
             section, _, key = change.partition("=")[0].partition(".")
             held = [one.model if section == "model" else one.sections[section] for one in (alone, together)]
             assert held[0][key] == held[1][key]
 
 
-def left(results: Path, name: str, seed: int, value: float, **changed) -> None:
+NAMES = {"cpu": "a processor", "cuda": "a card"}
+
+
+def left(results: Path, name: str, seed: int, value: float, device: str = "cpu", **changed) -> None:
     """What a finished row leaves, with one made-up accuracy."""
-    preset = ablation.preset_of(WANTED, WANTED.row(name), PARAMS)
+    preset = sections.preset_of(WANTED, WANTED.row(name), PARAMS)
     folder = results / WANTED.folder / name / str(seed)
     shares = {measure: value for measure, _ in page.MEASURES}
     write_json(folder / "metrics.json", {"seed": seed, "steps": WANTED.steps, "protocol": None, "seconds": 600.0,
                                          "protocols": {"clean": shares, "faithful": shares}} | changed)
     write_json(folder / "config.json", preset.resolved() | {"train": asdict(preset.train(seed)[0])})
+    write_json(folder / "environment.json", {"device": device, "device_name": NAMES[device]})
 
 
 @pytest.fixture
@@ -101,6 +107,20 @@ def test_what_is_missing_is_named(results: Path) -> None:
     assert all(line in text for line in found["left_out"]) and all(row["sentence"] in text for row in found["rows"])
 
 
+def test_rows_of_another_device_are_not_beside_them(results: Path) -> None:
+    """The page says where its rows come from; one of the few from elsewhere is named and left out, in the table too."""
+    assert "steps, trained on a processor (10 runs); a run took 10 minutes" in page.markdown(page.gather(
+        WANTED, results, PARAMS))
+    left(results, "no_noise", 0, 0.5, "cuda")
+    left(results, "complete", 0, 0.9, "cuda")
+    found = page.gather(WANTED, results, PARAMS)
+    says = [f"{name}, seed 0: trained on cuda, most others on cpu" for name in ("complete", "no_noise")]
+    assert set(says) <= set(found["left_out"]) and found["rows"][0]["seeds"] == [1, 2]
+    assert "no_noise" not in [row["row"] for row in found["rows"]] and found["devices"] == {"a processor": 9}
+    runs = sections.of_one_device({name: sections.finished(WANTED, name, results, PARAMS) for name in WANTED.rows})
+    assert not runs["no_noise"][0] and says[1] in runs["no_noise"][1] and len(runs["complete"][0]) == 2
+
+
 def test_nothing_at_all_is_bad_input(tmp_path: Path, capsys) -> None:
     assert page.main(["--params", str(PARAMS), "--results", str(tmp_path)]) == 2
     assert "no row of 10,000 steps" in capsys.readouterr().err
@@ -108,7 +128,7 @@ def test_nothing_at_all_is_bad_input(tmp_path: Path, capsys) -> None:
 
 def test_a_row_that_is_done_is_left_alone(results: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     begun = []
-    monkeypatch.setattr(ablation, "run", lambda wanted, name, seed, *rest: begun.append((name, seed)))
+    monkeypatch.setattr(row_runs, "run", lambda wanted, name, seed, *rest: begun.append((name, seed)))
     common = ["--section", "ablation_small", "--params", str(PARAMS), "--results", str(results), "--unless-done"]
     for row, seed in (("complete", 0), ("complete", 7), ("q02_transposed_pooling", 0)):
         assert ablation.main([*common, "--row", row, "--seed", str(seed)]) == 0

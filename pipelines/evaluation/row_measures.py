@@ -1,0 +1,132 @@
+"""How a row of an ablation is measured: under both protocols, on the CPU, from what its training left.
+
+    runs/ablation-complete-0-0123abcd4567/step-00010000/    the last checkpoint
+    runs/ablation-complete-0-0123abcd4567/trained.json      what the results will say of the training
+
+So the measures depend on the weights alone, whatever they were trained on, and may be taken later or elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+import port
+from pipelines.prepare import dataset_for
+from pipelines.support import locks, sections, settings
+from pipelines.support.output import write_json
+from pipelines.support.values import BadInput
+from pipelines.training.rows import Row
+from port.configuration.fields import from_mapping
+from port.evaluation import clustering as evaluate
+from port.evaluation import constellation as evaluate_constellation
+from port.training import resume, sound
+
+TRAINED = "trained.json"  # beside the checkpoints of a row that is trained and waits to be measured
+
+
+def write(checkpoints: Path, folder: str, name: str, row: Row, preset: settings.Preset, more: dict) -> None:
+    """Say beside a row's last checkpoint what its results will say of the training.
+
+    Args:
+        checkpoints: of the row.
+        folder: of the ablation's rows, below the results.
+        name: of the row.
+        row: what it changes.
+        preset: with the row's changes.
+        more: `seed`, and the `metrics`, `config` and `environment` of the training.
+    """
+    write_json(checkpoints / TRAINED, {"folder": folder, "row": name, "changes": vars(row), "preset": preset.name,
+                                       "sections": preset.as_params(), **more})
+
+
+def waiting(runs: Path) -> list[Path]:
+    """Checkpoints of the rows that wait to be measured."""
+    return sorted(path.parent for path in runs.glob(f"ablation-*/{TRAINED}") if resume.checkpoints(path.parent))
+
+
+def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RESULTS, alone: bool = True) -> Path:
+    """Measure a row that is trained, write its results, and give up its checkpoints.
+
+    Args:
+        checkpoints: with `trained.json` beside them.
+        results: folder of the results.
+        alone: hold the row's folder; False where whoever calls does.
+
+    Returns:
+        The row's folder.
+
+    Raises:
+        BadInput: no such row, or weights that do not fit its settings.
+    """
+    try:
+        told = json.loads((checkpoints / TRAINED).read_text())
+        given = dict(told["sections"])
+        preset = settings.Preset(told["preset"], given, given.pop("model"))
+        row = from_mapping(Row, told["changes"], str(checkpoints / TRAINED))
+        folder = settings.folder_of(told["folder"], told["row"], told["seed"], results)
+        newest = resume.checkpoints(checkpoints)[-1]
+        sound.check_files(newest)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise BadInput(f"{checkpoints}: no row that is trained ({error})") from None
+    if alone:
+        with locks.held(folder, "measures"):
+            return measure_trained(checkpoints, results, alone=False)
+    model = port.build(preset.config(), told["seed"])
+    try:
+        model.load_state_dict(resume.read_tensors(newest, "model", "cpu"))
+    except (RuntimeError, KeyError) as error:
+        raise BadInput(f"{newest}: weights of other settings ({' '.join(str(error).split())[:200]})") from None
+    model.eval()
+    found = measure(model, dataset_for(preset, results), preset.evaluate(), row)
+    parameters = sum(p.numel() for p in model.parameters())
+    write_json(folder / "environment.json", told["environment"])
+    write_json(folder / "config.json", told["config"])
+    last = told["metrics"].pop("last")
+    write_json(folder / "metrics.json", told["metrics"] | {"parameters": parameters, "protocols": found, "last": last})
+    sound.discard(checkpoints)
+    return folder
+
+
+def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row) -> dict:
+    """Accuracies and likelihoods under both protocols; of a repaired protocol under that one alone."""
+    if isinstance(model, port.ConstellationAutoencoder):
+        found = {}
+        for protocol, noise_seed in (("clean", None), ("faithful", wanted.seed)):
+            seen = evaluate_constellation.collect(model, dataset.test, wanted.batch_size,
+                                                  noise_seed=noise_seed)
+            found[protocol] = {"segmentation": seen.accuracy, "log_prob": seen.log_prob}
+        return found
+    if row.protocol is not None:
+        return {"repaired": under(model, dataset, wanted, noise=row.protocol != "noise",
+                                  whole=row.protocol != "whole_batches", refit=row.protocol != "refit")}
+    return {"clean": under(model, dataset, wanted, noise=False, whole=False, refit=False),
+            "faithful": under(model, dataset, wanted, noise=True, whole=True, refit=True)}
+
+
+def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool
+          ) -> dict[str, float]:
+    """The measures of an image model under one protocol; images are shifted, as in training."""
+    def collect(split, seed: int) -> evaluate.Collected:
+        return evaluate.collect(model, split, model.config.canvas, wanted.batch_size, seed, noise=noise,
+                                whole_batches=whole)
+
+    test = collect(dataset.test, wanted.seed)
+    found = {"rec_ll": test.rec_ll}
+    fit = None if refit else collect(dataset.train, wanted.seed + 100)
+    for kind in ("posterior", "prior"):
+        features = getattr(test, kind)
+        if fit is None:
+            clusters = evaluate.cluster_classify(features, test.labels, dataset.n_classes,
+                                                 evaluate.new_kmeans(dataset.n_classes, wanted.seed))
+        else:
+            clusters = evaluate.cluster_transfer(getattr(fit, kind), fit.labels, features, test.labels,
+                                                 dataset.n_classes, wanted.seed)
+        found[f"{kind}_kmeans"] = float((clusters.prediction == test.labels).mean())
+        probed = getattr(test, f"{kind}_correct")
+        if probed is not None:
+            found[f"{kind}_probe"] = float(probed.mean())
+    return found
