@@ -1,34 +1,54 @@
 """Soak: a preset trained long and at a multiple of its rate, to see whether and why numbers stop being finite.
 
     python -m pipelines.soak --preset mnist_small --factor 3 --seed 0 --steps 50000 --unless-done
+    python -m pipelines.soak --preset mnist_small --factors 3 10 --seeds 0 1 2 3 4 --device cuda --seconds 400
     python -m pipelines.soak --preset mnist_small --summary
 
 A run leaves results/soak/<preset>/x<factor>/<seed>/ with metrics.json, config.json and environment.json: whether
 everything stayed finite, else the step and the first cause as `port.training.diagnose` finds it, and what was alive at
 the looks before. It ends with 0 either way, for either is a result. One that was stopped goes on with the same command;
-the last good state of one that broke stays in runs/. The summary says it in a sentence for each factor and writes
+the last good state of one that broke stays in runs/. Several are trained beside each other
+(`pipelines.training.beside`). The summary says it in a sentence for each factor and writes
 results/soak/<preset>/metrics.json.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 import port
 from pipelines import train as training
 from pipelines.prepare import dataset_for
-from pipelines.support import console, environment, locks, run_folders, settings
-from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
+from pipelines.support import children, console, environment, locks, run_folders, settings
+from pipelines.support.command_line import (
+    Device,
+    Failed,
+    Params,
+    Preset,
+    Program,
+    Results,
+    Runs,
+    Seconds,
+    Seed,
+    Set,
+    Together,
+    several,
+)
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from port.training import loop, resume, sound
+from pipelines.training import beside
+from port.data.streams import Examples
+from port.training import ensemble, loop, resume, sound
 
 SETTINGS = "config.json"
 LOOKS = 50  # at most kept of a run
@@ -37,6 +57,86 @@ LOOKS = 50  # at most kept of a run
 def folder_of(preset: str, factor: float, seed: int, results: Path) -> Path:
     """results/soak/<preset>/x<factor>/<seed>."""
     return settings.folder_of("soak", preset, results=results) / f"x{factor:g}" / str(seed)
+
+
+@dataclass(frozen=True)
+class Soak:
+    """A preset at a multiple of its rate, with one seed.
+
+    Attributes:
+        preset: at that rate, with the number of steps wanted.
+        factor: on the learning rate.
+        wanted: settings of its training.
+        place: that it trains on.
+        results: folder of the results.
+        runs: of the checkpoints.
+        rows: of the history, as they come.
+    """
+
+    preset: settings.Preset
+    factor: float
+    wanted: loop.Settings
+    place: torch.device
+    results: Path
+    runs: Path
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, preset: settings.Preset, factor: float, seed: int, results: Path, device: str | None = None,
+             runs: Path | None = None) -> Soak:
+        """A run at `factor` times the preset's rate.
+
+        Raises:
+            BadInput: settings that cannot be used, or a factor that is no positive number.
+        """
+        preset = faster(preset, factor)
+        wanted, place = training.check(preset, seed, device)
+        return cls(preset, factor, wanted, place, results, runs or training.RUNS)
+
+    @property
+    def says(self) -> str:
+        """Its name, for messages."""
+        return f"soak {self.preset.name} x{self.factor:g}, seed {self.wanted.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Of its results."""
+        return folder_of(self.preset.name, self.factor, self.wanted.seed, self.results)
+
+    def checkpoints(self, dataset: Examples) -> Path:
+        """Where its training keeps the state."""
+        decides = [self.preset.config().to_arguments(), asdict(self.wanted), self.preset.sections["prepare"],
+                   {"device": self.place.type}]
+        return run_folders.checkpoints(self.runs, f"soak_{self.preset.name}", self.wanted.seed, decides, dataset, False)
+
+    def begin(self, dataset: Examples) -> ensemble.Start:
+        """Build it; it goes on from its checkpoint, if there is one. The data are on its device."""
+        model = port.build(self.preset.config(), self.wanted.seed).to(self.place)
+        return ensemble.Start(model, dataset, self.wanted, {"folder": self.checkpoints(dataset),
+                                                          "on_row": self.rows.append})
+
+    def ended(self, checkpoints: Path, trained: loop.Trained) -> Path:
+        """Every number was finite."""
+        sound.discard(checkpoints)
+        return self.write({"finite": True, "step": trained.step, "cause": None, "says": None}, trained.history,
+                          trained.seconds)
+
+    def broke(self, checkpoints: Path, error: resume.NonFiniteLoss) -> Path:
+        """A number was not finite; the last good state stays."""
+        state = state_of(resume.checkpoints(checkpoints))
+        rows = [*[row for row in state["history"] if not self.rows or row["step"] < self.rows[0]["step"]], *self.rows]
+        return self.write({"finite": False, **cause_of(str(error))}, rows, state["seconds"])
+
+    def write(self, found: dict, rows: list[dict[str, float]], seconds: float) -> Path:
+        """What became of it, as its results."""
+        write_json(self.folder / "environment.json", environment.describe(self.place, seed=self.wanted.seed))
+        write_json(self.folder / SETTINGS, self.preset.resolved() | {"train": asdict(self.wanted)})
+        told = {"preset": self.preset.name, "factor": self.factor, "lr": self.wanted.lr, "seed": self.wanted.seed,
+                "steps": self.wanted.steps, **found, "seconds": round(seconds, 1),
+                "largest_loss": max((row["loss"] for row in rows), default=None), "looks": looks(rows)}
+        write_json(self.folder / "metrics.json", told)
+        print(f"soak: {sentence_of([told])}", flush=True)
+        return self.folder
 
 
 def run(preset: settings.Preset, factor: float, seed: int, results: Path = settings.RESULTS,
@@ -56,36 +156,59 @@ def run(preset: settings.Preset, factor: float, seed: int, results: Path = setti
     Raises:
         BadInput: settings that cannot be used, or a factor that is no positive number.
     """
-    preset = faster(preset, factor)
-    wanted, place = training.check(preset, seed, device)
-    folder = folder_of(preset.name, factor, seed, results)
-    with locks.held(folder, "trains"):
-        dataset = dataset_for(preset, results)
-        model = port.build(preset.config(), seed).to(place)
-        decides = [model.config.to_arguments(), asdict(wanted), preset.sections["prepare"], {"device": place.type}]
-        checkpoints = run_folders.checkpoints(training.RUNS, f"soak_{preset.name}", seed, decides, dataset, False)
-        rows: list[dict[str, float]] = []
-        told = broken(resume.checkpoints(checkpoints))
-        with console.progress(wanted.steps, f"soak {preset.name} x{factor:g}, seed {seed}:") as bar:
+    one = Soak.make(preset, factor, seed, results, device)
+    with locks.held(one.folder, "trains"):
+        model, dataset, wanted, more = one.begin(dataset_for(one.preset, results).to(one.place))
+        with console.progress(wanted.steps, f"{one.says}:") as bar:
             try:
-                trained = loop.train(model, dataset.to(place), wanted, checkpoints, bar.step,
-                                     training.both(bar.row, rows.append))
-                found = {"finite": True, "step": trained.step, "cause": None, "says": None}
-                rows, seconds = trained.history, trained.seconds
-                sound.discard(checkpoints)
+                trained = loop.train(model, dataset, wanted, more["folder"], bar.step,
+                                     training.both(bar.row, more["on_row"]))
             except resume.NonFiniteLoss as error:
-                found = {"finite": False, **cause_of(str(error))}
-                state = broken(resume.checkpoints(checkpoints)) or told
-                rows = [*[row for row in state["history"] if not rows or row["step"] < rows[0]["step"]], *rows]
-                seconds = state["seconds"]
-        write_json(folder / "metrics.json", {
-            "preset": preset.name, "factor": factor, "lr": wanted.lr, "seed": seed, "steps": wanted.steps, **found,
-            "seconds": round(seconds, 1), "largest_loss": max((row["loss"] for row in rows), default=None),
-            "looks": looks(rows)})
-        write_json(folder / SETTINGS, preset.resolved() | {"train": asdict(wanted)})
-        write_json(folder / "environment.json", environment.describe(place, seed=seed))
-    print(f"soak: {sentence_of([json.loads((folder / 'metrics.json').read_text())])}", flush=True)
-    return folder
+                return one.broke(more["folder"], error)
+        return one.ended(more["folder"], trained)
+
+
+def run_all(preset: settings.Preset, factors: Sequence[float], seeds: Sequence[int], results: Path,
+            params: str, device: str | None, options: beside.Options) -> None:
+    """Every factor with every seed that has not ended yet, beside each other.
+
+    Args:
+        preset: with the number of steps wanted.
+        factors: on the learning rate.
+        seeds: of weights, batches and noise.
+        results: folder of the results.
+        params: file of presets.
+        device: auto, cpu or cuda; None is the preset's.
+        options: how many beside each other, and until when.
+
+    Raises:
+        BadInput: settings that cannot be used, or a factor that is no positive number.
+        Interrupted: a signal came; the states are saved.
+        CheckFailed: runs could not be made; the others are there.
+    """
+    failed = beside.failed_before(options.failed)
+    runs = [Soak.make(preset, factor, seed, results, device, options.runs) for factor in factors for seed in seeds
+            if not done(preset, factor, seed, results)]
+    runs = [one for one in runs if one.says not in failed]
+    if runs and options.has_to_follow(runs[0].place.type):
+        options.in_fresh_processes(results, params, runs[0].place.type)
+        return
+    data: list[Examples] = []
+
+    def begin(one: Soak) -> ensemble.Start:
+        if not data:
+            data.append(dataset_for(preset, results).to(one.place))
+        return one.begin(data[0])
+
+    def work(one: Soak) -> beside.Work:
+        return beside.Work(one.says, one.wanted, functools.partial(locks.held, one.folder, "trains"),
+                           functools.partial(begin, one), lambda trained: one.ended(one.checkpoints(data[0]), trained),
+                           lambda error: one.broke(one.checkpoints(data[0]), error))
+    outcome = beside.run([work(one) for one in runs],
+                         options.most(len(runs), runs[0].place.type) if runs else 1, options.seconds)
+    outcome.failed |= failed
+    beside.conclude(outcome, [one.says for one in runs if one.says not in (*outcome.failed, *outcome.done)],
+                    options.failed)
 
 
 def faster(preset: settings.Preset, factor: float) -> settings.Preset:
@@ -99,7 +222,7 @@ def faster(preset: settings.Preset, factor: float) -> settings.Preset:
     return settings.overridden(preset, [f"train.lr={factor * preset.train(0)[0].lr:.9g}"])
 
 
-def broken(checkpoints: list[Path]) -> dict:
+def state_of(checkpoints: list[Path]) -> dict:
     """History and seconds of the newest checkpoint; of none there is nothing."""
     state = json.loads((checkpoints[-1] / "state.json").read_text()) if checkpoints else {}
     return {"history": state.get("history", []), "seconds": state.get("seconds", 0.0)}
@@ -168,20 +291,32 @@ def sentence_of(runs: list[dict]) -> str:
 
 def command(preset: Preset = "mnist_small",
             factor: Annotated[float, typer.Option(help="On the learning rate.")] = 3.0, seed: Seed = 0,
+            factors: Annotated[list[float] | None, several(
+                metavar="FACTOR", help="Several, each with every seed, in place of --factor.")] = None,
+            seeds: Annotated[list[int] | None, several(
+                metavar="N", help="Several, in place of --seed; what ended with these settings is left alone.")] = None,
             steps: Annotated[int, typer.Option(help="Updates at most.")] = 50_000, overrides: Set = None,
             unless_done: Annotated[bool, typer.Option(
                 "--unless-done", help="Leave it alone where it ended with these settings.")] = False,
             summarise: Annotated[bool, typer.Option(
                 "--summary", help="Only say what the finished runs came to.")] = False,
+            together: Together = None, seconds: Seconds = None, runs: Runs = None, failed: Failed = None,
             device: Device = None, params: Params = "params.yaml", results: Results = str(settings.RESULTS)) -> None:
     """Train long at a multiple of the rate, and name the first cause where a loss leaves the finite numbers."""
+    children.follow_parent()
     if summarise:
         print("\n".join(summary(preset, Path(results))["sentences"]))
         return
     chosen = settings.load_preset(preset, [*(overrides or []), f"train.steps={steps}"], params)
-    if unless_done and done(chosen, factor, seed, Path(results)):
-        return
-    run(chosen, factor, seed, Path(results), device)
+    if factors or seeds:
+        factors, seeds = factors or [factor], seeds or [seed]
+        words = ["pipelines.soak", "--preset", preset, "--steps", str(steps),
+                 "--factors", *map(str, factors), "--seeds", *map(str, seeds),
+                 *(word for one in overrides or [] for word in ("--set", one))]
+        run_all(chosen, factors, seeds, Path(results), params, device,
+                beside.Options(together, seconds, None, runs, failed, words))
+    elif not (unless_done and done(chosen, factor, seed, Path(results))):
+        run(chosen, factor, seed, Path(results), device)
 
 
 main = Program("python -m pipelines.soak", command)

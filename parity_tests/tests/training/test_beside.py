@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from parity_tests.harness import runs
-from pipelines import ablation
+from pipelines import ablation, soak
 from pipelines import train as training
 from pipelines.evaluation import row_measures
 from pipelines.support import children, console, descent
@@ -241,6 +241,24 @@ def test_a_crew_of_processes(tmp_path: Path) -> None:
     crew.add("d", ["-c", "import time; time.sleep(60)"])
     crew.close()
     assert crew.running["d"].poll() == -signal.SIGTERM
+
+
+def test_soaks_beside_each_other(here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Those that stay finite and those that do not, as alone; what ended is left alone."""
+    command = ["--preset", "small", "--steps", "6", "--set", "train.log_every=2"]
+    assert soak.main([*command, "--factors", "3", "1e33", "--seeds", "0", "1", "--together", "4"]) == 0
+    assert soak.main([*command, "--factor", "1e33", "--seed", "1", "--results", "alone"]) == 0
+    found = {result: json.loads((Path(result) / "soak/small/x1e+33/1/metrics.json").read_text())
+             for result in ("results", "alone")}
+    for one in found.values():
+        assert not one["finite"]
+        for timed in (one, *one["looks"]):
+            timed.pop("seconds")
+    assert found["results"] == found["alone"]
+    assert json.loads((here / "results/soak/small/x3/0/metrics.json").read_text())["finite"]
+    capsys.readouterr()
+    assert soak.main([*command, "--factors", "3", "1e33", "--seeds", "0", "1"]) == 0
+    assert not capsys.readouterr().out
 
 
 def test_failures_are_named_at_the_end(capsys: pytest.CaptureFixture) -> None:
