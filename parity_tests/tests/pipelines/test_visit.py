@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,13 +15,13 @@ import torch
 
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
+from parity_tests.tests.pipelines.visit_parcels import checkpoint, packed
 from pipelines import prepare
 from pipelines import train as stage
 from pipelines.support import settings
 from pipelines.support.output import write_json
-from pipelines.support.values import BadInput
 from pipelines.visit import __main__ as visit
-from pipelines.visit import bring_home, parcel, processes, queue, ways
+from pipelines.visit import bring_home, processes, queue, ways
 from port.training import resume
 
 DIGITS = ["prepare.options={enlarge: 12, test_share: 0.25, split_seed: 0}", "train.batch_size=8",
@@ -188,116 +185,6 @@ def test_nothing_is_timed_twice() -> None:
     assert ways.worth_timing(without, {"captured": {"likelihood": "fused kernel"}})
     assert ways.worth_timing(ways.NAMES["captured"], {})
     assert [way.rung for way in ways.possible("cpu")] == ["eager", "compiled"]
-
-
-# ------------------------------------------------------------------------------------------- parcel
-
-def checkpoint(work: Path, name: str, step: int, sizes: dict[str, int]) -> Path:
-    """A checkpoint whose files have these sizes in bytes, in parts of 15 MiB."""
-    folder = work / "checkpoints" / name / f"step-{step:08d}"
-    folder.mkdir(parents=True)
-    write_json(folder / "state.json", {"step": step, "seconds": 1.0, "history": []})
-    (folder / "streams.safetensors").write_bytes(b"streams")
-    for stem, size in sizes.items():
-        for i, at in enumerate(range(0, size, resume.FILE_LIMIT), 1):
-            with open(folder / f"{stem}-{i:05d}.safetensors", "wb") as file:
-                file.truncate(min(resume.FILE_LIMIT, size - at))
-    return folder
-
-
-def packed(tmp_path: Path) -> dict:
-    out = tmp_path / "out"
-    out.mkdir(exist_ok=True)
-    (out / "log.txt").write_text("log")
-    write_json(out / "summary.json", {})
-    found = parcel.pack(tmp_path / "work", out)
-    write_json(out / "summary.json", found)
-    files = list(out.iterdir())
-    assert len(files) <= parcel.FILES and all(path.stat().st_size < parcel.EACH for path in files)
-    assert sum(path.stat().st_size for path in files) <= parcel.TOGETHER
-    return found
-
-
-MIB = 2**20
-# Weights and slots of mnist, cifar10 and CapsNet in bytes → what cannot come home.
-SIZES = {"mnist-0-a": (13.6 * MIB, 27.1 * MIB, []), "cifar10-0-a": (17.4 * MIB, 34.8 * MIB, []),
-         "capsnet_mnist-0-a": (31.3 * MIB, 62.7 * MIB, ["capsnet_mnist-0-a step-00000007 slots"])}
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_a_parcel_fits_and_comes_out_whole(name: str, tmp_path: Path) -> None:
-    weights, slots, left_out = SIZES[name]
-    folder = checkpoint(tmp_path / "work", name, 7, {"model": int(weights), "optimizer": int(slots)})
-    write_json(tmp_path / "work" / "measured" / "probe.json", {"copy": 1})
-    found = packed(tmp_path)
-    assert found["left_out"] == left_out
-    expected = {path.name for path in folder.iterdir()
-                if not left_out or not path.name.startswith("optimizer")}
-    parcel.unpack(tmp_path / "out", tmp_path / "next")
-    again = tmp_path / "next" / folder.relative_to(tmp_path / "work")
-    assert {path.name: path.stat().st_size for path in again.iterdir()} == {
-        name: (folder / name).stat().st_size for name in expected}
-    assert (tmp_path / "next" / "measured" / "probe.json").exists()
-
-
-def test_weights_of_every_run_come_before_slots_of_any(tmp_path: Path) -> None:
-    for seed in range(5):
-        folder = checkpoint(tmp_path / "work", f"mnist28_paper-{seed}-a", 9, {
-            "model": int(9.6 * MIB), "optimizer": int(19.2 * MIB)})
-        os.utime(folder, (seed, seed))
-    found = packed(tmp_path)
-    assert sum(name.endswith("weights") for name in found["brought"]) == 5
-    assert all(name.endswith("slots") for name in found["left_out"])
-
-
-def test_a_damaged_file_costs_what_it_held(tmp_path: Path) -> None:
-    checkpoint(tmp_path / "work", "mnist-0-a", 7, {"model": int(13 * MIB), "optimizer": int(20 * MIB)})
-    checkpoint(tmp_path / "work", "digits-0-a", 7, {"model": 1000})
-    packed(tmp_path)
-    holder = next(path for path in (tmp_path / "out").glob("tensors-*")
-                  if b"mnist-0-a/step-00000007/optimizer" in path.read_bytes())
-    holder.unlink()
-    found = parcel.unpack(tmp_path / "out", tmp_path / "next")
-    assert found["lost"][0] == holder.name and "mnist-0-a step-00000007 slots" in found["lost"]
-    assert [path.parent.name for path in parcel.newest_checkpoints(tmp_path / "next")] == ["digits-0-a"]
-    for path in (tmp_path / "out").glob("*.tar*"):
-        path.write_bytes(b"")
-    with pytest.raises(BadInput, match="nothing of it can be used"):
-        parcel.unpack(tmp_path / "out", tmp_path / "last")
-    with pytest.raises(BadInput, match="no summary.json"):
-        parcel.unpack(tmp_path, tmp_path / "last")
-
-
-def test_packing_while_training_replaces_its_checkpoint(tmp_path: Path) -> None:
-    """Whatever happens meanwhile, what was packed before stays whole."""
-    folder = checkpoint(tmp_path / "work", "digits-0-a", 1, {"model": 200_000})
-    packed(tmp_path)
-    stop, step = threading.Event(), 1
-
-    def train() -> None:
-        nonlocal folder, step
-        while not stop.wait(0.01):
-            step += 1
-            new = checkpoint(tmp_path / "work", "digits-0-a", step, {"model": 200_000})
-            shutil.rmtree(folder)
-            folder = new
-    thread = threading.Thread(target=train)
-    thread.start()
-    try:
-        good = 0
-        began = time.monotonic()
-        while (seconds := time.monotonic() - began) < 2.0 or (not good and seconds < 60.0):  # a busy machine
-            try:
-                found = parcel.pack(tmp_path / "work", tmp_path / "out")
-            except FileNotFoundError:
-                continue
-            write_json(tmp_path / "out" / "summary.json", found)
-            good += 1
-    finally:
-        stop.set()
-        thread.join()
-    assert good
-    assert not parcel.unpack(tmp_path / "out", tmp_path / "next")["lost"]
 
 
 # --------------------------------------------------------------------------- a whole visit, and home
