@@ -9,20 +9,19 @@ stands here are named, and named again by the aggregate, which refuses seeds tha
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import aggregate, evaluate, prepare
-from pipelines.support import environment, settings
+from pipelines import aggregate, prepare
+from pipelines.support import settings
 from pipelines.support.identity import differences, identity
-from pipelines.support.output import write_json
-from pipelines.support.values import BadInput, CheckFailed
+from pipelines.support.values import BadInput
 from pipelines.training import given_weights
-from pipelines.visit import bring_home, queue
+from pipelines.visit import queue, taken_in
 from port.checkpoints import run_folder
 from port.data import dataset as data
 from port.data import standard_sets
@@ -51,27 +50,20 @@ def run(folders: Sequence[str | os.PathLike], results: str | os.PathLike = setti
     """
     # All of them, and the presets they are held against, before anything is written: evaluating takes minutes.
     found = [read(folder) for folder in folders]
-    here = {name: settings.load_preset(name, path=params) for name in dict.fromkeys(
-        brought.entry.preset for brought, _ in found)}
-    wanted = [preset_here(brought.preset, here[brought.entry.preset]) for brought, _ in found]
+    here = taken_in.presets_here([brought for brought, _ in found], params)
     added = []
-    for (brought, source), preset in zip(found, wanted, strict=True):
-        for line in unlike_preset(brought, here[preset.name]):
+    for brought, source in found:
+        preset = here[brought.entry.preset]
+        for line in unlike_preset(brought, preset):
             print(f"add: {source}: unlike preset {preset.name} of {params}: {line}", flush=True)
-        print(f"add: {source}: {checked_data(source, preset, results)}", flush=True)
+        print(f"add: {source}: {checked_data(source, taken_in.on_data_here(brought, preset), results)}", flush=True)
         added.append(put_in(brought, source, Path(results), replace))
     if measure:
-        for (brought, _), preset in zip(found, wanted, strict=True):
-            try:
-                evaluate.run(preset, brought.entry.seed, results, "cpu")
-            except CheckFailed as error:  # what was measured is written all the same
-                print(f"add: {error}", flush=True)
-        for preset in here.values():
-            aggregate.run(preset, results)
+        taken_in.assess([brought for brought, _ in found], here, Path(results))
     return added
 
 
-def read(folder: str | os.PathLike) -> tuple[bring_home.Brought, Path]:
+def read(folder: str | os.PathLike) -> tuple[taken_in.Brought, Path]:
     """A run and its folder.
 
     Raises:
@@ -92,23 +84,13 @@ def read(folder: str | os.PathLike) -> tuple[bring_home.Brought, Path]:
     if unlike:
         raise BadInput(f"{source}: its weights are another model's than its config.json says: {unlike[0]}")
     facts = aggregate.read(source / run_folder.ENVIRONMENT)
-    return bring_home.Brought(queue.Entry(preset.name, seed), preset, source, True, facts), source
+    steps = json.loads((source / "metrics.json").read_text())["steps"]
+    return taken_in.Brought(queue.Entry(preset.name, seed), preset, steps, facts), source
 
 
-def preset_here(trained: settings.Preset, here: settings.Preset) -> settings.Preset:
-    """The preset a run was trained with, on the data that lie here and evaluated as that of its name here is."""
-    places = {name: here.sections["prepare"][name] for name in ("data_root", "download")
-              if name in here.sections["prepare"]}
-    sections = trained.sections | {"prepare": trained.sections["prepare"] | places,
-                                   "evaluate": here.sections["evaluate"]}
-    return settings.Preset(trained.name, sections, trained.model)
-
-
-def unlike_preset(brought: bring_home.Brought, here: settings.Preset) -> list[str]:
+def unlike_preset(brought: taken_in.Brought, here: settings.Preset) -> list[str]:
     """Where a run's settings differ from the preset's of its name, as the aggregate will say."""
-    sides = [identity({"train": vars(one.train(brought.entry.seed)[0]), "prepare": one.sections["prepare"],
-                       "arguments": one.config().to_arguments()}) for one in (brought.preset, here)]
-    return differences(*sides)
+    return differences(*(identity(taken_in.decides(preset, brought.entry.seed)) for preset in (brought.preset, here)))
 
 
 def checked_data(source: Path, preset: settings.Preset, results: str | os.PathLike) -> str:
@@ -129,43 +111,40 @@ def checked_data(source: Path, preset: settings.Preset, results: str | os.PathLi
     return f"trained on the data that are here ({ours})"
 
 
-def put_in(brought: bring_home.Brought, source: Path, results: Path, replace: bool) -> Path:
+def put_in(brought: taken_in.Brought, source: Path, results: Path, replace: bool) -> Path:
     """Copy a run to results/train/<preset>/<seed>, whole or not at all.
 
     Raises:
         BadInput: another run is there.
     """
-    entry = brought.entry
-    folder = settings.folder_of("train", entry.preset, entry.seed, results)
+    folder = settings.folder_of("train", brought.entry.preset, brought.entry.seed, results)
     if folder.exists() and folder.resolve() == source.resolve():
         print(f"add: {source} lies where it belongs", flush=True)
         return folder
-    weights = given_weights.digest(source / run_folder.MODEL, "model")
-    steps = json.loads((source / "metrics.json").read_text())["steps"]
-    if (folder / "metrics.json").exists() and not replace:
-        same = (folder / run_folder.MODEL / "model.safetensors").is_file() and \
-            given_weights.digest(folder / run_folder.MODEL, "model") == weights
-        if same or not bring_home.is_earlier(brought, folder, steps):
-            print(f"add: {folder} is there already" + ("" if same else ", with as many steps or more"), flush=True)
-            return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        new = Path(temporary) / "run"
-        (new / run_folder.MODEL).mkdir(parents=True)
-        for name in run_folder.FILES:
-            shutil.copyfile(source / name, new / name)
-        for path in (source / run_folder.MODEL).iterdir():
-            if path.is_file():
-                shutil.copyfile(path, new / run_folder.MODEL / path.name)
-        files = run_folder.digests(new)
-        if any(sha256(source / name) != digest for name, digest in files.items()):
-            raise BadInput(f"{source} was written to while it was copied; let it end, then add it again")
-        write_json(new / run_folder.ENVIRONMENT, brought.environment | {
-            "weights": weights, "files": files, "imported_at": environment.revision()})
-        bring_home.forget_evaluations(entry, results, weights)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
-    print(f"add: {entry.name} at step {steps:,}, trained at revision {brought.environment.get('revision')} on "
-          f"{brought.environment.get('device_name')}: in {folder}", flush=True)
+    there = all((folder / name).is_file() for name in NEEDED)
+    if there and not replace and given_weights.digest(folder / run_folder.MODEL, "model") == given_weights.digest(
+            source / run_folder.MODEL, "model"):
+        print(f"add: {folder} is there already", flush=True)
+    elif taken_in.put_in(brought, results, functools.partial(copy, source), replace) is None:
+        print(f"add: {folder} is there already, with as many steps or more", flush=True)
+    else:
+        print(f"add: {brought.entry.name} at step {brought.steps:,}, trained at revision "
+              f"{brought.environment.get('revision')} on {brought.environment.get('device_name')}: in {folder}",
+              flush=True)
     return folder
+
+
+def copy(source: Path, new: Path) -> None:
+    """Copy what the train stage left.
+
+    Raises:
+        BadInput: it was written to meanwhile.
+    """
+    (new / run_folder.MODEL).mkdir(parents=True)
+    for name in run_folder.FILES:
+        shutil.copyfile(source / name, new / name)
+    for path in (source / run_folder.MODEL).iterdir():
+        if path.is_file():
+            shutil.copyfile(path, new / run_folder.MODEL / path.name)
+    if any(sha256(source / name) != digest for name, digest in run_folder.digests(new).items()):
+        raise BadInput(f"{source} was written to while it was copied; let it end, then add it again")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.support.values import BadInput
@@ -51,6 +55,18 @@ def checkpoints(runs: Path, preset: str, seed: int, decides: list[dict],
             print(f"train: {other} was begun on other data ({made_on(other)}, now {own}) and is left as it "
                   "is; this run begins anew", flush=True)
     return folder
+
+
+@contextlib.contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A place where nothing is yet; what the block makes there takes the place of `folder`, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        new = Path(temporary) / "new"
+        yield new
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
 
 
 def made_on(folder: Path) -> str | None:
