@@ -5,6 +5,7 @@ Of an image model the inputs are images and labels, of a constellation model poi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def _forward_reference(model: Any, image: np.ndarray, label: np.ndarray | None,
     variables = model.variables_by_name
     if label is not None and is_constellation(model.arguments):
         label = label.astype(dtype)
-    with tf.GradientTape() as tape:
+    # A tape keeps every intermediate for as long as it is there: gigabytes at full size.
+    with tf.GradientTape() if gradients else contextlib.nullcontext() as tape:
         result = model(tf.constant(image.astype(dtype)),
                        None if label is None else tf.constant(label),
                        None if noise is None else [tf.constant(raw) for raw in noise],
@@ -159,8 +161,10 @@ def _forward_port(model: Any, image: np.ndarray, label: np.ndarray | None,
         label = None if label is None else label.astype(dtype)
     else:
         image = np.ascontiguousarray(np.moveaxis(image, -1, 1))
-    result = model(torch.tensor(image, device=place()),
-                   None if label is None else torch.tensor(label, device=place()), draws, taps=taps)
+    # Without taps a pass is the one of training, whose kernels keep what a backward pass needs.
+    with torch.set_grad_enabled(gradients or not taps):
+        result = model(torch.tensor(image, device=place()),
+                       None if label is None else torch.tensor(label, device=place()), draws, taps=taps)
     found: dict[str, np.ndarray | None] = {}
     if gradients:
         if inter:

@@ -28,6 +28,7 @@ Array = Float[Tensor, "..."]
 VOTE_FIELDS = ("pres_logit_per_caps", "pres_logit_per_vote", "raw_caps_params", "raw_caps_features")
 LIKELIHOOD_FIELDS = ("winner", "winner_pres", "is_from_capsule", "mixing_logits", "mixing_log_prob", "soft_winner",
                      "soft_winner_pres", "posterior_mixing_probs")
+AT_ONCE = 8  # reconstructions by one capsule each: B·O of K canvases would be the most memory of a recorded pass
 
 
 class Result(NamedTuple):
@@ -330,10 +331,14 @@ class ImageAutoencoder(nn.Module):
         presence = made.vote_presence.reshape(batch * n_caps, n_parts) * spread(made.parts.presence)
         log.record("per_caps_rec/pose_in", pose)
         log.record("per_caps_rec/presence_in", presence)
-        per_caps = made.templates if made.templates.shape[0] != batch else spread(made.templates)
-        call = self.part_decoder(pose, presence, per_caps)
-        log.record("per_caps_rec/mean_per_image",
-                   torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3)))
+        own = made.templates.shape[0] == batch
+        per_caps = spread(made.templates) if own else made.templates
+        means = []
+        for i in range(0, len(pose), AT_ONCE):
+            call = self.part_decoder(pose[i:i + AT_ONCE], presence[i:i + AT_ONCE],
+                                     per_caps[i:i + AT_ONCE] if own else per_caps)
+            means.append(torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3)))
+        log.record("per_caps_rec/mean_per_image", torch.cat(means))
 
     def _record(self, log: Recorder, made: Pass, scalars: dict[str, Array], images: dict[str, Array]) -> None:
         """What only recordings need: decoder intermediates and the original's result fields."""

@@ -25,6 +25,7 @@ Array = Float[tf.Tensor, "..."]
 VOTE_FIELDS = ("pres_logit_per_caps", "pres_logit_per_vote", "raw_caps_params", "raw_caps_features")
 LIKELIHOOD_FIELDS = ("winner", "winner_pres", "is_from_capsule", "mixing_logits", "mixing_log_prob", "soft_winner",
                      "soft_winner_pres", "posterior_mixing_probs")
+AT_ONCE = 8  # reconstructions by one capsule each: B·O of K canvases would be the most memory of a recorded pass
 
 
 class Result(NamedTuple):
@@ -302,11 +303,14 @@ class ImageAutoencoder(NamedModule):
         log["per_caps_rec/pose_in"] = pose = tf.reshape(made.flat_votes, [batch * n_caps, n_parts, 6])
         log["per_caps_rec/presence_in"] = presence = tf.reshape(
             made.vote_presence, [batch * n_caps, n_parts]) * spread(made.parts.presence)
-        per_caps = made.templates if made.templates.shape[0] != batch else spread(made.templates)
-        # In no loss, so in no graph: at full size this call alone would hold gigabytes.
+        own = made.templates.shape[0] == batch
+        per_caps = spread(made.templates) if own else made.templates
+        # In no loss, so in no graph: at full size this alone would hold gigabytes.
         with contextlib.nullcontext() if log.tape is None else log.tape.stop_recording():
-            log["per_caps_rec/mean_per_image"] = tf.reduce_mean(
-                picture(decode(pose, presence, per_caps)), (1, 2, 3))
+            log["per_caps_rec/mean_per_image"] = tf.concat([tf.reduce_mean(picture(decode(
+                pose[i:i + AT_ONCE], presence[i:i + AT_ONCE],
+                per_caps[i:i + AT_ONCE] if own else per_caps)), (1, 2, 3))
+                for i in range(0, batch * n_caps, AT_ONCE)], 0)
         log["obj_dec/raw_caps_params"] = made.votes.raw_caps_params
         log["obj_dec/all_params"] = made.votes.all_params
         fields = {"vote": made.flat_votes, "scale": made.votes.scale, "vote_presence": made.vote_presence,

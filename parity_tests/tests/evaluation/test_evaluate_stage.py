@@ -118,6 +118,18 @@ def test_a_capsule_alone_draws_what_its_tap_says_with_q25_repaired(preset):
     assert (drawn[:, 0] - drawn[:, 1]).abs().max() > 1e-4  # capsules differ
 
 
+@pytest.mark.parametrize("repairs", [(), ("Q25",)])
+def test_how_many_capsules_are_drawn_at_once_changes_no_bit(preset, repairs, monkeypatch):
+    model = port.ImageAutoencoder(replace(preset.config(), repairs=repairs), seed=3).eval()
+    image = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
+    found = []
+    for at_once in (1, 5, 100):
+        monkeypatch.setattr("port.scae.model.AT_ONCE", at_once)
+        found.append(model(image, taps=True).taps["per_caps_rec/mean_per_image"].detach().numpy())
+    assert found[0].shape == (12,)
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
+
+
 def test_capsules_stand_in_order_of_presence():
     image, together = np.zeros((1, 1, 2, 2)), np.full((1, 1, 2, 2), 0.5)
     alone = np.arange(3).reshape(1, 3, 1, 1, 1) / 10 * np.ones((1, 3, 1, 2, 2))
