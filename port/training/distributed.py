@@ -47,6 +47,11 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.main = rank == 0
+        if size > 1:
+            # A message between processes breaks a compiled graph. Only here, since this imports the compiler: a
+            # second and 150 MB that a process without peers, and every command that only knows this class, can do
+            # without.
+            self._gather = torch.compiler.disable(self._gather)  # type: ignore[method-assign]
 
     def share(self, rows: Tensor) -> Tensor:
         """This rank's equal part of the first axis.
@@ -59,10 +64,8 @@ class World:
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks on every rank, with gradient; the inverse of `share`."""
-        # A message between processes breaks a compiled graph; one rank sends none.
         return rows if self.size == 1 else self._gather(rows)
 
-    @torch.compiler.disable
     def _gather(self, rows: Tensor) -> Tensor:
         return _Gather.apply(rows, self.rank, self.size)
 
