@@ -9,24 +9,20 @@ than one thread it is the sum over them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 import typer
 
-from pipelines.support.command_line import Program, among
-from pipelines.support.output import write_json
+from pipelines.bench.pieces import measure, say
+from pipelines.support.command_line import Clock, JsonFile, Program, Repeats, Threads, among
 from port.capsnet import kernel as capsnet_kernel
 from port.capsnet import network as capsnet
 from port.capsnet.routing import capsule_votes, dynamic_routing
 from port.capsnet.settings import PRESETS, Settings, preset
 from port.core import adam as optim_adam
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def pieces(settings: Settings, batch: int) -> dict[str, Callable[[], None]]:
@@ -78,44 +74,18 @@ def pieces(settings: Settings, batch: int) -> dict[str, Callable[[], None]]:
             "routing_by_votes": routing_by_votes, "adam": adam.step, "torch_adam": torch_adam.step}
 
 
-def measure(timed: dict[str, Callable[[], None]], repeats: int, clock: str) -> dict[str, float]:
-    """Seconds of the fastest of some interleaved repeats, after one that does not count."""
-    now, best = CLOCKS[clock], dict.fromkeys(timed, float("inf"))
-    for call in timed.values():
-        call()
-    for _ in range(repeats):
-        for name, call in timed.items():
-            began = now()
-            call()
-            best[name] = min(best[name], now() - began)
-    return best
-
-
 def command(name: Annotated[str, typer.Option(
                 "--preset", metavar="NAME", help=f"{' or '.join(PRESETS)}.", callback=among(PRESETS))] = "paper",
-            batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
-            threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
-            repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 5,
-            clock: Annotated[str, typer.Option(
-                metavar="CLOCK", help=f"Of {' or '.join(CLOCKS)} time.", callback=among(CLOCKS))] = "wall",
-            json_file: Annotated[Path | None, typer.Option(
-                "--json", metavar="FILE", help="Write the numbers to this file too.")] = None) -> None:
+            batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64, threads: Threads = 2,
+            repeats: Repeats = 5, clock: Clock = "wall", json_file: JsonFile = None) -> None:
     """Time a CapsNet training step beside the floor that its convolutions and votes set, in one process."""
     torch.set_num_threads(threads)
     seconds = measure(pieces(preset(name), batch), repeats, clock)
-    floor = seconds["convolutions"] + seconds["votes"]
-    ratios = {"step / (convolutions + votes)": seconds["step"] / floor,
+    ratios = {"step / (convolutions + votes)": seconds["step"] / (seconds["convolutions"] + seconds["votes"]),
               "routing_by_votes / routing": seconds["routing_by_votes"] / seconds["routing"],
               "torch_adam / adam": seconds["torch_adam"] / seconds["adam"]}
-    print(f"CapsNet {name}, batch {batch}, {threads} threads, {clock} clock, torch {torch.__version__}")
-    for what, value in seconds.items():
-        print(f"  {what:18s} {value:8.4f} s")
-    for what, value in ratios.items():
-        print(f"  {what:30s} {value:6.2f}")
-    if json_file:
-        write_json(json_file, {
-            "preset": name, "batch": batch, "threads": threads, "repeats": repeats, "clock": clock,
-            "json": str(json_file), "torch": torch.__version__, "seconds": seconds, "ratios": ratios})
+    say(f"CapsNet {name}", {"preset": name, "batch": batch, "threads": threads, "repeats": repeats, "clock": clock},
+        seconds, {"ratios": ratios}, {what: f"{value:.2f}" for what, value in ratios.items()}, json_file)
 
 
 main = Program("python -m pipelines.bench.capsnet", command)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -19,9 +18,8 @@ import torch
 import torch.nn.functional as F
 import typer
 
-from pipelines.bench.capsnet import CLOCKS, measure
-from pipelines.support.command_line import Program, among
-from pipelines.support.output import write_json
+from pipelines.bench.pieces import measure, say
+from pipelines.support.command_line import Clock, JsonFile, Program, Repeats, Threads, among
 from port.core import adam as optim_adam
 from port.em import fused as em_fused
 from port.em import settings as em_settings
@@ -79,13 +77,8 @@ def command(preset: Annotated[str, typer.Option(
                 metavar="NAME", help=f"{' or '.join(em_settings.PRESETS)}.", callback=among(em_settings.PRESETS)
                 )] = "paper",
             batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
-            side: Annotated[int, typer.Option(min=24, help="Of the images.")] = 32,
-            threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
-            repeats: Annotated[int, typer.Option(min=1, help="Interleaved repeats.")] = 5,
-            clock: Annotated[str, typer.Option(
-                metavar="CLOCK", help=f"Of {' or '.join(CLOCKS)} time.", callback=among(CLOCKS))] = "wall",
-            json_file: Annotated[Path | None, typer.Option(
-                "--json", metavar="FILE", help="Write the numbers to this file too.")] = None) -> None:
+            side: Annotated[int, typer.Option(min=24, help="Of the images.")] = 32, threads: Threads = 2,
+            repeats: Repeats = 5, clock: Clock = "wall", json_file: JsonFile = None) -> None:
     """Time a training step of matrix capsules beside the floor of its convolution and vote products."""
     torch.set_num_threads(threads)
     before = resident_mb()
@@ -95,16 +88,10 @@ def command(preset: Annotated[str, typer.Option(
     seconds = measure(timed, repeats, clock)
     ratio = seconds["step"] / (seconds["convolution"] + seconds["votes"])
     path = em_fused.reason_against(torch.device("cpu")) or "kernel"
-    print(f"matrix capsules {preset}, batch {batch}, {threads} threads, {clock} clock, torch {torch.__version__}, "
-          f"{path}")
-    for name, value in seconds.items():
-        print(f"  {name:12s} {value:8.4f} s")
-    print(f"  step / (convolution + votes) {ratio:6.2f}\n  memory of a step {memory:8.0f} MB")
-    if json_file:
-        write_json(json_file, {
-            "preset": preset, "batch": batch, "side": side, "threads": threads, "repeats": repeats, "clock": clock,
-            "json": str(json_file), "torch": torch.__version__, "path": path, "seconds": seconds, "ratio": ratio,
-            "memory_mb": memory})
+    say(f"matrix capsules {preset} ({path})",
+        {"preset": preset, "batch": batch, "side": side, "threads": threads, "repeats": repeats, "clock": clock},
+        seconds, {"path": path, "ratio": ratio, "memory_mb": memory},
+        {"step / (convolution + votes)": f"{ratio:.2f}", "memory of a step": f"{memory:.0f} MB"}, json_file)
 
 
 main = Program("python -m pipelines.bench.em", command)

@@ -65,6 +65,12 @@ def among(words: Collection[str]) -> Callable[..., Any]:
         return value
     return check
 
+Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Interleaved repeats.")]
+Clock = Annotated[str, typer.Option(metavar="CLOCK", help="Of wall or cpu time.", callback=among(("wall", "cpu")))]
+JsonFile = Annotated[Path | None, typer.Option(
+    "--json", metavar="FILE", help="Write the numbers to this file too.")]
+
 
 class Command(typer.core.TyperCommand):
     """A command whose `several` options are read as such."""

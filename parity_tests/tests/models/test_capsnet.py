@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipelines.bench import capsnet as bench_capsnet
+from pipelines.bench import pieces as bench_pieces
 from port.capsnet import kernel as capsnet_kernel
 from port.capsnet import layers as capsnet_layers
 from port.capsnet import network as capsnet
@@ -191,7 +192,7 @@ def test_learns_digits(name: str, tmp_path: Path) -> None:
 def test_benchmark_runs_its_pieces(capsys: pytest.CaptureFixture) -> None:
     """Every timed piece runs; bad arguments end with one line and code 2."""
     timed = bench_capsnet.pieces(preset("official", **TINY), 2)
-    seconds = bench_capsnet.measure(timed, 1, "cpu")
+    seconds = bench_pieces.measure(timed, 1, "cpu")
     assert set(seconds) == set(timed) and all(value >= 0.0 for value in seconds.values())
     for arguments in (["--batch", "0"], ["--preset", "hinton"]):
         assert bench_capsnet.main(arguments) == 2 and arguments[0] in capsys.readouterr().err
