@@ -166,10 +166,8 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     refuse_mixtures(runs)
     first, wanted = runs[0], preset.evaluate()
     steps, data = first.train["steps"], first.evaluated["data"]
-    full, different = against_preset(first, preset)
-    rounding = [line for line in different if line.startswith(tuple(f"{key} is " for key in ROUNDING))]
-    obstacle = paper.obstacle_to(data, len(runs), steps, full, [line for line in different if line not in rounding],
-                                 first.evaluated["trained_on"])
+    full, different, apart_from_rounding = against_preset(first, preset)
+    obstacle = paper.obstacle_to(data, len(runs), steps, full, apart_from_rounding, first.evaluated["trained_on"])
     found = {"preset": preset.name, "model": first.evaluated.get("model", "scae"), "data": data,
              "trained_on": first.evaluated["trained_on"],
              "seeds": [run.seed for run in runs], "steps": steps, "full_steps": full,
@@ -193,14 +191,16 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     return found
 
 
-def against_preset(run: Run, preset: settings.Preset) -> tuple[int, list[str]]:
-    """Full length of the preset as it stands in params.yaml, and where a run's settings differ."""
+def against_preset(run: Run, preset: settings.Preset) -> tuple[int, list[str], list[str]]:
+    """Full length of the preset as it stands in params.yaml, where a run's settings differ, and where they do so
+    otherwise than in how products are rounded."""
     training = asdict(preset.train(run.seed)[0])
     stands = identity({"train": training, "prepare": preset.sections["prepare"],
                        "arguments": preset.config().to_arguments()})
     did = identity({key: run.config[key] for key in ("train", "prepare", "arguments")})
-    return training["steps"], [line for line in differences(did, stands)
-                               if not line.startswith("train.steps ")]
+    length = ("train.steps",)
+    return (training["steps"], differences(did, stands, without=length),
+            differences(did, stands, without=(*length, *ROUNDING)))
 
 
 def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Evaluate,

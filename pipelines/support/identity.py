@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 
 import port
@@ -57,8 +58,8 @@ def identity(config: dict) -> dict:
     return found
 
 
-def differences(found: dict, wanted: dict) -> list[str]:
-    """`key is 1 against 2` for every key that is not the same; absent keys too."""
+def differences(found: dict, wanted: dict, without: Collection[str] = ()) -> list[str]:
+    """`key is 1 against 2` for every key that is not the same; absent keys too, but for those of `without`."""
     absent = object()
     return [f"{key} is {found.get(key, 'absent')!r} against {wanted.get(key, 'absent')!r}"
-            for key in {**wanted, **found} if found.get(key, absent) != wanted.get(key, absent)]
+            for key in {**wanted, **found} if key not in without and found.get(key, absent) != wanted.get(key, absent)]

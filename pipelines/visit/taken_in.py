@@ -67,9 +67,7 @@ def is_earlier(run: Brought, folder: Path) -> bool:
                               for name in ("config", "environment", "metrics"))
     ours = decides(run.preset, run.entry.seed)
     theirs = {key: config.get(key, {}) for key in ours}
-    differences = identity.differences(*(
-        {key: value for key, value in identity.identity(one).items() if key != "train.steps"}
-        for one in (ours, theirs)))
+    differences = identity.differences(identity.identity(ours), identity.identity(theirs), without=("train.steps",))
     if facts.get("device") != run.environment.get("device"):
         differences.append(f"device is {run.environment.get('device')!r} against {facts.get('device')!r}")
     if differences:
