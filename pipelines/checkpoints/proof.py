@@ -23,11 +23,18 @@ from port.families import Model, family_of
 
 BATCH = 2
 N_MOVES = 3
-# An input where float32 falls on the other side of an argmax than float64 proves nothing about the
-# port; another one is drawn then, at most so often. Every second one has strokes in place of noise: a model that was
-# trained on digits explains noise so badly that in float32 every image of it has a winner that float64 does not have.
+# An input where float32 falls on the other side of an argmax than float64 proves nothing about the port; the examples
+# on which it does are drawn anew then, at most so often. Every second time they have strokes in place of noise: a model
+# that was trained on digits explains noise so badly that in float32 every image of it has a winner that float64 does
+# not have.
 N_INPUTS = 6
 N_STROKES = 3
+
+# Taps that choose, the axis of the argmax (None: the tap is the choice itself, or one side of a half), in words.
+PIECES = (("obj_enc/presence", 1, "the most present part"),
+          ("part_dec/mixing_logits_with_bg", 1, "a pixel's strongest component"),
+          ("lengths", 1, "the longest class capsule"), ("classes/activation", -1, "the most active class"),
+          ("res/is_from_capsule", None, "a part's winning capsule"), ("res/vote_presence", None, "a vote's presence"))
 
 # Scalars of a pass without taps, which takes other code where kernels are fused.
 FAST = " (no taps)"
@@ -114,6 +121,15 @@ class Input:
             noise = port.Noise.draw(torch.Generator().manual_seed(seed), config, batch)
             self.noise = [raw.numpy() for raw in noise.raw] or None
 
+    def replace(self, examples: np.ndarray, other: Input) -> None:
+        """Take some examples, `[B]` of bool, from another input, noise included."""
+        def mixed(own: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+            return np.where(examples.reshape(-1, *[1] * (own.ndim - 1)), theirs, own)
+        self.image = mixed(self.image, other.image)
+        self.label = None if self.label is None else mixed(self.label, other.label)
+        self.noise = None if self.noise is None else [
+            mixed(own, theirs) for own, theirs in zip(self.noise, other.noise, strict=True)]
+
     def run(self, side: str, model: object, dtype: str, image: np.ndarray | None = None,
             taps: bool = True) -> ModelOutcome:
         """Taps of one side (or scalars alone, the way training runs), without gradients."""
@@ -174,17 +190,21 @@ def forward(report: Report, config: AnyConfig, source: Arrays, converted: Arrays
     batch = Input(config, seed)
     truth = batch.run("reference", built["reference", "float64"], "float64")
     forward64(report, config, batch, truth, batch.run_port(built["port", "float64"], "float64"), source)
+    parted = np.zeros(BATCH, bool)
     for attempt in range(N_INPUTS):
         if attempt:
-            batch = Input(config, seed + attempt, drawn=bool(attempt % 2))
+            batch.replace(parted, Input(config, seed + attempt, drawn=bool(attempt % 2)))
             truth = batch.run("reference", built["reference", "float64"], "float64")
         runs = {"port": batch.run_port(built["port", "float32"], "float32"),
                 "reference": batch.run("reference", built["reference", "float32"], "float32")}
-        parted = next((place for run in runs.values() if (place := other_piece(run, truth))), "")
-        if not parted:
+        found = [other_piece(run, truth) for run in runs.values()]
+        parted = np.logical_or.reduce([examples for _, examples in found])
+        if not parted.any():
             break
-        report.notes.append(f"input {attempt}: float32 falls on the other side of {parted} than float64; "
-                            "another input is drawn")
+        words = next(words for words, examples in found if examples.any())
+        which = " and ".join(str(i) for i in np.flatnonzero(parted))
+        report.notes.append(f"input {attempt}, example {which}: float32 falls on the other side of {words} than "
+                            "float64; drawn anew")
     forward32(report, config, batch, truth, runs, source)
 
 
@@ -251,23 +271,21 @@ def moved_truth(config: AnyConfig, batch: Input, source: Arrays, ulp: float, dra
     return batch.run("reference", model, "float64", np.clip(image, 0.0, 1.0) if batch.clipped else image)
 
 
-def other_piece(run: ModelOutcome, truth: ModelOutcome) -> str:
-    """The first argmax or comparison that parts two runs, in words; empty when none does."""
-    def winner(outcome: ModelOutcome, name: str, axis: int) -> np.ndarray:
-        return np.argmax(outcome.taps[name], axis)
+def other_piece(run: ModelOutcome, truth: ModelOutcome) -> tuple[str, np.ndarray]:
+    """The first argmax or comparison that parts two runs, in words, and the examples, `[B]`, on which any does.
 
-    for name, axis, words in (("obj_enc/presence", 1, "the most present part"),
-                                     ("part_dec/mixing_logits_with_bg", 1, "a pixel's strongest component"),
-                              ("lengths", 1, "the longest class capsule"),
-                              ("classes/activation", -1, "the most active class")):
-        if name in truth.taps and not np.array_equal(winner(run, name, axis), winner(truth, name, axis)):
-            return words
-    for name, words in (("res/is_from_capsule", "a part's winning capsule"),
-                        ("res/vote_presence", "a vote's presence")):
+    Each example is computed by itself, so that one on which two runs part says nothing against the others.
+    """
+    first, parted = "", np.zeros(BATCH, bool)
+    for name, axis, words in PIECES:
         if name not in truth.taps:
             continue
-        one, other = (outcome.taps[name] > 0.5 if name.endswith("presence") else outcome.taps[name]
-                      for outcome in (run, truth))
-        if not np.array_equal(one, other):
-            return words
-    return ""
+        if axis is not None:
+            one, other = (np.argmax(outcome.taps[name], axis) for outcome in (run, truth))
+        elif name.endswith("presence"):
+            one, other = (outcome.taps[name] > 0.5 for outcome in (run, truth))
+        else:
+            one, other = (outcome.taps[name] for outcome in (run, truth))
+        unlike = (one != other).reshape(BATCH, -1).any(1) if one.shape == other.shape else np.ones(BATCH, bool)
+        first, parted = first or words * bool(unlike.any()), parted | unlike
+    return first, parted

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import port
+from parity_tests.harness import models
 from pipelines.checkpoints import proof
 from pipelines.checkpoints.comparison import Report
 from port.checkpoints import convert
@@ -29,7 +30,9 @@ def test_an_input_that_float32_parts_on_is_replaced_by_strokes(monkeypatch: pyte
     """The next input is of another kind, and a note says why it was drawn."""
     model = port.ImageAutoencoder(port.config.from_flat(TINY), seed=0)
     variables = convert.to_tf(model)
-    told = iter(["a part's winning capsule"] * 2 + [""] * 2)  # of either side; the first that parts is enough
+    words = "a part's winning capsule"
+    told = iter([(words, np.array([True, False])), ("", np.array([False, False])),  # of either side
+                 (words, np.array([True, False])), (words, np.array([False, True])), *[("", np.zeros(2, bool))] * 2])
     seen: list[bool] = []
     made = proof.Input.__init__
 
@@ -41,7 +44,28 @@ def test_an_input_that_float32_parts_on_is_replaced_by_strokes(monkeypatch: pyte
     report = Report("here")
     proof.forward(report, model.config, variables, variables)
     assert seen == [False, True, False]
-    assert [note for note in report.notes if "another input is drawn" in note] == [
-        f"input {k}: float32 falls on the other side of a part's winning capsule than float64; another input is drawn"
-        for k in range(2)]
+    assert [note for note in report.notes if "drawn anew" in note] == [
+        f"input {k}, example {which}: float32 falls on the other side of {words} than float64; drawn anew"
+        for k, which in enumerate(("0", "0 and 1"))]
     assert not [row for section in report.sections for row in section.rows if row.verdict == "fail"]
+
+
+def test_only_the_example_that_parts_is_drawn_anew() -> None:
+    """Image, label and noise of the other one stay; another piece of one example is one of that example alone."""
+    config = port.config.from_flat(TINY | {"n_classes": 10})
+    own, other = proof.Input(config, 0), proof.Input(config, 1, drawn=True)
+    before = [own.image, *(() if own.label is None else [own.label]), *own.noise]
+    own.replace(np.array([False, True]), other)
+    after, theirs = ([one.image, *(() if one.label is None else [one.label]), *one.noise] for one in (own, other))
+    for kept, now, new in zip(before, after, theirs, strict=True):
+        assert np.array_equal(now[0], kept[0]) and np.array_equal(now[1], new[1]) and now.dtype == kept.dtype
+
+    truth = models.ModelOutcome({"res/is_from_capsule": np.array([[0, 1, 2], [2, 1, 0]]),
+                                 "obj_enc/presence": np.array([[0.2, 0.8], [0.6, 0.4]])}, {})
+    assert proof.other_piece(truth, truth)[0] == "" and not proof.other_piece(truth, truth)[1].any()
+    run = models.ModelOutcome(truth.taps | {"res/is_from_capsule": np.array([[0, 1, 2], [2, 1, 1]])}, {})
+    words, parted = proof.other_piece(run, truth)
+    assert words == "a part's winning capsule" and parted.tolist() == [False, True]
+    run.taps["obj_enc/presence"] = np.array([[0.6, 0.5], [0.6, 0.4]])
+    words, parted = proof.other_piece(run, truth)
+    assert words == "the most present part" and parted.tolist() == [True, True]
