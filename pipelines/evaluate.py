@@ -42,6 +42,7 @@ from pipelines.training import given_weights
 from port.data import dataset as data
 from port.data import validation
 from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 from port.evaluation.labels import NotMeasurable, check_finite
 from port.families import Model
 
@@ -97,12 +98,10 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
-    for protocol in ("clean", "faithful"):
-        measured["protocols"][protocol] = {}
-        for moment, model in (("initial", initial), ("final", final)):
-            last = moment == "final"
-            train, test = collect(model, dataset, protocol, wanted)
-            measured["protocols"][protocol][moment] = measure(
+    for moment, model in (("initial", initial), ("final", final)):
+        last = moment == "final"
+        for protocol, (train, test) in collect(model, dataset, wanted).items():
+            measured["protocols"].setdefault(protocol, {})[moment] = measure(
                 train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
             if last and protocol == "clean":
                 mapped = test
@@ -204,34 +203,42 @@ def weights_of(folder: Path) -> str:
     return given_weights.digest(folder / "model", "model")
 
 
-def collect(model: torch.nn.Module, dataset: data.Dataset, protocol: str, wanted: sections.Evaluate
-            ) -> tuple[evaluate.Collected | NotMeasurable | None, evaluate.Collected]:
-    """One pass over the training images that fits use, and one over the test images.
-
-    Everything a protocol needs comes from these two passes; the protocols differ in the noise, so
-    none of it could be shared between them.
-    """
-    faithful = protocol == "faithful"
-
-    def run_over(split: data.Split, seed: int) -> evaluate.Collected:
-        return evaluate.collect(model, split, model.config.canvas, wanted.batch_size, seed,
-                                noise=faithful, whole_batches=faithful,
-                                shift=faithful or wanted.clean_shift)
-    n_fit = wanted.fit_images or len(dataset.train)
-    kept = data.Split(dataset.train.images[:n_fit], dataset.train.labels[:n_fit])
-    if faithful and 0 < len(kept) < wanted.batch_size:
-        fitted_on = NotMeasurable(f"{len(kept)} training images make no whole batch of {wanted.batch_size}")
-    else:
-        fitted_on = run_over(kept, wanted.seed + 100) if len(kept) else None
-    return fitted_on, run_over(dataset.test, wanted.seed)
+def collect(model: torch.nn.Module, dataset: data.Dataset, wanted: sections.Evaluate
+            ) -> dict[str, tuple[collected.Presences | NotMeasurable | None, collected.Collected]]:
+    """By protocol what fits need of the training images they use, and what is said about the test images."""
+    found = {}
+    for protocol, train in fitted_on(model, dataset.train, wanted).items():
+        faithful = protocol == "faithful"
+        found[protocol] = train, collected.collect(
+            model, dataset.test, model.config.canvas, wanted.batch_size, wanted.seed, noise=faithful,
+            whole_batches=faithful, shift=faithful or wanted.clean_shift)
+    return found
 
 
-def measure(train: evaluate.Collected | NotMeasurable | None, test: evaluate.Collected, n_classes: int,
+def fitted_on(model: torch.nn.Module, train: data.Split, wanted: sections.Evaluate
+              ) -> dict[str, collected.Presences | NotMeasurable | None]:
+    """By protocol the presences that fits use, or why there are none; None of a data set without training images."""
+    n_fit = wanted.fit_images or len(train)
+    kept = data.Split(train.images[:n_fit], train.labels[:n_fit])
+    if not len(kept):
+        return {"clean": None, "faithful": None}
+
+    def run_over(*noises: bool, shift: bool = True) -> list[collected.Presences | None]:
+        return collected.presences(model, kept, model.config.canvas, wanted.batch_size, wanted.seed + 100, noises,
+                                   shift)
+    # Images at the same places are seen once for both protocols.
+    clean, faithful = run_over(False, True) if wanted.clean_shift else (
+        *run_over(False, shift=False), *run_over(True))
+    return {"clean": clean, "faithful": faithful if faithful is not None else NotMeasurable(
+        f"{len(kept)} training images make no whole batch of {wanted.batch_size}")}
+
+
+def measure(train: collected.Presences | NotMeasurable | None, test: collected.Collected, n_classes: int,
             protocol: str, wanted: sections.Evaluate,
             confusions: dict[str, np.ndarray] | None = None) -> dict:
     """All accuracies of what a model says under one protocol, each with its interval, or null and why."""
     faithful, n_fit = protocol == "faithful", 0
-    if isinstance(train, evaluate.Collected):
+    if isinstance(train, collected.Presences):
         n_fit = len(train.labels)
     found: dict = {"test_images": len(test.labels), "fit_images": n_fit, "rec_ll": test.rec_ll,
                    "log_prob": test.log_prob}

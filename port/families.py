@@ -86,12 +86,12 @@ def _em_words(config: EMConfig) -> str:
 
 
 FAMILIES: dict[str, Family] = {
-    Config.kind: Family("Stacked capsule autoencoder", _image_words, ImageAutoencoder, "clustering"),
+    Config.kind: Family("Stacked capsule autoencoder", _image_words, ImageAutoencoder, "collected"),
     PartConfig.kind: Family("Part capsule autoencoder", _part_words, PartAutoencoder, "parts"),
     ObjectConfig.kind: Family("Object capsules on frozen part capsules", _image_words, ImageAutoencoder,
-                              "clustering"),
+                              "collected"),
     HierarchyConfig.kind: Family("Stacked capsule autoencoder of three levels", _hierarchy_words,
-                                 HierarchyAutoencoder, "clustering"),
+                                 HierarchyAutoencoder, "collected"),
     ConstellationConfig.kind: Family("Constellation autoencoder", _constellation_words,
                                      ConstellationAutoencoder, "constellation"),
     CapsNetConfig.kind: Family("CapsNet with dynamic routing", _capsnet_words, CapsNetClassifier,

@@ -22,6 +22,7 @@ from pipelines.support.values import BadInput
 from pipelines.training.rows import Row
 from port.configuration.fields import from_mapping
 from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 from port.evaluation import constellation as evaluate_constellation
 from port.training import resume, sound
 
@@ -110,9 +111,9 @@ def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row
 def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool
           ) -> dict[str, float]:
     """The measures of an image model under one protocol; images are shifted, as in training."""
-    def collect(split, seed: int) -> evaluate.Collected:
-        return evaluate.collect(model, split, model.config.canvas, wanted.batch_size, seed, noise=noise,
-                                whole_batches=whole)
+    def collect(split, seed: int) -> collected.Collected:
+        return collected.collect(model, split, model.config.canvas, wanted.batch_size, seed, noise=noise,
+                                 whole_batches=whole)
 
     test = collect(dataset.test, wanted.seed)
     found = {"rec_ll": test.rec_ll}

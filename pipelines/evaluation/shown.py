@@ -12,11 +12,12 @@ from pipelines.support import sections
 from pipelines.support.measured import REASONS, lines, put, shown
 from port.core import files
 from port.evaluation import clustering as evaluate
+from port.evaluation.collected import Collected
 
 KINDS = ("posterior", "prior")
 
 
-def write_tsne(path: Path, test: evaluate.Collected, wanted: sections.Evaluate, measured: dict) -> None:
+def write_tsne(path: Path, test: Collected, wanted: sections.Evaluate, measured: dict) -> None:
     """Places of some test images in the plane, by t-SNE of each kind of presence: one row each.
 
     A kind without a map has its reason in `measured`; without any, or with few images, there is no file.

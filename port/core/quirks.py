@@ -38,7 +38,7 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
           "caps_presence_prob only", "the soft probability", _MODEL),
     Quirk("Q05", "scae/object_decoder.py", "logit and log-density of the dummy component are both ln 0.01",
           "a floor of 1e-4 under every point's likelihood"),
-    Quirk("Q06", "evaluation/clustering.py", "noise on the presence logits is on in evaluation too",
+    Quirk("Q06", "evaluation/collected.py", "noise on the presence logits is on in evaluation too",
           "test results vary from draw to draw", "no noise in evaluation", "protocol `clean`"),
     Quirk("Q07", "training/schedule.py", "use_lr_schedule builds a decay and drops it",
           "the learning rate is constant", "the decay is applied", "train.lr_schedule: exponential"),
@@ -86,7 +86,7 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
     Quirk("Q26", "evaluation/clustering.py", "k-means is fitted again on the split it is scored on",
           "test accuracy is that of clusters found on the test set", "fitted on train, applied to "
           "test", "protocol `clean`"),
-    Quirk("Q27", "evaluation/clustering.py", "incomplete batches are dropped", "9,984 of 10,000 images count",
+    Quirk("Q27", "evaluation/collected.py", "incomplete batches are dropped", "9,984 of 10,000 images count",
           "all images", "protocol `clean`"),
     Quirk("Q28", "data/dataset.py", "the training stream is not shuffled", "every epoch has the same batches",
           "shuffled", "train.shuffle"),

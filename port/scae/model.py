@@ -5,7 +5,7 @@ Read beside `reference/scae/model.py`: same class, same order of computation; im
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +240,36 @@ class ImageAutoencoder(nn.Module):
                 log.record("loss/mass_explained_by_capsule", mass_explained_by_capsule)
         return Result(loss, scalars, mass_explained_by_capsule, caps_presence_prob, parts.presence, *logits,
                       log if taps else None, images)
+
+    @torch.no_grad()
+    def presences(self, image: Array, noises: Sequence[Noise | None]) -> list[tuple[Array, Array]]:
+        """What the object capsules say of the same images under several draws of noise; the CNN runs once.
+
+        Reconstruction, losses and probes are left out: `mass_explained_by_capsule` and `caps_presence_prob`
+        have the values that `forward` gives.
+
+        Args:
+            image: as for `forward`.
+            noises: one pass each; None is no noise.
+
+        Returns:
+            For each of `noises` Σ over the parts of the posterior `[B, O]`, and the presence `[B, O]`.
+
+        Raises:
+            ValueError: an image or noise that does not fit the configuration.
+        """
+        self.check_image(image)
+        params, found = self.part_encoder.parameters_of(image), []
+        for noise in noises:
+            draws = {} if noise is None else noise.assign(self.config, image.shape[0])
+            parts = self.part_encoder.capsules(params, draws.get("part"))
+            tokens, presence, target_pose, target_presence = self._object_input(
+                parts, self.part_decoder.make_templates(parts.feature), SILENT)
+            encoded, _ = self.object_encoder(tokens, presence, draws.get("attention"))
+            _, _, likelihood, caps_presence_prob = self.object_decoder(
+                encoded, target_pose, target_presence, draws.get("caps"), draws.get("vote"), draws.get("caps_mask"))
+            found.append((torch.sum(likelihood.posterior_mixing_probs, 1), caps_presence_prob))
+        return found
 
     def _object_input(self, parts: encoders.PartCapsules, templates: Array, log: Recorder
                       ) -> tuple[Array, Array, Array, Array]:

@@ -100,6 +100,10 @@ class PartEncoder(nn.Module):
             noise: raw uniforms `[B, K]` in [0, 1); (raw - ½)·scale is added to the presence logit.
             taps: receives the intermediates.
         """
+        return self.capsules(self.parameters_of(image, taps), noise, taps)
+
+    def parameters_of(self, image: Array, taps: Recorder = SILENT) -> Array:
+        """Parameters of every part capsule `[B, K, D]`, before any noise: all that the CNN is run for."""
         embedding, steps = self.cnn(image)
         for name, before, after in steps:
             taps.record(f"part_enc/{name}_preact", before, CHANNELS_LAST)
@@ -127,6 +131,10 @@ class PartEncoder(nn.Module):
                 taps.record("part_enc/att_weights", weights, (0, 2, 1))
                 taps.record("part_enc/att_pooled", pooled)
         taps.record("part_enc/caps_params", params)
+        return params
+
+    def capsules(self, params: Array, noise: Array | None = None, taps: Recorder = SILENT) -> PartCapsules:
+        """Part capsules of what `parameters_of` gives, with the noise of `forward`."""
         pose_raw, feature, logit = params.split(
             [self.n_dims - self.n_features - 1, self.n_features, 1], -1)
         taps.record("part_enc/pose_raw", pose_raw)

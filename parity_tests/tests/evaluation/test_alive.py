@@ -11,7 +11,7 @@ import torch
 import port
 from parity_tests.harness import runs
 from pipelines.results import plots
-from port.evaluation import alive, clustering
+from port.evaluation import alive, collected
 from port.training import loop
 
 CAPSULES = ("capsules0", "capsules1")
@@ -111,6 +111,6 @@ def test_they_stand_in_the_history_and_have_charts() -> None:
 def test_a_look_without_noise_says_the_same() -> None:
     """`held_out` of the family gives what the watch and the presences give."""
     made, data, wanted = runs.model(), runs.dataset(), runs.settings()
-    found = clustering.held_out(made, data, wanted)
-    seen = clustering.collect(made.eval(), data.test, 14, 8, seed=0, noise=False)
+    found = collected.held_out(made, data, wanted)
+    seen = collected.collect(made.eval(), data.test, 14, 8, seed=0, noise=False)
     assert found["effective_objects_prior"] == alive.effective_number(seen.prior)

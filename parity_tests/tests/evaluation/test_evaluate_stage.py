@@ -17,6 +17,7 @@ from pipelines.support import pictures, settings
 from pipelines.support.values import BadInput
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 
 MODEL = ["canvas_size=20", "n_part_caps=3", "n_part_special_features=2", "n_obj_caps=4",
          "n_obj_caps_params=4", "template_size=5", "output_channels=[4,4,4]", "strides=[2,2,1]",
@@ -89,21 +90,26 @@ def test_an_unknown_source_is_refused_and_leaves_nothing(preset, trained, capsys
     assert not (trained / "evaluate").exists()
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_each_protocol_draws_noise_or_not(preset, noise, monkeypatch):
-    seen = []
-    original = evaluate.collect
-
-    def collect(*arguments, **options):
-        seen.append(options)
-        return original(*arguments, **options)
-    monkeypatch.setattr(evaluate, "collect", collect)
+@pytest.mark.parametrize("shift", [False, True])
+def test_each_protocol_draws_noise_or_not(preset, shift):
+    """What fits use is bit for bit what a pass of the protocol alone gives, however few images the CNN sees twice."""
+    wanted = replace(preset.evaluate(), clean_shift=shift)
     model = port.ImageAutoencoder(preset.config()).eval()
+    seen = []
+    model.part_encoder.cnn.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     dataset = data.Dataset("drawn", images(150), images(140))
-    train, test = stage.collect(model, dataset, "faithful" if noise else "clean",
-                                preset.evaluate())
-    assert [options["noise"] for options in seen] == [noise] * 2
-    assert (len(train.labels), len(test.labels)) == ((128, 128) if noise else (150, 140))
+    found = stage.collect(model, dataset, wanted)
+    assert seen == ([128, 22] if shift else [128, 22, 128, 22]) + [128, 12] + [128]
+    assert list(found) == ["clean", "faithful"]
+    for (protocol, (train, test)), sizes in zip(found.items(), ((150, 140), (128, 128))):
+        noise = protocol == "faithful"
+        alone = [collected.collect(model, split, 20, 128, seed, noise, whole_batches=noise, shift=noise or shift)
+                 for split, seed in ((dataset.train, wanted.seed + 100), (dataset.test, wanted.seed))]
+        assert (len(train.labels), len(test.labels)) == sizes
+        for name in ("labels", "posterior", "prior"):
+            assert np.array_equal(getattr(train, name), getattr(alone[0], name)), (protocol, name)
+            assert np.array_equal(getattr(test, name), getattr(alone[1], name)), (protocol, name)
+    assert not np.array_equal(found["clean"][0].prior[:128], found["faithful"][0].prior)
 
 
 def test_a_capsule_alone_draws_what_its_tap_says_with_q25_repaired(preset):

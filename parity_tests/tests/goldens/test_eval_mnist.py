@@ -21,6 +21,7 @@ from parity_tests import goldens
 from pipelines.support import settings
 from port.data import dataset, sources
 from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 
 BATCH = 128
 # What the original's evaluation printed for these files (k-means unseeded: six of its seeds gave
@@ -130,12 +131,12 @@ def test_collect_takes_whole_batches_in_stored_order():
     model = port.ImageAutoencoder(settings.load_preset(
         "mnist", ["model.n_part_caps=3", "model.n_obj_caps=4", "model.output_channels=[4,4,4,4]"],
         goldens.REPOSITORY / "params.yaml").config()).eval()
-    faithful = evaluate.collect(model, split, 40, 4, seed=0, noise=True, whole_batches=True)
-    clean = evaluate.collect(model, split, 40, 4, seed=0, noise=False)
+    faithful = collected.collect(model, split, 40, 4, seed=0, noise=True, whole_batches=True)
+    clean = collected.collect(model, split, 40, 4, seed=0, noise=False)
     np.testing.assert_array_equal(faithful.labels, np.arange(8))
     np.testing.assert_array_equal(clean.labels, np.arange(11) % 10)
     assert faithful.posterior.shape == (8, 4) and clean.posterior.shape == (11, 4)
-    again = evaluate.collect(model, split, 40, 4, seed=0, noise=True, whole_batches=True)
+    again = collected.collect(model, split, 40, 4, seed=0, noise=True, whole_batches=True)
     np.testing.assert_array_equal(again.prior, faithful.prior)
 
 
@@ -151,7 +152,7 @@ def test_the_recorded_presences_had_noise(whole):
     images = torch.randint(0, 256, (64, 1, 28, 28), dtype=torch.uint8,
                            generator=torch.Generator().manual_seed(0))
     split = dataset.Split(images, torch.zeros(64, dtype=torch.int64))
-    spread = {noise: evaluate.collect(model, split, 40, 64, 0, noise).prior.std(0).mean()
+    spread = {noise: collected.collect(model, split, 40, 64, 0, noise).prior.std(0).mean()
               for noise in (False, True)}
     recorded = whole["valid/prior_pres"].std(0).mean()
     assert spread[False] < 0.02 < 0.15 < recorded < 0.25 and 0.15 < spread[True] < 0.25

@@ -18,7 +18,7 @@ from port.em import settings as em_settings
 from port.em.network import MatrixCapsules
 from port.evaluation import classes as evaluate_classes
 from port.evaluation import clustering as evaluate
-from port.evaluation import labels
+from port.evaluation import collected, labels
 from port.evaluation.labels import NotMeasurable
 from port.training import loop as train
 from port.training.schedule import Settings
@@ -183,7 +183,7 @@ def test_labels_outside_the_classes_do_not_train(name: str) -> None:
         train.train(model(name), dataset.Dataset("mine", split, split, 11), Settings(batch_size=2, steps=1))
     with pytest.raises(dataset.DataError, match=r"0\.\.9"):
         if name == "scae":
-            evaluate.collect(model(name), split, 18, 2, 0, False)
+            collected.collect(model(name), split, 18, 2, 0, False)
         else:
             evaluate_classes.collect(model(name), split, 2)
 

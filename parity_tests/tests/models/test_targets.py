@@ -12,7 +12,7 @@ import port
 from parity_tests import oracles
 from port.core import preprocess
 from port.data.dataset import Split
-from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 
 TINY = {"canvas_size": 12, "n_channels": 3, "output_channels": [4, 4], "kernel_shapes": [3],
         "strides": [2, 1], "n_part_caps": 3, "n_obj_caps": 2, "template_size": 5,
@@ -47,7 +47,7 @@ def test_the_target_in_the_pictures_is_the_oracle_s() -> None:
 def test_evaluation_scores_against_the_edges_too() -> None:
     """`collect` needs no word about the target: it goes with the model."""
     split = Split((IMAGE * 255).to(torch.uint8), torch.zeros(4, dtype=torch.int64))
-    found = [evaluate.collect(tiny(target), split, 12, 4, seed=0, noise=False).rec_ll
+    found = [collected.collect(tiny(target), split, 12, 4, seed=0, noise=False).rec_ll
              for target in ("image", "sobel")]
     pixels = split.images / 255
     model = tiny("image")

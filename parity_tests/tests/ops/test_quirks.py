@@ -18,6 +18,7 @@ from parity_tests import oracles
 from port.core import attention, losses, ops, preprocess, quirks
 from port.data import dataset
 from port.evaluation import clustering as evaluate
+from port.evaluation import collected
 from port.scae import object_decoder as objects
 from port.scae import part_encoder
 from port.training import loop as train
@@ -168,9 +169,9 @@ def test_q06_q08_q27_protocols() -> None:
         "canvas_size": 28, "n_part_caps": 3, "n_obj_caps": 4, "template_size": 5,
         "output_channels": [4, 4], "strides": [2, 2], "n_dims": 8, "n_output_dims": 16})
     model, split = port.ImageAutoencoder(config).eval(), _split()
-    faithful = [evaluate.collect(model, split, 28, 4, seed, noise=True, whole_batches=True)
+    faithful = [collected.collect(model, split, 28, 4, seed, noise=True, whole_batches=True)
                 for seed in (0, 1)]
-    clean = [evaluate.collect(model, split, 28, 4, seed, noise=False, shift=False)
+    clean = [collected.collect(model, split, 28, 4, seed, noise=False, shift=False)
              for seed in (0, 1)]
     assert len(faithful[0].labels) == 8 and len(clean[0].labels) == 10
     assert not np.array_equal(faithful[0].prior, faithful[1].prior)
