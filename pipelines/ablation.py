@@ -130,7 +130,7 @@ def command(part: Annotated[str, typer.Option("--section", help="Of the params f
             together, seconds, processes, runs, failed, [
                 "pipelines.ablation", "--section", part, *(["--steps", str(steps)] if steps else []),
                 *(["--preset", preset] if preset else []), "--all"]))
-    if tabulate or every:
+    if tabulate or (every and not failed and rows.any_done(wanted, results, params)):
         found = table(wanted, results, params)
         write_json(Path(results) / f"{wanted.folder}_table" / "metrics.json", found)
         say(found)

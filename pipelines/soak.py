@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -189,7 +189,8 @@ def run_all(preset: settings.Preset, factors: Sequence[float], seeds: Sequence[i
     failed = beside.failed_before(options.failed)
     runs = [Soak.make(preset, factor, seed, results, device, options.runs) for factor in factors for seed in seeds
             if not done(preset, factor, seed, results)]
-    runs = [one for one in runs if one.says not in failed]
+    runs = [replace(one, wanted=beside.settings_of(one.wanted, one.place.type)) for one in runs
+            if one.says not in failed]
     if runs and options.has_to_follow(runs[0].place.type):
         options.in_fresh_processes(results, params, runs[0].place.type)
         return
@@ -244,7 +245,11 @@ def looks(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def done(preset: settings.Preset, factor: float, seed: int, results: Path) -> bool:
     """Whether this very run ended: with these settings and as many steps, or by a number that is not finite."""
-    folder = folder_of(preset.name, factor, seed, results)
+    return ended_in(folder_of(preset.name, factor, seed, results), preset, factor, seed)
+
+
+def ended_in(folder: Path, preset: settings.Preset, factor: float, seed: int) -> bool:
+    """The same of a folder, wherever it lies."""
     try:
         found, config = (json.loads((folder / name).read_text()) for name in ("metrics.json", SETTINGS))
     except (OSError, ValueError):

@@ -19,14 +19,12 @@ from pipelines.prepare import dataset_for
 from pipelines.support import locks, sections, settings
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from pipelines.training.rows import Row
+from pipelines.training.rows import TRAINED, Row
 from port.configuration.fields import from_mapping
 from port.evaluation import clustering as evaluate
 from port.evaluation import collected
 from port.evaluation import constellation as evaluate_constellation
 from port.training import resume, sound
-
-TRAINED = "trained.json"  # beside the checkpoints of a row that is trained and waits to be measured
 
 
 def write(checkpoints: Path, folder: str, name: str, row: Row, preset: settings.Preset, more: dict) -> None:
@@ -70,7 +68,7 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
         row = from_mapping(Row, told["changes"], str(checkpoints / TRAINED))
         folder = settings.folder_of(told["folder"], told["row"], told["seed"], results)
         newest = resume.checkpoints(checkpoints)[-1]
-        sound.check_files(newest)
+        check_weights(newest)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise BadInput(f"{checkpoints}: no row that is trained ({error})") from None
     if alone:
@@ -90,6 +88,19 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
     write_json(folder / "metrics.json", told["metrics"] | {"parameters": parameters, "protocols": found, "last": last})
     sound.discard(checkpoints)
     return folder
+
+
+def check_weights(checkpoint: Path) -> None:
+    """Compare the weights with their checksums; of a parcel from elsewhere they may be all that came along.
+
+    Raises:
+        Damaged: they are not as they were written.
+        OSError, ValueError, KeyError: they, or their checksums, are not there.
+    """
+    known = json.loads((checkpoint / sound.CHECKSUMS).read_text())
+    for name in [name for name in known if name.startswith("model")]:
+        if sound.sha256(checkpoint / name) != known[name]:
+            raise sound.Damaged(f"{name} is not as it was written")
 
 
 def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row) -> dict:

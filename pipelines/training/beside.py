@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.support import boundary, console, descent
@@ -24,6 +24,7 @@ from pipelines.support.values import CheckFailed, load_params
 from port.training import ensemble, precision, resume, rungs
 from port.training import loop as train
 
+CHECKPOINTS = 120.0  # seconds between two of a run: a signal and the end of the time save, too
 MOST = 20       # beside each other unless told otherwise: by then the kernels of one fill the gaps of the others
 SAY_EVERY = 30.0  # seconds between two lines of progress
 TIME_OVER = int(signal.SIGALRM)  # stands among the signals for the end of the time
@@ -106,6 +107,13 @@ class Options:
         words = [sys.executable, "-m", *self.words, *(word for name, value in given.items() if value is not None
                                                       for word in (name, str(value)))]
         in_fresh_processes(lambda left: words if left is None else [*words, "--seconds", f"{left:.0f}"], self.seconds)
+
+
+def settings_of(wanted: train.Settings, device: str) -> train.Settings:
+    """A run's settings beside others: on a GPU captured and not compiled, which every configuration would be anew."""
+    if device != "cuda":
+        return wanted
+    return replace(wanted, compile=False, checkpoint_seconds=max(wanted.checkpoint_seconds, CHECKPOINTS))
 
 
 def run(works: Sequence[Work], most: int, seconds: float | None = None,

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,6 +60,11 @@ class Run:
         return cls(wanted, name, row, preset, loop, place, results, runs or training.RUNS)
 
     @property
+    def among_others(self) -> Run:
+        """The same, to be trained beside others."""
+        return replace(self, loop=beside.settings_of(self.loop, self.place.type))
+
+    @property
     def says(self) -> str:
         """Its name, for messages."""
         return f"{self.name}, seed {self.loop.seed}"
@@ -79,7 +84,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether nothing is left to do but to measure it."""
-        return (self.checkpoints / measures.TRAINED).exists()
+        return (self.checkpoints / rows.TRAINED).exists()
 
     def begin(self, dataset: Examples) -> ensemble.Start:
         """Build it; it goes on from its checkpoint, if there is one."""
@@ -152,7 +157,7 @@ def run_all(wanted: rows.Ablation, results: str | os.PathLike, params: str | os.
         CheckFailed: runs failed; the others are there.
     """
     options = options or beside.Options()
-    runs = [Run.make(wanted, name, seed, results, params, device, options.runs)
+    runs = [Run.make(wanted, name, seed, results, params, device, options.runs).among_others
             for name in wanted.rows or [] for seed in wanted.seeds or []
             if not rows.is_done(wanted, name, seed, results, params)]
     if not runs:

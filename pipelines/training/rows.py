@@ -14,6 +14,7 @@ from port.configuration.fields import from_mapping, unknown
 from port.training import loop as train
 
 FILES = ("metrics.json", "config.json", "environment.json")  # of a row and seed, in its folder
+TRAINED = "trained.json"  # beside the checkpoints of a row that is trained and waits to be measured
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,12 @@ def of_one_device(runs: dict[str, tuple[list[dict], list[str]]]) -> dict[str, tu
 def is_done(wanted: Ablation, name: str, seed: int, results: str | os.PathLike, params: str | os.PathLike) -> bool:
     """Whether a row was run with this seed and these settings."""
     return why_not(wanted, name, seed, settings.folder_of(wanted.folder, name, seed, results), params) is None
+
+
+def any_done(wanted: Ablation, results: str | os.PathLike, params: str | os.PathLike) -> bool:
+    """Whether there is a row at all to put side by side with others."""
+    return any(is_done(wanted, name, seed, results, params)
+               for name in wanted.rows or [] for seed in wanted.seeds or [])
 
 
 def full_steps(wanted: Ablation, params: str | os.PathLike) -> int:

@@ -4,7 +4,8 @@
 
 Phases: probe (versions, bandwidth, matrix rates), device (the short device tier), times (a step on every
 rung), train (the next runs of the queue, on the fastest way that passed, until what is reserved for the end
-is left). With a folder `brought` in the tree, or --resume, it goes on from what an earlier visit brought.
+is left); where they are named, ablation and soak (many small runs beside each other). With a folder `brought`
+in the tree, or --resume, it goes on from what an earlier visit brought.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from pipelines.support import environment, settings  # noqa: E402
 from pipelines.support.command_line import Params, Program, among, several  # noqa: E402
 from pipelines.support.output import write_json  # noqa: E402
 from pipelines.support.values import BadInput  # noqa: E402
-from pipelines.visit import parcel, queue, ways  # noqa: E402
+from pipelines.visit import beside, parcel, queue, ways  # noqa: E402
 from pipelines.visit.processes import Visit  # noqa: E402
 from port.configuration.fields import unknown  # noqa: E402
 
-PHASES = ("probe", "device", "times", "train")
+USUAL = ("probe", "device", "times", "train")
+PHASES = (*USUAL, *beside.PHASES)
 TRAIN_SHARE = 0.5      # of the time: what comes before training ends by then
 RESERVED = 45.0        # seconds left when training is stopped: its state to the disk, the parcel
 PROBE_LIMIT, TIER_LIMIT, PREPARE_LIMIT = 40.0, 60.0, 60.0
@@ -61,6 +63,8 @@ class Asked:
     results: Path
     patience: float
     params: str
+    section: str
+    soak_steps: int
 
 
 class Stay:
@@ -94,7 +98,8 @@ class Stay:
             waiting = [names[run] for run in given.runs]
         visit.write(waiting=[entry.name for entry in waiting])
         phases = {"probe": self.probe, "device": self.tier, "times": lambda: self.times(waiting),
-                  "train": lambda: self.train(waiting)}
+                  "train": lambda: self.train(waiting),
+                  **{name: lambda name=name: self.beside(name) for name in beside.PHASES}}
         for name in PHASES:
             if name in given.phases and not visit.stopped:
                 visit.guarded(named(name, phases[name]))
@@ -177,6 +182,19 @@ class Stay:
                 self.visit.say(f"{order[0].name} failed" + (f"; next {order[1].name}" if order[1:] else ""))
                 order = order[1:]
 
+    def beside(self, phase: str) -> None:
+        """Rows of the ablation or soaks beside each other, until there is just time to bring them home."""
+        tier = self.measured / "device.json"
+        parcel.forget_halves(self.work)
+        beside.bring_along(self.given.results, self.work, self.place)
+        limit = self.visit.left - self.reserved
+        self.visit.phase(phase, beside.command(
+            phase, limit, self.work, self.place, self.given.params, self.given.section, self.given.soak_steps,
+            self.given.together if self.given.together > 1 else None), limit, least=5.0,
+            environment=self.caches | beside.environment(bool(tier.exists() and ways.wrong_kernels(
+                json.loads(tier.read_text())))), watch=self.bring_now_and_then)
+        self.visit.write(beside=beside.counted(self.work))
+
     def train_on(self, group: list[queue.Entry], way: ways.Way) -> int | None:
         """Train runs from their newest checkpoints, if any, until there is just time to bring them home."""
         # Read back at home (`bring_home`): what a run is, and where a part of it was made.
@@ -226,8 +244,8 @@ class Stay:
 
     def at_most(self, limit: float) -> float:
         """A limit, or what is left for all that comes before training."""
-        end = self.visit.seconds * TRAIN_SHARE if "train" in self.given.phases \
-            else self.visit.seconds - self.reserved
+        trains = set(self.given.phases) & {"train", *beside.PHASES}
+        end = self.visit.seconds * TRAIN_SHARE if trains else self.visit.seconds - self.reserved
         return min(limit * self.given.patience, end - self.visit.spent)
 
     # --------------------------------------------------------------------------------- bring home
@@ -278,7 +296,8 @@ def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that i
             seconds: Annotated[float, typer.Option(help="Of the whole visit.")] = 560.0,
             device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
             phases: Annotated[list[str], several(
-                metavar="PHASE", help=f"Only these of {', '.join(PHASES)}.", callback=among(PHASES))] = PHASES,
+                metavar="PHASE", help=f"These of {', '.join(PHASES)}; default: the first {len(USUAL)}.",
+                callback=among(PHASES))] = USUAL,
             only: Annotated[list[str] | None, several(
                 "--ways", metavar="WAY", help=f"Time and train these ways and no other: {', '.join(ways.NAMES)}.",
                 callback=among(ways.NAMES))] = None,
@@ -286,6 +305,8 @@ def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that i
                 metavar="PRESET-SEED", help="Train these runs of the queue alone.")] = None,
             together: Annotated[int, typer.Option(
                 metavar="N", min=1, help="So many runs that differ in their seed alone train beside each other.")] = 1,
+            section: Annotated[str, typer.Option(help="Of the phase ablation.")] = "ablation_small",
+            soak_steps: Annotated[int, typer.Option(min=1, help="Of each run of the phase soak.")] = 50_000,
             waiting: Annotated[Path, typer.Option(
                 "--queue", metavar="FILE", help="The runs that wait.")] = queue.QUEUE,
             resume: Annotated[list[Path] | None, several(
@@ -308,7 +329,7 @@ def command(out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that i
     if not seconds > 0:
         raise BadInput(f"--seconds {seconds}: give a number above 0")
     return Stay(Asked(out, seconds, device, tuple(phases), tuple(only or ()), tuple(run or ()), together,
-                      waiting, tuple(resume), work, results, patience, params)).run()
+                      waiting, tuple(resume), work, results, patience, params, section, soak_steps)).run()
 
 
 main = Program("python -m pipelines.visit", command)

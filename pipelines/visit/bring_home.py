@@ -6,7 +6,8 @@ Each run of the parcel becomes results/train/<preset>/<seed>/ as the train stage
 checkpoint, with the environment of the machine it was trained on; an unfinished one too, at the step it
 reached. Then the evaluate and aggregate stages run here, and `python -m pipelines.results.table --write`
 puts the aggregate into the README's table. A run that is here already is replaced only by more steps of the
-same run, or with --replace.
+same run, or with --replace. Rows of an ablation and soaks of the parcel go to their own folders, and those that
+are trained and not measured are measured here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pipelines import train as stage
 from pipelines.support import settings
 from pipelines.support.command_line import Params, Program
 from pipelines.support.values import BadInput
-from pipelines.visit import parcel, queue, taken_in
+from pipelines.visit import bring_rows, parcel, queue, taken_in
 from port.training import loop as train
 from port.training import optimizers, resume, rungs
 
@@ -115,7 +116,7 @@ def write(run: InParcel, new: Path) -> None:
 
 def run(folder: Path, results: Path = settings.RESULTS, replace: bool = False, measure: bool = True,
         params: str = "params.yaml") -> list[Path]:
-    """Import every run of a parcel; evaluate and aggregate where asked for.
+    """Import every run, row and soak of a parcel; evaluate and aggregate where asked for.
 
     Raises:
         BadInput: no parcel, nothing in it, a preset that is not here, or another run in a run's place.
@@ -126,8 +127,6 @@ def run(folder: Path, results: Path = settings.RESULTS, replace: bool = False, m
         for name in summary["lost"]:
             print(f"bring_home: {name} of {folder} is missing or damaged; going on without it", flush=True)
         found = runs_in(work)
-        if not found:
-            raise BadInput(f"{folder}: no run whose weights came along; its summary.json says what was done")
         here = taken_in.presets_here(found, params)
         imported = []
         for brought in found:
@@ -137,9 +136,15 @@ def run(folder: Path, results: Path = settings.RESULTS, replace: bool = False, m
                   + ("is here already" if target is None else f"in {target}"), flush=True)
             if target is not None:
                 imported.append(target)
+        taken = bring_rows.take_in(work, results, params, replace, measure)
+    if not found and not taken.any:
+        raise BadInput(f"{folder}: no run whose weights came along, and no row or soak; its summary.json says what was "
+                       "done")
     if measure:
         taken_in.assess(found, here, results)
-    return imported
+    if taken.refused:
+        raise BadInput(f"{folder}: refused, the rest is here: {'; '.join(taken.refused)}")
+    return imported + taken.new
 
 
 def command(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What came back.")],

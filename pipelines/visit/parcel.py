@@ -19,6 +19,7 @@ and where more is taken along than fits, it is taken in parcel by parcel, before
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -33,13 +34,15 @@ import typer
 from pipelines.support.command_line import Program, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, load_params
-from port.training import resume
+from pipelines.training import rows
+from port.training import resume, sound
 
 FILES, EACH, TOGETHER = 8, 16 * 2**20, 64 * 2**20
 SMALL, PREFIX = "small.tar.gz", "tensors-"
 ALWAYS = 3            # summary, log, small
 TAR = 15.9 * 2**20    # of one tar, with its headers
 TENSORS = ("model", "optimizer")
+BESIDE = ("ablation-", "soak_")  # begin the names of checkpoints of rows and soaks
 SMALL_LIMIT = 4 * 2**20  # a file above it is left out: it cannot be what this module calls small
 
 
@@ -74,18 +77,49 @@ def newest_checkpoints(work: Path) -> list[Path]:
     return sorted(found, key=lambda path: -path.stat().st_mtime)
 
 
+def is_beside(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a row's of an ablation or a soak's, of which nothing but its end says anything."""
+    return checkpoint.parent.name.startswith(BESIDE)
+
+
 def groups_of(work: Path, checkpoints: Sequence[Path]) -> list[Group]:
-    """Weights of every run, then slots of every run, the one written last first in both."""
-    return [Group(f"{checkpoint.parent.name} {checkpoint.name} {words}",
-                  tuple(sorted(checkpoint.glob(f"{stem}*.safetensors"))))
-            for stem, words in zip(TENSORS, ("weights", "slots")) for checkpoint in checkpoints]
+    """Weights of every run, then slots of every run, the one written last first in both.
+
+    Of rows and soaks come the weights of those that wait to be measured, then the whole state of those under way.
+    """
+    def tensors(checkpoint: Path, *stems: str) -> tuple[Path, ...]:
+        return tuple(sorted(path for stem in stems for path in checkpoint.glob(f"{stem}*.safetensors")))
+    alone = [checkpoint for checkpoint in checkpoints if not is_beside(checkpoint)]
+    found = [Group(f"{checkpoint.parent.name} {checkpoint.name} {words}", tensors(checkpoint, stem))
+             for stem, words in zip(TENSORS, ("weights", "slots")) for checkpoint in alone]
+    beside = sorted((checkpoint for checkpoint in checkpoints if is_beside(checkpoint)),
+                    key=lambda checkpoint: (not waits(checkpoint), checkpoint.parent.name.startswith("soak_")))
+    return found + [Group(f"{checkpoint.parent.name} {checkpoint.name} {'weights' if waits(checkpoint) else 'state'}",
+                          tensors(checkpoint, *TENSORS[:1 if waits(checkpoint) else 2])) for checkpoint in beside]
+
+
+def waits(checkpoint: Path) -> bool:
+    """Whether a row is trained and only has to be measured."""
+    return (checkpoint.parent / rows.TRAINED).is_file()
+
+
+def forget_halves(work: Path) -> None:
+    """Remove checkpoints of rows and soaks that came without a part: the run begins anew, and does not refuse to."""
+    for checkpoint in filter(is_beside, newest_checkpoints(work)):
+        if not waits(checkpoint):
+            with contextlib.suppress(OSError):
+                try:
+                    sound.check_files(checkpoint)
+                except sound.Damaged:
+                    sound.discard(checkpoint)
 
 
 def small_files(work: Path, checkpoints: Sequence[Path]) -> list[Path]:
     """What the results and measurements say, and of the checkpoints what is not weights or slots."""
-    found = [path for folder in ("results/train", "runs", "measured") for path in (work / folder).rglob("*")
+    folders = [work / name for name in ("results/train", "results/soak", "runs", "measured")]
+    found = [path for folder in (*folders, *work.glob("results/ablation*")) for path in folder.rglob("*")
              if path.suffix in (".json", ".csv") and "live" not in path.parts and "model" not in path.parts]
-    found += [path for checkpoint in checkpoints for path in checkpoint.iterdir()
+    found += [path for checkpoint in checkpoints for path in (*checkpoint.iterdir(), *checkpoint.parent.glob("*.json"))
               if not path.name.startswith(TENSORS)]
     return sorted(path for path in found if path.is_file() and path.stat().st_size <= SMALL_LIMIT)
 

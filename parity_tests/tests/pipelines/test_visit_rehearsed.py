@@ -13,10 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
+from parity_tests.tests.training.test_beside import SMALL
+from pipelines import ablation
 from pipelines.results import table as results_table
+from pipelines.training import rows
 from pipelines.visit import bring_home, parcel
 from port.training import resume
 
@@ -122,6 +126,52 @@ def test_digits_from_probe_to_table(tmp_path: Path) -> None:
     one, other = (resume.read_tensors(parcel.newest_checkpoints(tmp_path / place)[0], "model", "cpu")
                   for place in ("other", "third"))
     assert not runs.differing(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_rows_and_soaks_beside_each_other(tmp_path: Path) -> None:
+    """Stopped while rows are under way, gone on elsewhere, soaks after them, taken in; the page is made of it."""
+    small = SMALL | {"presets": {"mnist_small": SMALL["presets"]["small"], "digits": SMALL["presets"]["small"]},
+                     "ablation_small": SMALL["ablation"] | {
+                         "folder": "ablation_small", "preset": "mnist_small", "steps": 300}}
+    del small["ablation"]
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(small))
+    queue = tmp_path / "queue.yaml"
+    queue.write_text(json.dumps({"runs": [{"preset": "digits", "seed": 0, "steps": 4}]}))
+    words = ["--seconds", "2000", "--params", str(params), "--together", "2", "--soak-steps", "4",
+             "--phases", "ablation"]
+    first = Away(tmp_path / "one", queue, tmp_path / "machine", *words)
+    first.stop_after(r"whole, seed [01]: done")
+    summary = first.ends_with(128 + signal.SIGTERM)
+    (phase,) = summary["phases"]
+    assert phase["code"] == 143 and summary["beside"]["under_way"] and summary["beside"]["rows"] < 4
+    assert any(name.endswith("state") for name in summary["brought"])
+
+    second = Away(tmp_path / "two", queue, tmp_path / "other", *words, "soak", "--resume", str(tmp_path / "one"))
+    summary = second.ends_with(0)
+    assert summary["beside"] == {"rows": 4, "soaks": 10, "waiting": 0, "under_way": 0}
+    assert made_in(first.log, second.log) == {f"{row}, seed {seed}" for row in ("whole", "plain") for seed in (0, 1)}
+    home = tmp_path / "home"
+    assert bring_home.main([str(tmp_path / "two"), "--results", str(home), "--params", str(params)]) == 0
+    wanted = rows.section(params, name="ablation_small")
+    assert all(rows.is_done(wanted, name, seed, home, params) for name in ("whole", "plain") for seed in (0, 1))
+    assert len(list(home.glob("soak/mnist_small/x*/*/metrics.json"))) == 10
+
+    # What went on is what would have been without the stop.
+    assert ablation.main(["--section", "ablation_small", "--all", "--params", str(params), "--results",
+                          str(tmp_path / "alone"), "--runs", str(tmp_path / "runs")]) == 0
+    for name in ("whole", "plain"):
+        for seed in (0, 1):
+            one, other = (json.loads((place / "ablation_small" / name / str(seed) / "metrics.json").read_text())
+                          for place in (home, tmp_path / "alone"))
+            assert one["protocols"] == other["protocols"]
+
+
+def made_in(*logs: str) -> set[str]:
+    """The rows whose training ended, as the logs say."""
+    return {found for log in logs for found in re.findall(r"^(\w+, seed \d): done", log, re.MULTILINE)}
 
 
 def results_after(brought: Path, home: Path) -> int:
