@@ -57,7 +57,7 @@ def bring_along(results: Path, work: Path, device: str) -> None:
 def counted(work: Path) -> dict[str, Any]:
     """How many are done, wait to be measured, or are under way, for the summary."""
     results, checkpoints = work / "results", work / "checkpoints"
-    begun = [path for kind in ("ablation-*", "soak_*") for path in checkpoints.glob(kind) if path.is_dir()]
+    begun = [path for path in (*checkpoints.glob("ablation-*"), *checkpoints.glob("soak_*")) if path.is_dir()]
     waiting = [path for path in begun if (path / rows.TRAINED).exists()]
     found: Mapping[str, int] = {
         "rows": len(list(results.glob("ablation*/*/*/metrics.json"))),
