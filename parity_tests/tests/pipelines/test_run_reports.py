@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from parity_tests.goldens import REPOSITORY
-from parity_tests.tests.evaluation.test_aggregate import write_seed
+from parity_tests.tests.evaluation.seeds_left import write_seed
 from pipelines import cli
 from pipelines.results import differences, run_report
 from pipelines.support import settings
