@@ -22,7 +22,7 @@ from port.configuration.fields import unknown
 from port.constellation import batches as constellation_batches
 from port.core import inputs
 from port.data import dataset as data
-from port.data import root, sources, standard_sets
+from port.data import dataset_file, root, sources, standard_sets
 
 
 def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) -> Path:
@@ -47,7 +47,7 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
         print(f"prepare: the files of {wanted.source} in {root.resolve(root_of(wanted))} hold another "
               f"data set, which is called {dataset.name} in every result", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    data.save(dataset, folder / "data.npz")
+    dataset_file.save(dataset, folder / "data.npz")
     write_json(folder / "metrics.json", summary(dataset) | {
         "sha256": standard_sets.digest_of(dataset), "raw_sha256": raw})
     write_json(folder / "config.json", preset.sections["prepare"])
@@ -69,11 +69,11 @@ def dataset_for(preset: settings.Preset, results: str | os.PathLike = settings.R
                 run(preset, results)
     if constellation.is_one(preset):
         return constellation.read(preset, folder)
-    dataset = data.read(folder / "data.npz")
+    dataset = dataset_file.read(folder / "data.npz")
     if not is_recorded(dataset, folder):
         with locks.awaited(folder):
             run(preset, results)
-        dataset = data.read(folder / "data.npz")
+        dataset = dataset_file.read(folder / "data.npz")
     _check_fits(dataset, preset)
     return dataset
 

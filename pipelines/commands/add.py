@@ -24,7 +24,7 @@ from pipelines.training import given_weights
 from pipelines.visit import queue, taken_in
 from port.checkpoints import run_folder
 from port.data import dataset as data
-from port.data import standard_sets
+from port.data import dataset_file, standard_sets
 from port.training.sound import sha256
 
 NEEDED = (*run_folder.FILES, run_folder.ENVIRONMENT, f"{run_folder.MODEL}/config.json",
@@ -105,7 +105,7 @@ def checked_data(source: Path, preset: settings.Preset, results: str | os.PathLi
         return "its examples are drawn from its settings"
     if not path.is_file():
         return f"which data it was trained on is not recorded beside it; taken for those of {preset.name} here"
-    ours, theirs = standard_sets.digest_of(here), standard_sets.digest_of(data.read(path))
+    ours, theirs = standard_sets.digest_of(here), standard_sets.digest_of(dataset_file.read(path))
     if ours != theirs:
         raise BadInput(f"{source} was trained on other data than there are here ({theirs}, not {ours}; {path})")
     return f"trained on the data that are here ({ours})"

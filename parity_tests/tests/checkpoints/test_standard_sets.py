@@ -17,8 +17,8 @@ from pipelines import prepare, raw
 from pipelines.results import paper
 from pipelines.support import output, settings
 from port.data import dataset as data
+from port.data import dataset_file, sources, standard_sets
 from port.data import root as data_root
-from port.data import sources, standard_sets
 
 SHARED = Path(os.environ.get("SCAE_DATA") or REPOSITORY.parent / "shared" / "data")
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no data packs here")
@@ -176,11 +176,11 @@ def test_prepared_data_are_those_of_their_record(tmp_path, capsys) -> None:
     good = prepare.dataset_for(wanted, tmp_path)
     folder = tmp_path / "prepare" / "usps"
     swapped = data.Dataset(good.name, good.test, good.train)
-    data.save(swapped, folder / "data.npz")
+    dataset_file.save(swapped, folder / "data.npz")
     assert len(prepare.dataset_for(wanted, tmp_path).train) == 30
     told = json.loads((folder / "metrics.json").read_text())
     output.write_json(folder / "metrics.json", {key: told[key] for key in told if "sha256" not in key})
-    data.save(swapped, folder / "data.npz")
+    dataset_file.save(swapped, folder / "data.npz")
     assert len(prepare.dataset_for(wanted, tmp_path).train) == 12
 
 

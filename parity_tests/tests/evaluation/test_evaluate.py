@@ -25,7 +25,7 @@ from pipelines import train as train_stage
 from pipelines.support import sections, settings
 from pipelines.support.values import CheckFailed, load_params
 from port.data import dataset as data
-from port.data import sources
+from port.data import dataset_file, sources
 from port.evaluation import clustering as evaluate
 from port.training import loop as train
 from port.training import resume
@@ -158,8 +158,8 @@ def test_digits_are_split_by_class_and_read_back_equal(digits, tmp_path):
     shares = torch.bincount(digits.test.labels) / (
         torch.bincount(digits.train.labels) + torch.bincount(digits.test.labels))
     assert torch.all((shares - 0.25).abs() < 0.01)
-    data.save(digits, tmp_path / "data.npz")
-    again = data.read(tmp_path / "data.npz")
+    dataset_file.save(digits, tmp_path / "data.npz")
+    again = dataset_file.read(tmp_path / "data.npz")
     assert again.name == "digits"
     assert torch.equal(again.train.images, digits.train.images)
     assert torch.equal(again.test.labels, digits.test.labels)

@@ -21,7 +21,7 @@ from pipelines import cli, report
 from pipelines.support import boundary, console, output, sections
 from pipelines.support.values import BadInput
 from port.core import files
-from port.data import dataset
+from port.data import dataset, dataset_file
 from port.evaluation.labels import NotMeasurable
 
 
@@ -133,7 +133,7 @@ def _page(path: Path) -> None:
 
 def _npz(path: Path) -> None:
     split = dataset.Split(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
-    dataset.save(dataset.Dataset("two", split, split), path)
+    dataset_file.save(dataset.Dataset("two", split, split), path)
 
 
 def _bytes(path: Path) -> None:

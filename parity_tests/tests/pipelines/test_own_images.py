@@ -15,8 +15,7 @@ from parity_tests.device.repeat import CAPSNET, EM
 from parity_tests.harness import runs
 from pipelines import cli, prepare, raw
 from pipelines.support import console, fit_images, settings
-from port.data import dataset as data
-from port.data import sources
+from port.data import dataset_file, sources
 
 Image = pytest.importorskip("PIL.Image")
 OPEN = {key: value for key, value in runs.TINY.items()
@@ -122,8 +121,8 @@ def test_arrays(words: str, tmp_path: Path) -> None:
     facts = fit_images.facts("npz", tmp_path / "mine.npz")
     assert facts == fit_images.Facts(shape[0], 9, len(classes), len(dataset.test))
     # What prepare writes is read back with names and without labels.
-    data.save(dataset, tmp_path / "data.npz")
-    again = data.read(tmp_path / "data.npz")
+    dataset_file.save(dataset, tmp_path / "data.npz")
+    again = dataset_file.read(tmp_path / "data.npz")
     assert again.classes == classes and torch.equal(again.train.labels, dataset.train.labels)
 
 

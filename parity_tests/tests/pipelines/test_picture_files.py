@@ -17,7 +17,7 @@ from pipelines.support import picture_files
 from pipelines.support.values import BadInput
 from port.checkpoints import CheckpointError
 from port.core import array_files
-from port.data import dataset, smallnorb, sources
+from port.data import dataset, dataset_file, smallnorb, sources
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -153,7 +153,7 @@ def test_an_archive_that_unpacks_to_more(tmp_path, monkeypatch) -> None:
     with pytest.raises(BadInput, match="once unpacked"):
         given_images.read(path, 1, 200)
     with pytest.raises(dataset.DataError, match="once unpacked"):
-        dataset.read(path)
+        dataset_file.read(path)
     (tmp_path / "usps").mkdir()
     path.rename(tmp_path / "usps" / "usps.npz")
     with pytest.raises(dataset.DataError, match="once unpacked"):
@@ -215,4 +215,4 @@ def test_sparse_files_are_not_read(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="8589934592 bytes; an index of more than"):
         port.read_checkpoint(tmp_path / "model.ckpt-1")
     with pytest.raises(dataset.DataError):
-        dataset.read(sparse(tmp_path / "data.npz"))
+        dataset_file.read(sparse(tmp_path / "data.npz"))

@@ -15,7 +15,7 @@ import torch
 from torchvision import datasets
 
 from parity_tests.goldens import REPOSITORY
-from port.data import affnist, dataset, sources
+from port.data import affnist, dataset, dataset_file, sources
 
 RNG = np.random.default_rng(7)
 SHARED = REPOSITORY.parent / "shared" / "data"
@@ -266,7 +266,7 @@ def test_a_damaged_prepared_file(tmp_path) -> None:
     for content in (b"", b"text", b"PK\x03\x04"):
         write(tmp_path / "data.npz", content)
         with pytest.raises(dataset.DataError, match="prepare"):
-            dataset.read(tmp_path / "data.npz")
+            dataset_file.read(tmp_path / "data.npz")
 
 
 # --------------------------------------------------------------------------------------- the packs
