@@ -57,7 +57,7 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
                          "protocols": means([found["protocols"] for found in seeds])})
     if not found:
         raise BadInput(f"no row of {wanted.steps} steps in {Path(results) / wanted.folder}; "
-                       "python -m pipelines.ablation --all makes them")
+                       f"python -m pipelines.ablation --section {wanted.folder} --all makes them")
     by_name = {row["row"]: row for row in found}
     for row in found:
         other = by_name.get(row["beside"]) if row["beside"] != row["row"] else None

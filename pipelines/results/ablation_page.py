@@ -86,7 +86,7 @@ def gather(wanted: sections.Ablation, results: str | os.PathLike = settings.RESU
     rows = [row_of(wanted, name, runs) for name, (found, _) in runs.items() if found]
     if not rows:
         raise BadInput(f"no row of {wanted.steps:,} steps in {Path(results) / wanted.folder}; python -m "
-                       "pipelines.ablation --row NAME --seed N makes one")
+                       f"pipelines.ablation --section {wanted.folder} --row NAME --seed N makes one")
     return {"preset": wanted.preset, "steps": wanted.steps, "seeds": wanted.seeds,
             "full_steps": sections.full_steps(wanted, params), "rows": rows,
             "devices": Counter(one["device_name"] or "an unknown device" for found, _ in runs.values() for one in found),

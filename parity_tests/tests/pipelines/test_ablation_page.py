@@ -123,7 +123,8 @@ def test_rows_of_another_device_are_not_beside_them(results: Path) -> None:
 
 def test_nothing_at_all_is_bad_input(tmp_path: Path, capsys) -> None:
     assert page.main(["--params", str(PARAMS), "--results", str(tmp_path)]) == 2
-    assert "no row of 10,000 steps" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no row of 10,000 steps" in said and "--section ablation_small --row NAME" in said
 
 
 def test_a_row_that_is_done_is_left_alone(results: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
