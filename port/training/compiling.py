@@ -20,6 +20,7 @@ import torch
 
 from port.core import compiler_cache
 from port.core.files import write_text
+from port.training import rungs
 from port.training.distributed import ALONE, World
 from port.training.resume import Snapshot, State
 from port.training.schedule import AUTO, Settings
@@ -55,6 +56,9 @@ def make(state: State, settings: Settings, notes: list[str], world: World = ALON
     if state.device.type != "cpu" or world.size > 1 or settings.rung != AUTO:
         return _decided(eager, notes, "no: it is measured on a CPU with one rank alone" if settings.rung == AUTO
                         else f"as rung {settings.rung} says")
+    fault = rungs.compiler_fault(state.device.type)
+    if fault:  # such a trial could end the process
+        return _decided(eager, notes, f"no: {fault}")
     left = settings.steps - state.step
     if before is not None:
         step = Step(state, replace(settings, compile=before), notes, world)

@@ -86,6 +86,10 @@ class Step:
         self.noisy = settings.noise and family_of(self.model.config).draws
         self.model.gather = world.gather
         self.rung = rungs.ladder(settings, device.type)[0]
+        fault = rungs.compiler_fault(device.type) if self.rung.compiled else ""
+        if fault:
+            self.notes.append(f"torch.compile: as the settings say, though {fault}")
+            print(self.notes[-1], flush=True)
         self.forward = Forward(self.model, self.rung.compiled, self.notes,
                                None if settings.rung == rungs.AUTO else self.rung.name)
         self.graph = None

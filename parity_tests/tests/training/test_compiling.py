@@ -10,7 +10,7 @@ import torch
 
 from parity_tests.harness import runs
 from port.core import compiler_cache
-from port.training import compiling
+from port.training import compiling, rungs
 from port.training import loop as train
 from port.training.compiling import Times
 
@@ -20,6 +20,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No record of this machine, and a compiler that gives back what it is given."""
     monkeypatch.setenv(compiler_cache.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(torch, "compile", lambda function: lambda *arguments: function(*arguments))
+    monkeypatch.setattr(torch, "__version__", "2.15.0")  # whatever compiler is really installed
 
 
 def times(monkeypatch: pytest.MonkeyPatch, eager: float, compiled: float, first: float) -> None:
@@ -78,6 +79,24 @@ def test_a_record_that_cannot_be_kept_costs_nothing(monkeypatch) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("a file where the folder should be")
     assert train.train(runs.model(), runs.dataset(), runs.settings(compile="auto")).step == 12
+
+
+def test_not_by_a_compiler_that_is_known_to_be_wrong(monkeypatch, capsys) -> None:
+    """The trial itself could end the process; who asks for it by name is told."""
+    times(monkeypatch, 100.0, 50.0, 80.0)
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cpu")
+    trained = train.train(runs.model(), runs.dataset(), runs.settings(compile="auto"))
+    assert trained.rung == "eager" and "no: the compiler of torch 2.11.0+cpu may write past" in trained.notes[-1]
+    trained = train.train(runs.model(), runs.dataset(), runs.settings(compile=True))
+    assert trained.rung == "compiled" and "as the settings say, though the compiler" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("version", "device", "sound"), [
+    ("2.11.0", "cpu", False), ("2.14.9", "cpu", False), ("2.15.0a0+git1", "cpu", True), ("3.0.1", "cpu", True),
+    ("2.11.0", "cuda", True)])
+def test_compilers(version: str, device: str, sound: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", version)
+    assert (rungs.compiler_fault(device) == "") is sound
 
 
 def test_refused() -> None:
