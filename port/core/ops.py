@@ -242,7 +242,9 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
 
     Source: original `math_ops.geometric_transform`; paper section 2.1.
     """
-    scale_x, scale_y, theta, shear, trans_x, trans_y = pose_tensor.unbind(-1)
+    # Taken apart, and put together backward, as planes of one parameter each: long loops like that.
+    plane = -min(2, pose_tensor.ndim)
+    scale_x, scale_y, theta, shear, trans_x, trans_y = pose_tensor.movedim(-1, plane).unbind(plane)
     if nonlinear:
         scale_x, scale_y = torch.sigmoid(scale_x) + 1e-2, torch.sigmoid(scale_y) + 1e-2
         trans_x, trans_y, shear = (torch.tanh(v * 5.0) for v in (trans_x, trans_y, shear))
@@ -255,9 +257,9 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
     else:
         rows = [scale_x * c + shear * scale_y * s, -scale_x * s + shear * scale_y * c, trans_x,
                 scale_y * s, scale_y * c, trans_y]
-    pose = torch.stack(rows, -1)
     if not as_matrix:
-        return pose
-    # Made on the device: copying three numbers there would stop the host in every step.
-    last = torch.cat([pose.new_zeros(2), pose.new_ones(1)])
-    return torch.cat([pose.unflatten(-1, (2, 3)), last.expand(*pose.shape[:-1], 1, 3)], -2)
+        return torch.stack(rows, -1)
+    # Made on the device: copying numbers there would stop the host in every step.
+    zero = torch.zeros_like(trans_x)
+    entries = torch.stack([*rows, zero, zero, torch.ones_like(zero)], plane)
+    return entries.movedim(plane, -1).unflatten(-1, (3, 3))

@@ -147,8 +147,8 @@ def capsule_likelihood(votes: Float[Tensor, "batch caps points dims"],
     index = winner_index[:, None]
     winner = votes.gather(1, index[..., None].expand(-1, -1, -1, votes.shape[-1])).squeeze(1)
     winner_pres = vote_presence_prob.gather(1, index).squeeze(1)
-    all_votes = torch.cat([votes, dummy_vote.expand(votes.shape[0], -1, -1, -1)], 1)
-    soft_winner = torch.sum(posterior[..., None] * all_votes, 1)
+    soft_winner = (torch.sum(posterior[:, :n_caps, :, None] * votes, 1)
+                   + posterior[:, n_caps, :, None] * dummy_vote[:, 0])
     soft_winner_pres = torch.sum(posterior[:, :n_caps] * vote_presence_prob, 1)
     return Likelihood(total, vote_presence, winner, winner_pres, winner_index, mixing_logits,
                       mixing_log_prob, soft_winner, soft_winner_pres,
@@ -206,15 +206,11 @@ def add_noise(logit: Array, raw: Array | None, noise_type: str | None, noise_sca
     return logit + (raw * noise_scale if noise_type == "uniform" else raw)
 
 
-def _product(outer: Float[Tensor, "batch caps #votes 3 3"], inner: Float[Tensor, "batch caps votes 3 3"]
+def _product(outer: Float[Tensor, "batch caps 1 3 3"], inner: Float[Tensor, "batch caps votes 3 3"]
              ) -> Float[Tensor, "batch caps votes 3 3"]:
-    """outer · inner as a sum of three outer products, entry by entry.
-
-    A compiler makes one loop of it and of what stands around it, where ten thousand products of 3×3 matrices
-    would be a call of a library between copies. Eager, the library is as fast.
-    """
-    return (outer[..., :, 0:1] * inner[..., 0:1, :] + outer[..., :, 1:2] * inner[..., 1:2, :]
-            + outer[..., :, 2:3] * inner[..., 2:3, :])
+    """outer · inner, one product for each capsule: 3×3 by 3×3M, whose columns are those of all its votes."""
+    columns = inner.movedim(2, -1)
+    return (outer[:, :, 0] @ columns.flatten(-2)).unflatten(-1, columns.shape[-2:]).movedim(-1, 2)
 
 
 class CapsuleLayer(nn.Module):
@@ -283,11 +279,9 @@ class CapsuleLayer(nn.Module):
             parent_transform = ops.geometric_transform(ccr, similarity, as_matrix=True)
         if not self.settings.deformations:
             dynamic = torch.zeros_like(dynamic)
-        cpr = ops.geometric_transform(dynamic + self.cpr_static, similarity, as_matrix=True)
-        if torch.compiler.is_compiling():
-            vote = _product(parent_transform, cpr)
-        else:
-            vote = parent_transform @ cpr
+        # In memory parameter by parameter, not vote by vote.
+        cpr = ops.geometric_transform((dynamic + self.cpr_static).mT.contiguous().mT, similarity, as_matrix=True)
+        vote = _product(parent_transform, cpr)
         caps_presence = torch.sigmoid(caps_logit) if parent_presence is None else parent_presence
         vote_presence = caps_presence * torch.sigmoid(vote_logit)
         if self.settings.learn_vote_scale:
