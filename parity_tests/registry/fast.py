@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from parity_tests.goldens.ops import SCOPES
 from parity_tests.harness.sides import Recipe
 from parity_tests.harness.strategies import Case, Maker
 from parity_tests.registry.drawing import (
+    CAPSULE_NOISE,
     DECODER_LAYOUTS,
     at_edges,
     build_decoder,
@@ -20,6 +22,7 @@ from parity_tests.registry.drawing import (
     warp_cells,
 )
 from parity_tests.registry.row import OpCase
+from parity_tests.registry.scae.object_decoder import ROW_OUT, build_layer, draw_layer
 
 NAN = float("nan")
 
@@ -115,6 +118,15 @@ def _hat(lib: Any, x: dict[str, Any], a: dict[str, Any], _: Any) -> Any:
     return (lib.core.warp_hat if lib.side == "port" else lib.core.warp).resampler(**x)
 
 
+def _compiled_votes(lib: Any, x: dict[str, Any], a: dict[str, Any], m: Any) -> Any:
+    """As the layer is computed within `torch.compile`, by the operations that it traces."""
+    if lib.side == "reference":
+        return m(**x)
+    import torch
+    with mock.patch.object(torch.compiler, "is_compiling", lambda: True):
+        return m(**x)
+
+
 IDENTITY = [1.0, 0, 0, 0, 1, 0]
 SPECIAL = (
     # Canvas pixels on template pixels: every coordinate an integer, the border at -1 and w included.
@@ -148,6 +160,9 @@ ROWS = (
             ("far apart, one absent", _far_apart(0.5, [-1e8, -2.0, -0.4])),
             ("background alone", _far_apart(1e4, [-0.1, -2.0, -0.4]))), cells=_cells_by_parts,
         note="fused kernel, fed directly", judges=PIXEL_LIKELIHOOD),
+    OpCase("scae.object_decoder.CapsuleLayer", Recipe(
+        _compiled_votes, ROW_OUT, {}, CAPSULE_NOISE, build_layer, *SCOPES["CapsuleLayer"]), draw_layer,
+        note="votes as a compiler is given them", judges=("scae.object_decoder",)),
     OpCase("core.warp.resampler", Recipe(_hat, layouts={"data": 1, "out": 1}), draw_resampler,
            (("cell edges", at_edges()),), note="products with hat weights", judges=("core.warp_hat",)),
 )
