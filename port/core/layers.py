@@ -193,10 +193,8 @@ class BatchLinear(nn.Module):
         self.bias = parameter(np.zeros((n_caps, out_features), np.float32)) if use_bias else None
 
     def forward(self, x: Array) -> Array:
-        x = x.transpose(0, 1)
-        y = (torch.bmm(x, self.weight[0]) if self.bias is None
-             else torch.baddbmm(self.bias[:, None], x, self.weight[0]))
-        return y.transpose(0, 1)
+        y = torch.bmm(x.transpose(0, 1), self.weight[0]).transpose(0, 1)
+        return y if self.bias is None else y + self.bias
 
 
 class BatchMLP(nn.Module):
