@@ -6,6 +6,8 @@ Each number of ranks is started once; everything that is compared is recorded in
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -118,3 +120,11 @@ def test_one_process_communicates_nothing():
     world = distributed.World()
     assert world.share(rows).equal(rows) and world.gather(rows) is rows and world.main
     assert world.collect("x") == ["x"]
+
+
+def test_training_alone_is_imported_without_compiler_and_scikit_learn() -> None:
+    """They are 240 MB, for what a process without peers that fits nothing never calls."""
+    code = ("import sys, pipelines.train; from port.evaluation import clustering, collected; "
+            "print([name for name in ('torch._dynamo', 'sklearn', 'scipy') if name in sys.modules])")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
