@@ -175,7 +175,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     if given.get("model") in mlab.ROUTING:
         # A program of its own: model and data set name one of its presets.
         name = families.preset_of(preset or "digits", given.pop("model"), given.pop("dataset", None))
-    run_name = given.get("log_run_name") or name
+    run_name = given.get("log_run_name", name)
     folder = before = begun = None
     if "num_epochs" in given and any(word.startswith("train.steps=") for word in overrides or ()):
         raise BadInput("-N and --set train.steps both say how long to train; give one of them")

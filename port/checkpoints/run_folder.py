@@ -6,7 +6,6 @@ numbered run, which holds it, will do too.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Mapping
@@ -188,8 +187,9 @@ def evaluated(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
     if weights is None or len(run.parents) < 3:
         return []
     results, preset, seed = run.parents[2] / "evaluate", run.parent.name, run.name
-    paths = [results / preset / seed / "metrics.json",
-             *sorted(results.glob(f"{glob.escape(preset)}_on_*/{glob.escape(seed)}/metrics.json"))]
+    others = sorted(path for path in results.iterdir() if path.name.startswith(f"{preset}_on_")
+                    and (path / seed / "metrics.json").is_file()) if results.is_dir() else []
+    paths = [folder / seed / "metrics.json" for folder in (results / preset, *others)]
     found = [(path, _numbers(path)) for path in paths]
     return [(path, one) for path, one in found if one.get("weights") == weights]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from port.core import attention, inputs, layers, losses, mixture, ops, preprocess, probe
+from port.core import attention, backends, inputs, layers, losses, mixture, ops, preprocess, probe
 from port.core.gathering import alone
 from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder, Taps
 from port.scae import object_decoder as objects
@@ -363,11 +363,13 @@ class ImageAutoencoder(nn.Module):
         log.record("per_caps_rec/presence_in", presence)
         own = made.templates.shape[0] == batch
         per_caps = spread(made.templates) if own else made.templates
-        means = []
-        for i in range(0, len(pose), AT_ONCE):
-            call = self.part_decoder(pose[i:i + AT_ONCE], presence[i:i + AT_ONCE],
-                                     per_caps[i:i + AT_ONCE] if own else per_caps)
-            means.append(torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3)))
+
+        def mean(rows: slice) -> Array:
+            call = self.part_decoder(pose[rows], presence[rows], per_caps[rows] if own else per_caps)
+            return torch.mean(mixture.mixture_mean(call.mixing_logits, call.means), (1, 2, 3))
+        # An exported program takes any number of examples, which the length of a loop would fix.
+        means = [mean(slice(None))] if backends.exporting() else [
+            mean(slice(i, i + AT_ONCE)) for i in range(0, len(pose), AT_ONCE)]
         log.record("per_caps_rec/mean_per_image", torch.cat(means))
 
     def _record(self, log: Recorder, made: Pass, scalars: dict[str, Array], images: dict[str, Array]) -> None:
