@@ -35,6 +35,7 @@ from pipelines.support.command_line import Program, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, load_params
 from pipelines.training import rows
+from pipelines.visit.queue import run_of
 from port.training import resume, sound
 
 FILES, EACH, TOGETHER = 8, 16 * 2**20, 64 * 2**20
@@ -154,7 +155,7 @@ def pack(work: Path, out: Path, runs: Sequence[str] = ()) -> dict:
         FileNotFoundError: training replaced a checkpoint meanwhile; the earlier parcel is as it was.
     """
     checkpoints = [path for path in newest_checkpoints(work)
-                   if not runs or path.parent.name.rpartition("-")[0] in runs]
+                   if not runs or run_of(path.parent) in runs]
     staging = work / "parcel.tmp"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -253,7 +254,7 @@ def command(runs: Annotated[list[str] | None, typer.Argument(metavar="PRESET-SEE
     for folder in brought or ():
         lost = unpack(folder, work)["lost"]
         print(f"unpacked: {folder}" + (f"; lost: {', '.join(lost)}" if lost else ""), flush=True)
-    there = sorted({path.parent.name.rpartition("-")[0] for path in newest_checkpoints(work)})
+    there = sorted({run_of(path.parent) for path in newest_checkpoints(work)})
     for run in runs or ():
         if run not in there:
             raise BadInput(f"{run}: no checkpoint of it in {work}; there are {', '.join(there) or 'none'}")

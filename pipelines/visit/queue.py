@@ -112,10 +112,15 @@ def is_done(results: Path, entry: Entry, steps: int, device: str) -> bool:
         return False
 
 
+def run_of(checkpoints: Path) -> str:
+    """`preset-seed`, of which a folder `<preset>-<seed>-<identity>` holds the checkpoints."""
+    return checkpoints.name.rpartition("-")[0]
+
+
 def checkpoints_of(work: Path, entry: Entry) -> list[Path]:
     """Folders of this run's checkpoints, of whatever configuration."""
     place = work / "checkpoints"
-    return sorted(path for path in place.iterdir() if path.name.rpartition("-")[0] == entry.name
+    return sorted(path for path in place.iterdir() if run_of(path) == entry.name
                   ) if place.is_dir() else []
 
 
