@@ -32,7 +32,7 @@ class Port:
 
         from pipelines import train as stage
         from pipelines.support import settings
-        from port.training import precision
+        from port.training import allocator, precision
         self.torch, self.batch_size = torch, batch_size
         torch.set_num_threads(threads)
         self.preset = stage.without_epochs(settings.load_preset(preset, None, params))
@@ -41,6 +41,7 @@ class Port:
         # As long as the process lasts.
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(precision.mode(self.wanted))
+        self.stack.enter_context(allocator.kept(self.device.type == "cpu"))
         self.runs: dict[tuple[str, str], object] = {}
         self.prepared: dict[str, Callable[[], object]] = {}
 

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim.adam import adam
 
+from port.core.optimizer import Optimizer
+
 Array = Float[Tensor, "..."]
 
 # The original programs hold the decay base in float32.
@@ -68,7 +70,7 @@ def adam_update(var: Array, grad: Array, m: Array, v: Array, step: int, lr: floa
     return var - size * m / (torch.sqrt(v) + epsilon), m, v
 
 
-class Adam(torch.optim.Optimizer):
+class Adam(Optimizer):
     """`adam_update` over parameters; slots `m` and `v` (from zeros), and `step`, updates made so far.
 
     Args:

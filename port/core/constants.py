@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from port.core import backends
+from port.core import backends, operators
 
 _KEPT: dict[tuple, Tensor] = {}
 
@@ -61,7 +61,7 @@ def computed(function: PlainFunction, numbers: Sequence[float], word: str = "", 
     return constant(function(word, *numbers), dtype, device)
 
 
-@torch.library.custom_op("scae::computed", mutates_args=())
+@operators.operator("scae::computed")
 @no_type_check
 def _computed(name: str, numbers: Sequence[float], word: str, dtype: torch.dtype, device: torch.device
               ) -> Tensor:

@@ -242,6 +242,19 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
 
     Source: original `math_ops.geometric_transform`; paper section 2.1.
     """
+    plane = -min(2, pose_tensor.ndim)
+    rows = transform_entries(pose_tensor, similarity, nonlinear)
+    if not as_matrix:
+        return torch.stack(rows, -1)
+    # Made on the device: copying numbers there would stop the host in every step.
+    zero = torch.zeros_like(rows[2])
+    entries = torch.stack([*rows, zero, zero, torch.ones_like(zero)], plane)
+    return entries.movedim(plane, -1).unflatten(-1, (3, 3))
+
+
+def transform_entries(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool = False, nonlinear: bool = True
+                      ) -> list[Array]:
+    """The entries a, b, tx, c, d and ty of `geometric_transform`, each `[...]`; arguments as there."""
     # Taken apart, and put together backward, as planes of one parameter each: long loops like that.
     plane = -min(2, pose_tensor.ndim)
     scale_x, scale_y, theta, shear, trans_x, trans_y = pose_tensor.movedim(-1, plane).unbind(plane)
@@ -253,13 +266,6 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
         scale_x, scale_y = torch.abs(scale_x) + 1e-2, torch.abs(scale_y) + 1e-2
     c, s = torch.cos(theta), torch.sin(theta)
     if similarity:
-        rows = [scale_x * c, -scale_x * s, trans_x, scale_x * s, scale_x * c, trans_y]
-    else:
-        rows = [scale_x * c + shear * scale_y * s, -scale_x * s + shear * scale_y * c, trans_x,
-                scale_y * s, scale_y * c, trans_y]
-    if not as_matrix:
-        return torch.stack(rows, -1)
-    # Made on the device: copying numbers there would stop the host in every step.
-    zero = torch.zeros_like(trans_x)
-    entries = torch.stack([*rows, zero, zero, torch.ones_like(zero)], plane)
-    return entries.movedim(plane, -1).unflatten(-1, (3, 3))
+        return [scale_x * c, -scale_x * s, trans_x, scale_x * s, scale_x * c, trans_y]
+    return [scale_x * c + shear * scale_y * s, -scale_x * s + shear * scale_y * c, trans_x,
+            scale_y * s, scale_y * c, trans_y]

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from port.core.optimizer import Optimizer
+
 Array = Float[Tensor, "..."]
 
 FIRST_SQUARE = 1.0  # what TensorFlow's mean square starts from
@@ -84,7 +86,7 @@ def clip_gradients(grads: Sequence[Array | None], value_clip: float = 0.0, norm_
     return [None if grad is None else next(clipped) for grad in grads]
 
 
-class RMSProp(torch.optim.Optimizer):
+class RMSProp(Optimizer):
     """`rmsprop_update` over parameters; slots `ms` (from ones) and `mom` (from zeros).
 
     Args:

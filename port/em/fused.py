@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.core import backends
+from port.core import backends, operators
 from port.em import routing as em_routing
 from port.em.routing import LOG_2PI, LOWEST, POSE, Routed
 from port.em.settings import Routing
@@ -100,7 +100,7 @@ def _constants(dtype: np.dtype, *values: float) -> list[np.floating]:
     return [dtype.type(value) for value in values]
 
 
-@torch.library.custom_op("scae::em_moments", mutates_args=(), device_types="cpu")
+@operators.operator("scae::em_moments", ("cpu",))
 @no_type_check
 def _moments(pose: Tensor, weight: Tensor, share: Tensor, previous: Tensor, stride: int, high: int,
              wide: int, momentum: float, epsilon: float, floor: float
@@ -123,7 +123,7 @@ def _(pose, weight, share, previous, stride, high, wide, momentum, epsilon, floo
     return torch.empty_like(previous[..., 0]), torch.empty_like(previous), torch.empty_like(previous)
 
 
-@torch.library.custom_op("scae::em_moments_backward", mutates_args=(), device_types="cpu")
+@operators.operator("scae::em_moments_backward", ("cpu",))
 @no_type_check
 def _moments_backward(pose: Tensor, weight: Tensor, share: Tensor, previous: Tensor, mass: Tensor,
                       mean: Tensor, variance: Tensor, grad_mass: Tensor, grad_mean: Tensor,
@@ -164,7 +164,7 @@ def _moments_gradient(ctx, *grads):
 _moments.register_autograd(_moments_gradient, setup_context=_keep_moments)
 
 
-@torch.library.custom_op("scae::em_distances", mutates_args=(), device_types="cpu")
+@operators.operator("scae::em_distances", ("cpu",))
 @no_type_check
 def _distances(pose: Tensor, weight: Tensor, mean: Tensor, root: Tensor, stride: int, high: int,
                wide: int) -> Tensor:
@@ -183,7 +183,7 @@ def _(pose, weight, mean, root, stride, high, wide):
     return mean.new_empty(*mean.shape[:-1], weight.shape[2])
 
 
-@torch.library.custom_op("scae::em_distances_backward", mutates_args=(), device_types="cpu")
+@operators.operator("scae::em_distances_backward", ("cpu",))
 @no_type_check
 def _distances_backward(pose: Tensor, weight: Tensor, mean: Tensor, root: Tensor, grad: Tensor,
                         stride: int, high: int, wide: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

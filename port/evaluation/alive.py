@@ -59,8 +59,8 @@ class Watch:
         self.dead[name] = now if name not in self.dead else self.dead[name] & now
 
     def of_votes(self, module: nn.Module, given: tuple, votes: objects.CapsuleVotes) -> None:
-        """One batch of votes; the last row of each 3×3 matrix is constant."""
-        vote = votes.vote.detach()[..., :2, :]
+        """One batch of votes; the last row of each 3×3 matrix is constant, so it is left out."""
+        vote = votes.rows.detach()
         self.first = vote[:1] if self.first is None else self.first
         apart = (vote - self.first).double()
         now = apart.sum(0), apart.square().sum(0)

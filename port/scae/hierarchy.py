@@ -137,9 +137,8 @@ class HierarchyAutoencoder(ImageAutoencoder):
         again = self.object_decoder.capsule_layer(
             found.encoded, draws.get("caps"), draws.get("vote"), draws.get("caps_mask"),
             torch.cat([rows, last], -2), likelihood.winner_pres[..., None], log)
-        down = again.vote[..., :2, :].flatten(-2)
         parts = self.object_decoder.capsule_likelihood(
-            down, again.scale, again.vote_presence, found.target_pose, found.target_presence)
+            again.rows, again.scale, again.vote_presence, found.target_pose, found.target_presence)
         scalars |= {"upper_log_prob": likelihood.log_prob, "parent_log_prob": parts.log_prob,
                     "upper_dynamic_weights_l2": upper.dynamic_weights_l2}
         share = torch.sum(likelihood.posterior_mixing_probs, 1) / n_objects
@@ -155,6 +154,6 @@ class HierarchyAutoencoder(ImageAutoencoder):
         log.record("res/upper_is_from_capsule", likelihood.is_from_capsule)
         log.record("res/upper_vote_presence", likelihood.vote_presence)
         log.record("res/upper_posterior_mixing_probs", likelihood.posterior_mixing_probs)
-        log.record("res/parent_vote", down)
+        log.record("res/parent_vote", again.rows)
         log.record("res/parent_vote_presence_prob", again.vote_presence)
         return upper_loss(scalars, weights)

@@ -52,7 +52,7 @@ class CapsuleVotes(NamedTuple):
     vote [B, O, M, 3, 3], scale and vote_presence [B, O, M], pres_logit_per_caps [B, O, 1],
     pres_logit_per_vote [B, O, M], dynamic_weights_l2 (), raw_caps_params [B, O, P],
     raw_caps_features [B, O, F], all_params [B, O, …] (the second MLP's output), transform
-    [B, O, 1, 3, 3] (the capsules' poses, or the parent's).
+    [B, O, 1, 3, 3] (the capsules' poses, or the parent's), rows [B, O, M, 6] (the votes without their last row).
     """
 
     vote: Array
@@ -65,6 +65,7 @@ class CapsuleVotes(NamedTuple):
     raw_caps_features: Array
     all_params: Array
     transform: Array
+    rows: Array
 
 
 def vote_log_prob(x: Array, votes: Array, scales: Array, df: Array | None = None) -> Array:
@@ -206,18 +207,26 @@ def add_noise(logit: Array, raw: Array | None, noise_type: str | None, noise_sca
     return logit + (raw * noise_scale if noise_type == "uniform" else raw)
 
 
-def _product(outer: Float[Tensor, "batch caps 1 3 3"], inner: Float[Tensor, "batch caps votes 3 3"]
-             ) -> Float[Tensor, "batch caps votes 3 3"]:
-    """outer · inner, one product for each capsule: 3×3 by 3×3M, whose columns are those of all its votes.
+def _votes(parent: Float[Tensor, "batch caps 1 3 3"], relation: Float[Tensor, "batch caps votes 6"],
+           similarity: bool) -> tuple[Float[Tensor, "batch caps votes 3 3"], Float[Tensor, "batch caps votes 6"]]:
+    """parent · relation as matrices, and their first two rows.
 
-    A compiler is given a sum of three outer products, entry by entry: it makes one loop of it and of what stands
-    around it, and TF32, where it is allowed, does not shorten the votes.
+    One product for each capsule: 3×3 by 3×3M, whose columns are those of all its votes. A compiler is given the
+    entries, each a sum of products: it makes one loop of those that are used and of what stands around them, and
+    TF32, where it is allowed, does not shorten the votes.
     """
     if torch.compiler.is_compiling():
-        return (outer[..., :, 0:1] * inner[..., 0:1, :] + outer[..., :, 1:2] * inner[..., 1:2, :]
-                + outer[..., :, 2:3] * inner[..., 2:3, :])
+        c = ops.transform_entries(relation, similarity)
+        entries = [parent[..., i, 0] * c[j] + parent[..., i, 1] * c[3 + j] for i in range(3) for j in range(3)]
+        for i in range(3):
+            entries[3 * i + 2] = entries[3 * i + 2] + parent[..., i, 2]
+        matrix = torch.stack(entries, -1).unflatten(-1, (3, 3))
+        return matrix, torch.stack(entries[:6], 2).movedim(2, -1)
+    # In memory parameter by parameter, not vote by vote.
+    inner = ops.geometric_transform(relation.mT.contiguous().mT, similarity, as_matrix=True)
     columns = inner.movedim(2, -1)
-    return (outer[:, :, 0] @ columns.flatten(-2)).unflatten(-1, columns.shape[-2:]).movedim(-1, 2)
+    matrix = (parent[:, :, 0] @ columns.flatten(-2)).unflatten(-1, columns.shape[-2:]).movedim(-1, 2)
+    return matrix, matrix[..., :2, :].flatten(-2)
 
 
 class CapsuleLayer(nn.Module):
@@ -286,9 +295,7 @@ class CapsuleLayer(nn.Module):
             parent_transform = ops.geometric_transform(ccr, similarity, as_matrix=True)
         if not self.settings.deformations:
             dynamic = torch.zeros_like(dynamic)
-        # In memory parameter by parameter, not vote by vote.
-        cpr = ops.geometric_transform((dynamic + self.cpr_static).mT.contiguous().mT, similarity, as_matrix=True)
-        vote = _product(parent_transform, cpr)
+        vote, rows = _votes(parent_transform, dynamic + self.cpr_static, similarity)
         caps_presence = torch.sigmoid(caps_logit) if parent_presence is None else parent_presence
         vote_presence = caps_presence * torch.sigmoid(vote_logit)
         if self.settings.learn_vote_scale:
@@ -297,7 +304,7 @@ class CapsuleLayer(nn.Module):
             scale = taps.watch(torch.ones_like(scale))
         l2 = torch.sum(torch.square(dynamic)) / 2.0 / batch
         return CapsuleVotes(vote, scale, vote_presence, caps_logit, vote_logit, l2, raw_caps_params,
-                            features, all_params, parent_transform)
+                            features, all_params, parent_transform, rows)
 
 
 class ImageCapsule(nn.Module):
@@ -331,6 +338,5 @@ class ImageCapsule(nn.Module):
             caps_noise, vote_noise, caps_mask, taps: see `CapsuleLayer`.
         """
         votes = self.capsule_layer(features, caps_noise, vote_noise, caps_mask, taps=taps)
-        flat = votes.vote[..., :2, :].flatten(-2)
-        likelihood = self.capsule_likelihood(flat, votes.scale, votes.vote_presence, x, presence)
-        return votes, flat, likelihood, torch.amax(votes.vote_presence, 2)
+        likelihood = self.capsule_likelihood(votes.rows, votes.scale, votes.vote_presence, x, presence)
+        return votes, votes.rows, likelihood, torch.amax(votes.vote_presence, 2)

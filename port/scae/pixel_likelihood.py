@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.core import backends, warp
+from port.core import backends, operators, warp
 from port.core.backends import share
 
 
@@ -122,7 +122,7 @@ def _arguments(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: 
     return (*arrays, *axes, torch.finfo(dtype).eps)
 
 
-@torch.library.custom_op("scae::pixel_likelihood", mutates_args=(), device_types=("cpu", "cuda"))
+@operators.operator("scae::pixel_likelihood", ("cpu", "cuda"))
 @no_type_check
 def _pixel_likelihood(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor,
                       background: Tensor, background_logit: Tensor, target: Tensor
@@ -156,7 +156,7 @@ def _(templates, alpha, inverse, log_presence, background, background_logit, tar
     return outputs_like(target)
 
 
-@torch.library.custom_op("scae::pixel_likelihood_backward", mutates_args=(), device_types=("cpu", "cuda"))
+@operators.operator("scae::pixel_likelihood_backward", ("cpu", "cuda"))
 @no_type_check
 def _pixel_likelihood_backward(templates: Tensor, alpha: Tensor, inverse: Tensor, log_presence: Tensor,
                                background: Tensor, background_logit: Tensor, target: Tensor,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from port.data.streams import Examples
-from port.training import loop, precision, resume
+from port.training import allocator, loop, precision, resume
 from port.training.schedule import Settings
 
 Name = TypeVar("Name", bound=Hashable)
@@ -124,6 +124,7 @@ def in_turns(waiting: Iterable[tuple[Name, Callable[[], Start]]], most: int, sto
                         raise ValueError(f"{name}: runs beside each other need one precision: "
                                          f"{precision.of(first)}, not {precision.of(start.settings)}")
                     kept.enter_context(precision.mixed(start.model, start.settings))
+                    kept.enter_context(allocator.kept(next(start.model.parameters()).device.type == "cpu"))
                     stream = _stream(start.model)
                     with _on(stream):
                         run = loop.Run(start.model, start.dataset, start.settings, **start.more)

@@ -26,7 +26,7 @@ from port.data import standard_sets, validation
 from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
-from port.training import compiling, diagnose, optimizers, precision, resume, rungs, schedule
+from port.training import allocator, compiling, diagnose, optimizers, precision, resume, rungs, schedule
 from port.training.distributed import ALONE, World, check_divisible
 from port.training.schedule import Settings
 from port.training.step import Step
@@ -86,7 +86,8 @@ def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
         ValueError: the batch cannot be shared out equally, or there is nothing to capture on.
     """
     with precision.mode(settings) as in_force, precision.mixed(model, settings), \
-            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
+            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop, \
+            allocator.kept(next(model.parameters()).device.type == "cpu"):
         run = Run(model, dataset, settings, folder, on_step, on_row, world)
         try:
             while not run.done:

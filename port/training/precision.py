@@ -49,7 +49,8 @@ def mode(settings: Settings) -> Iterator[dict]:
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
         torch.backends.cudnn.benchmark = before[2]
-        torch.use_deterministic_algorithms(before[3])
+        if torch.are_deterministic_algorithms_enabled() != before[3]:  # torch's setter imports the compiler
+            torch.use_deterministic_algorithms(before[3])
 
 
 def of(settings: Settings) -> dict[str, bool]:

@@ -236,7 +236,18 @@ def geometric_transform(pose_tensor: Float[tf.Tensor, "*batch 6"], similarity: b
 
     Source: original `math_ops.geometric_transform`; paper section 2.1.
     """
-    scale_x, scale_y, theta, shear, trans_x, trans_y = tf.split(pose_tensor, 6, -1)
+    pose = tf.stack(transform_entries(pose_tensor, similarity, nonlinear), -1)
+    if not as_matrix:
+        return pose
+    batch = pose.shape[:-1]
+    last = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0], pose.dtype), [*batch, 1, 3])
+    return tf.concat([tf.reshape(pose, [*batch, 2, 3]), last], -2)
+
+
+def transform_entries(pose_tensor: Float[tf.Tensor, "*batch 6"], similarity: bool = False, nonlinear: bool = True
+                      ) -> list[Array]:
+    """The entries a, b, tx, c, d and ty of `geometric_transform`, each `[...]`; arguments as there."""
+    scale_x, scale_y, theta, shear, trans_x, trans_y = tf.unstack(pose_tensor, 6, -1)
     if nonlinear:
         scale_x, scale_y = tf.nn.sigmoid(scale_x) + 1e-2, tf.nn.sigmoid(scale_y) + 1e-2
         trans_x, trans_y, shear = (tf.nn.tanh(v * 5.0) for v in (trans_x, trans_y, shear))
@@ -245,13 +256,6 @@ def geometric_transform(pose_tensor: Float[tf.Tensor, "*batch 6"], similarity: b
         scale_x, scale_y = tf.abs(scale_x) + 1e-2, tf.abs(scale_y) + 1e-2
     c, s = tf.cos(theta), tf.sin(theta)
     if similarity:
-        rows = [scale_x * c, -scale_x * s, trans_x, scale_x * s, scale_x * c, trans_y]
-    else:
-        rows = [scale_x * c + shear * scale_y * s, -scale_x * s + shear * scale_y * c, trans_x,
-                scale_y * s, scale_y * c, trans_y]
-    pose = tf.concat(rows, -1)
-    if not as_matrix:
-        return pose
-    batch = pose.shape[:-1]
-    last = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0], pose.dtype), [*batch, 1, 3])
-    return tf.concat([tf.reshape(pose, [*batch, 2, 3]), last], -2)
+        return [scale_x * c, -scale_x * s, trans_x, scale_x * s, scale_x * c, trans_y]
+    return [scale_x * c + shear * scale_y * s, -scale_x * s + shear * scale_y * c, trans_x,
+            scale_y * s, scale_y * c, trans_y]

@@ -102,6 +102,12 @@ def _geometric_transform(m: Maker) -> Case:
     return m.case(flags, pose_tensor=pose)
 
 
+def _transform_entries(m: Maker) -> Case:
+    case = _geometric_transform(m)
+    del case.attributes["as_matrix"]
+    return case
+
+
 _TIES = ("kinks", Case({"x": _vector(0.0, 1.0, -0.0, 0.5, 2.0, -1.0)}))
 
 ROWS = (
@@ -135,4 +141,6 @@ ROWS = (
         ("zeros", Case({"pose_tensor": np.zeros((2, 6))})),
         ("zeros, linear", Case({"pose_tensor": np.zeros((2, 6))}, {"nonlinear": False}))),
         oracle=True),
+    OpCase("core.ops.transform_entries", function("core.ops.transform_entries", ("a", "b", "tx", "c", "d", "ty")),
+           _transform_entries, oracle=True),
 )

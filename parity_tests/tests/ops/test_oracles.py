@@ -185,7 +185,7 @@ def _pair(name: str) -> Oracle:
 
 OPS = ("relu1", "softplus", "safe_log", "safe_ce", "flat_reduce", "log_sum_exp", "normalize",
        "make_broadcastable", "expand_dims", "to_homogeneous", "from_homogeneous", "apply_transform",
-       "geometric_transform")
+       "geometric_transform", "transform_entries")
 ORACLES: dict[str, Oracle] = {
     **{f"core.ops.{name}": by_name("core.ops", name) for name in OPS},
     "core.preprocess.shift_offset": _shift_offset,
