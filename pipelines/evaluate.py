@@ -39,6 +39,7 @@ from pipelines.support.measured import put, settled, shown
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
+from port.core import allocator
 from port.data import dataset as data
 from port.data import validation
 from port.evaluation import clustering as evaluate
@@ -98,13 +99,14 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
-    for moment, model in (("initial", initial), ("final", final)):
-        last = moment == "final"
-        for protocol, (train, test) in collect(model, dataset, wanted).items():
-            measured["protocols"].setdefault(protocol, {})[moment] = measure(
-                train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
-            if last and protocol == "clean":
-                mapped = test
+    with allocator.kept(place.type == "cpu"):
+        for moment, model in (("initial", initial), ("final", final)):
+            last = moment == "final"
+            for protocol, (train, test) in collect(model, dataset, wanted).items():
+                measured["protocols"].setdefault(protocol, {})[moment] = measure(
+                    train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
+                if last and protocol == "clean":
+                    mapped = test
     measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results)
     measured["checks"] = checks(measured["protocols"], wanted)
     if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given

@@ -32,7 +32,8 @@ class Port:
 
         from pipelines import train as stage
         from pipelines.support import settings
-        from port.training import allocator, precision
+        from port.core import allocator
+        from port.training import precision
         self.torch, self.batch_size = torch, batch_size
         torch.set_num_threads(threads)
         self.preset = stage.without_epochs(settings.load_preset(preset, None, params))

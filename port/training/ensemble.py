@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from port.core import allocator
 from port.data.streams import Examples
-from port.training import allocator, loop, precision, resume
+from port.training import loop, precision, resume
 from port.training.schedule import Settings
 
 Name = TypeVar("Name", bound=Hashable)

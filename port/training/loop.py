@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from port.core import allocator
 from port.data import dataset as data
 from port.data import standard_sets, validation
 from port.data.streams import Examples
 from port.families import family_of
 from port.scae import pixel_likelihood
-from port.training import allocator, compiling, diagnose, optimizers, precision, resume, rungs, schedule
+from port.training import compiling, diagnose, optimizers, precision, resume, rungs, schedule
 from port.training.distributed import ALONE, World, check_divisible
 from port.training.schedule import Settings
 from port.training.step import Step

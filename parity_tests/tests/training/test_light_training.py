@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from parity_tests.goldens import REPOSITORY
-from port.training import allocator
+from port.core import allocator
 
 LARGE = 16 * 2**20  # bytes
 PAGE = resource.getpagesize()
