@@ -45,8 +45,7 @@ def checkpoints(runs: Path, preset: str, seed: int, decides: list[dict],
     if resume.checkpoints(before) and made_on(before) in (None, own):
         return before
     for other in sorted(runs.iterdir()) if runs.is_dir() else ():
-        name = other.name.rpartition("-")[0]
-        if name != f"{preset}-{seed}" or made_on(other) in (None, own):
+        if run_of(other) != f"{preset}-{seed}" or made_on(other) in (None, own):
             continue
         if kept:
             raise BadInput(f"{other} was begun on other data than there are now ({made_on(other)}, not "
@@ -55,6 +54,11 @@ def checkpoints(runs: Path, preset: str, seed: int, decides: list[dict],
             print(f"train: {other} was begun on other data ({made_on(other)}, now {own}) and is left as it "
                   "is; this run begins anew", flush=True)
     return folder
+
+
+def run_of(checkpoints: Path) -> str:
+    """`preset-seed`, of which a folder `<preset>-<seed>-<identity>` holds the checkpoints."""
+    return checkpoints.name.rpartition("-")[0]
 
 
 @contextlib.contextmanager

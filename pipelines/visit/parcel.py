@@ -33,9 +33,9 @@ import typer
 
 from pipelines.support.command_line import Program, several
 from pipelines.support.output import write_json
+from pipelines.support.run_folders import run_of
 from pipelines.support.values import BadInput, load_params
 from pipelines.training import rows
-from pipelines.visit.queue import run_of
 from port.training import resume, sound
 
 FILES, EACH, TOGETHER = 8, 16 * 2**20, 64 * 2**20

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.support import settings
+from pipelines.support.run_folders import run_of
 from pipelines.support.values import BadInput, load_params
 from port.configuration.fields import from_mapping, refuse_unknown
 from port.training import resume
@@ -110,11 +111,6 @@ def is_done(results: Path, entry: Entry, steps: int, device: str) -> bool:
         return found["steps"] >= steps and environment["device"] == device
     except (OSError, ValueError, KeyError):
         return False
-
-
-def run_of(checkpoints: Path) -> str:
-    """`preset-seed`, of which a folder `<preset>-<seed>-<identity>` holds the checkpoints."""
-    return checkpoints.name.rpartition("-")[0]
 
 
 def checkpoints_of(work: Path, entry: Entry) -> list[Path]:
