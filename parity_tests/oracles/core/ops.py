@@ -274,9 +274,9 @@ def geometric_transform(
     return out
 
 
-def transform_entries(pose_tensor, similarity: bool = False, nonlinear: bool = True) -> list[np.ndarray]:
+def transform_entries(pose_tensor, similarity: bool = False, nonlinear: bool = True) -> tuple[np.ndarray, ...]:
     """The entries a, b, tx, c, d, ty of `geometric_transform`, each [...].
 
     Source: math_ops.py, geometric_transform.
     """
-    return list(np.moveaxis(geometric_transform(pose_tensor, similarity, nonlinear), -1, 0))
+    return tuple(np.moveaxis(geometric_transform(pose_tensor, similarity, nonlinear), -1, 0))
