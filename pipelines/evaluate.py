@@ -39,6 +39,7 @@ from pipelines.support.measured import put, settled, shown
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
+from port.checkpoints import run_folder
 from port.core import allocator
 from port.data import dataset as data
 from port.data import validation
@@ -94,7 +95,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     dataset = dataset.to(place)
 
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
-    measured: dict = {"preset": preset.name, "seed": seed, "steps": steps_of(source),
+    measured: dict = {"preset": preset.name, "seed": seed, "steps": run_folder.steps(source),
                       "weights": weights_of(source),
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {}}
@@ -138,7 +139,7 @@ def of_family(family: ModuleType, preset: settings.Preset, seed: int, results: s
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     source = settings.folder_of("train", preset.name, seed, results)
     measured = settled(family.evaluate(preset, seed, results, dataset_for(preset, results), final, place,
-                                       steps_of(source), on))
+                                       run_folder.steps(source), on))
     write_json(folder / "metrics.json", measured | {"weights": weights_of(source)})
     write_json(folder / "config.json", {"preset": preset.name, "on": on,
                                         "evaluate": asdict(preset.evaluate())})
@@ -182,14 +183,6 @@ def elsewhere(preset: settings.Preset, source: str, own: data.Dataset, run_folde
         raise BadInput(f"{source} has {other.n_classes} classes, preset {preset.name} "
                        f"{own.n_classes}")
     return {"name": other.name, "test": other.test}
-
-
-def steps_of(folder: Path) -> int | None:
-    """Updates that the model in a folder of the train stage has seen, where it says so."""
-    try:
-        return json.loads((folder / "metrics.json").read_text())["steps"]
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 def trained_with(folder: Path) -> dict:

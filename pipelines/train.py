@@ -59,6 +59,7 @@ class Job:
     folder: Path
     checkpoints: Path
     keep: bool = False  # the last checkpoint stays, so that a run can be made longer
+    continues: Path | None = None  # whose weights, optimizer and step it begins with
 
     @classmethod
     def make(cls, preset: settings.Preset, seed: int, results: str | os.PathLike,
@@ -71,20 +72,20 @@ class Job:
         wanted, _ = preset.train(seed)
         model, digest = parts.build(preset, seed, results)
         started = {"parts": digest} if digest else {}
-        given = given_weights.named(preset)
+        given, continues = given_weights.named(preset), None
         if "start_from" in given:
             folder = given_weights.model_folder(given["start_from"], seed, results)
             given_weights.put_in(model, folder, "start_from", whole=False)
             started["start_from"] = given_weights.digest(folder, "start_from")
         if "continue_from" in given:
-            started["continue_from"] = given_weights.digest(Path(given["continue_from"]), "continue_from",
-                                                            optimizer=True)
+            continues = given_weights.model_folder(given["continue_from"], seed, results)
+            started["continue_from"] = given_weights.digest(continues, "continue_from", optimizer=True)
         decides = [model.config.to_arguments(), asdict(wanted), preset.sections["prepare"],
                    {"device": device.type}, started]
         return cls(preset, wanted, device, model.to(device),
                    settings.folder_of("train", preset.name, seed, results),
                    run_folders.checkpoints(runs or RUNS, preset.name, seed, decides, dataset,
-                                           runs is not None), runs is not None)
+                                           runs is not None), runs is not None, continues)
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -101,10 +102,9 @@ class Job:
             yield
 
     def begin(self, dataset: data.Dataset) -> None:
-        """Go on from a converted checkpoint, where one is named and the run has not begun."""
-        folder = given_weights.named(self.preset).get("continue_from")
-        if folder is not None and not resume.checkpoints(self.checkpoints):
-            continued.plant(Path(folder), self.model, dataset, self.wanted, self.checkpoints)
+        """Go on from a converted checkpoint or another run, where one is named and this run has not begun."""
+        if self.continues is not None and not resume.checkpoints(self.checkpoints):
+            continued.plant(self.continues, self.model, dataset, self.wanted, self.checkpoints)
 
     def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
         """Where the rows of the history go while the run lasts."""

@@ -129,7 +129,8 @@ BESIDE_LOOP = {
     "run_name": "Name of the run there and of its numbered folder.",
     "start_from": "A trained preset whose weights the run starts from.",
     "parts": "A preset or a model's folder whose part capsules the run starts from, or keeps (`model: ocae`).",
-    "continue_from": "A converted checkpoint that training goes on from: weights, optimizer slots and step.",
+    "continue_from": "A converted checkpoint, or the folder or preset of another run, that training goes on from: "
+                     "weights, optimizer slots and step.",
     "epochs": "Passes over the training images, in place of `steps`.",
     "lr_decay_epochs": "Passes a factor of the decay, in place of `lr_decay_steps`.",
 }

@@ -30,7 +30,7 @@ BEGIN, END = "<!-- results table: begin -->", "<!-- results table: end -->"
 CONDITIONS = "<!-- conditions: begin -->", "<!-- conditions: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
-            ("mnist_coupled", "mnist"), ("mnist_small", "mnist"),
+            ("mnist_coupled", "mnist"), ("mnist_small", "mnist"), ("mnist_small_step_decay", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
             ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),

@@ -1,7 +1,7 @@
-"""Training that goes on where another program stopped: `train.continue_from` names a converted checkpoint.
+"""Training that goes on where another run stopped: `train.continue_from` names a converted checkpoint or a run.
 
 Its weights, optimizer slots and step become the run's first checkpoint, from which the loop continues as
-from any other. What the original did not save starts anew: the order of the images, and the generators.
+from any other. What such a folder does not hold starts anew: the order of the images, and the generators.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from pipelines.checkpoints import original
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
-from port.checkpoints import model_folder
+from port.checkpoints import model_folder, run_folder
 from port.core import adam, rmsprop
 from port.training import loop as train
 
@@ -24,7 +24,7 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     """Write a run's first checkpoint from a converted folder.
 
     Args:
-        folder: as `scae convert` writes it; without slots the optimizer starts anew.
+        folder: as `scae convert` writes it, or the model of a run; without slots the optimizer starts anew.
         model: of the run; receives the weights.
         dataset: that it trains on.
         wanted: its settings.
@@ -46,7 +46,7 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
         if rule == "tf-adam":
             for value in run.state.optimizer.state.values():
                 value["step"].fill_(float(step or 0))
-    step = step or 0
+    step = step or run_folder.steps(folder.parent) or 0
     if step >= wanted.steps:
         raise BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
                        "above that")

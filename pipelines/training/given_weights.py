@@ -1,8 +1,8 @@
 """Weights that a run starts from in place of drawn ones: which, what tells them apart, how they go in.
 
 Three keys of section `train` name them: `start_from` (another trained preset), `parts` (the part capsules
-of another model, `pipelines.evaluation.parts`) and `continue_from` (a converted checkpoint with its optimizer,
-`pipelines.training.continued`).
+of another model, `pipelines.evaluation.parts`) and `continue_from` (a converted checkpoint or a run, with its
+optimizer and step, `pipelines.training.continued`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ def in_words(preset: settings.Preset) -> str:
 
 def model_folder(name: str, seed: int, results: str | os.PathLike) -> Path:
     """Where a name leads: a path to the model there, a preset to that of its run with the same seed."""
-    if os.sep not in name:
+    if not is_path(name):
         return settings.folder_of("train", name, seed, results) / "model"
     try:
         folder = run_folder.located(name)
     except ValueError as error:
         raise BadInput(str(error)) from None
     return folder / run_folder.MODEL if run_folder.is_run(folder) else folder
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is that of a folder, and not of a preset: it has a separator, or the folder holds a model."""
+    return os.sep in name or (Path(name) / FILES[0]).is_file() or run_folder.is_run(name)
 
 
 def check_there(folder: Path, key: str) -> None:

@@ -67,12 +67,10 @@ def with_given_weights(preset: settings.Preset, seed: int) -> settings.Preset:
     """A preset that starts from runs already there: a results folder to come holds none yet.
 
     Raises:
-        BadInput: `train.parts` or `train.start_from` leads to no model.
+        BadInput: one of `given_weights.KEYS` leads to no model.
     """
     for key, name in given_weights.named(preset).items():
-        if key == "continue_from":
-            continue
-        if os.sep not in name:
+        if not given_weights.is_path(name):
             runs = (settings.folder_of("train", name, seed, RUNS / name / str(n))
                     for n in reversed(numbers(name)))
             found = next((run for run in runs if (run / "model").is_dir()), None)

@@ -142,6 +142,14 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
     return found
 
 
+def steps(folder: str | Path) -> int | None:
+    """Updates that the model of a run has seen, as its metrics.json says; None where it does not say so."""
+    try:
+        return json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))["steps"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def digests(folder: str | Path) -> dict[str, str]:
     """SHA-256 of the files of a run by their paths in the folder; environment.json, which holds them, and
     the model card, which may be written on, are left out."""

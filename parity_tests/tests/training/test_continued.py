@@ -120,3 +120,35 @@ def test_a_stopped_run_goes_on_when_asked_for_again(tmp_path, monkeypatch, capsy
     assert [path.name for path in folders.iterdir()] == ["1"]
     assert cli.main(command) == 0
     assert sorted(path.name for path in folders.iterdir()) == ["1", "2"]
+
+
+def test_a_run_is_continued_by_its_folder_its_model_or_the_name_of_its_preset(tmp_path, capsys):
+    """All three are the same; a run of an earlier version, whose slots do not say the step, says it beside them."""
+    results, found = tmp_path / "results", {}
+    left = stage.run(test_train_stage.preset(f"train.steps={STEP}"), 0, results)
+    slots = load_file(left / "model/optimizer.safetensors")
+    assert slots.pop("global_step") == STEP
+    for way in (str(left), str(left / "model"), "as before", "digits"):  # the last one takes the run's place
+        if way == "as before":
+            resume.write_tensors(left / "model", "optimizer", slots)
+            told = json.loads((left / "environment.json").read_text())
+            del told["files"]
+            (left / "environment.json").write_text(json.dumps(told))
+        again = stage.run(preset(left if way == "as before" else Path(way)), 0,
+                          results if way == "digits" else tmp_path / way.replace("/", "-"))
+        assert f"{STEP} steps made before" in capsys.readouterr().out
+        found[way] = test_train_stage.weights(again)
+    first = found.pop(str(left))
+    assert first["global_step"] == STEP + 4
+    for one in found.values():
+        assert set(one) == set(first) and all(torch.equal(one[name], first[name]) for name in first)
+
+
+def test_a_numbered_run_continues_the_latest_of_a_preset(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(numbered, "RUNS", tmp_path / "numbered")
+    command = test_train_stage.command("train", "--preset", "digits")
+    more = [*command, "--init", "digits", "--set", f"train.steps={test_train_stage.STEPS + 2}"]
+    assert cli.main(more) == 2
+    assert "no run of digits with seed 0" in capsys.readouterr().err
+    assert cli.main(command) == 0 and cli.main(more) == 0
+    assert f"{test_train_stage.STEPS} steps made before" in capsys.readouterr().out
