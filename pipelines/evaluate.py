@@ -100,7 +100,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {}}
     confusions: dict[str, np.ndarray] = {}
-    with allocator.kept(place.type == "cpu"):
+    with allocator.kept(place):
         for moment, model in (("initial", initial), ("final", final)):
             last = moment == "final"
             for protocol, (train, test) in collect(model, dataset, wanted).items():

@@ -28,6 +28,7 @@ import torch
 from pipelines.support import settings
 from pipelines.support.values import BadInput, CheckFailed
 from port.checkpoints import evaluations, export, model_card, model_folder, run_folder
+from port.core import files
 from port.families import Model
 
 FORMATS = {".pt2": "pt2", ".onnx": "onnx"}
@@ -74,22 +75,18 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
         raise BadInput(f"writing ONNX needs {' and '.join(missing)}; install the extra `export` "
                        "(onnx, onnxscript, onnxruntime), or write a .pt2")
     model = settings.load_model(folder).cpu()
-    temporary = out.with_name(f".{out.name}.tmp{out.suffix if out.suffix in FORMATS else '.' + kind}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _write(model, temporary, kind)
-        answers = _reader(temporary, kind)
-        shares = {} if answers is None else compare(model, answers)
-        wrong = [f"{name} by {share:.3g} times its bound" for name, share in shares.items()
-                 if not share <= 1]
-        if wrong:
-            raise CheckFailed(f"{out.name} says something else than the model: {', '.join(wrong)}; "
-                              "it is not left behind")
-        os.replace(temporary, out)
+        with files.whole(out, out.suffix if out.suffix in FORMATS else f".{kind}") as temporary:
+            _write(model, temporary, kind)
+            answers = _reader(temporary, kind)
+            shares = {} if answers is None else compare(model, answers)
+            wrong = [f"{name} by {share:.3g} times its bound" for name, share in shares.items()
+                     if not share <= 1]
+            if wrong:
+                raise CheckFailed(f"{out.name} says something else than the model: {', '.join(wrong)}; "
+                                  "it is not left behind")
     except OSError as error:
         raise BadInput(f"{out} cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     print(f"export: {out}, {os.path.getsize(out):,} bytes; gives "
           f"{', '.join(export.Outputs(model)(export.example(model, 1)))}")
     print(f"export: compared with the model for {', '.join(map(str, BATCHES))} examples: at most "

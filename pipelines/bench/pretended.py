@@ -51,7 +51,7 @@ def count(preset: settings.Preset, **changed) -> Count:
                      rung="auto", **changed)
     with pretended.gpu() as graphs:
         model = port.build(preset.config(), seed=0).to("cuda")
-        with precision.mode(wanted), precision.mixed(model, wanted):
+        with precision.mode(wanted, "cuda"), precision.mixed(model, wanted):
             run = train.Run(model, dataset(preset, wanted.batch_size, "cuda"), wanted)
             run.step(run.state.batches.next_index(), wanted.lr)
     watch = graphs[0].watch

@@ -27,7 +27,7 @@ from pipelines import train as stage
 from pipelines.bench.data import dataset
 from pipelines.support import environment, settings
 from pipelines.support.command_line import Preset, Program
-from port.core import allocator, backends
+from port.core import backends
 from port.training import loop as train
 from port.training import precision
 
@@ -37,8 +37,7 @@ def measure(preset: settings.Preset, n_seeds: int, repeats: int, device: torch.d
     preset = stage.without_epochs(preset)
     wanted = preset.train(0)[0]
     with contextlib.ExitStack() as stack:
-        in_force = stack.enter_context(precision.mode(wanted))
-        stack.enter_context(allocator.kept(device.type == "cpu"))
+        in_force = stack.enter_context(precision.mode(wanted, device))
         runs = []
         for seed in range(n_seeds):
             model = port.build(preset.config(), seed=seed).to(device)

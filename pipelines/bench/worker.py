@@ -32,7 +32,6 @@ class Port:
 
         from pipelines import train as stage
         from pipelines.support import settings
-        from port.core import allocator
         from port.training import precision
         self.torch, self.batch_size = torch, batch_size
         torch.set_num_threads(threads)
@@ -41,8 +40,7 @@ class Port:
         self.wanted = replace(self.preset.train(0)[0], batch_size=batch_size)
         # As long as the process lasts.
         self.stack = contextlib.ExitStack()
-        self.stack.enter_context(precision.mode(self.wanted))
-        self.stack.enter_context(allocator.kept(self.device.type == "cpu"))
+        self.stack.enter_context(precision.mode(self.wanted, self.device))
         self.runs: dict[tuple[str, str], object] = {}
         self.prepared: dict[str, Callable[[], object]] = {}
 

@@ -6,7 +6,6 @@ results lie its checkpoints and `params.json`, a params file with its one preset
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pipelines.support import settings

@@ -24,7 +24,6 @@ from pipelines.prepare import dataset_for
 from pipelines.support import settings
 from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
 from pipelines.support.output import write_json
-from port.core import allocator
 from port.training import loop as train
 from port.training import precision, rungs
 
@@ -54,7 +53,7 @@ def measured(preset: settings.Preset, seed: int, results: Path, device: str | No
     def wait() -> None:
         if place.type == "cuda":
             torch.cuda.synchronize()
-    with precision.mode(wanted) as in_force, precision.mixed(model, wanted), allocator.kept(place.type == "cpu"):
+    with precision.mode(wanted, place) as in_force, precision.mixed(model, wanted):
         run = train.Run(model, dataset, wanted)
         began = time.perf_counter()
         run.advance([])

@@ -16,6 +16,8 @@ import os
 import platform
 from collections.abc import Iterator
 
+import torch
+
 # Parameters of `mallopt`, and the values that they have without it (glibc, malloc.h; mallopt(3)).
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 BEFORE = {TRIM_THRESHOLD: 128 * 1024, MMAP_MAX: 65536}
@@ -33,19 +35,19 @@ def can_keep() -> bool:
 
 
 @contextlib.contextmanager
-def kept(wanted: bool = True) -> Iterator[bool]:
+def kept(device: torch.device | str) -> Iterator[bool]:
     """Freed memory stays with the process within the block, and goes back to the system at its end.
 
     Blocks may lie within each other; the outermost counts. Elsewhere than on glibc nothing is done.
 
     Args:
-        wanted: False does nothing, as for a run on a GPU.
+        device: that computes within the block; nothing is done for another than a CPU.
 
     Returns:
         Yields whether it is in force.
     """
     global _depth
-    if not wanted or not can_keep():
+    if torch.device(device).type != "cpu" or not can_keep():
         yield False
         return
     library = ctypes.CDLL(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,21 +26,23 @@ def read_bytes(path: str | os.PathLike, most: int = 2**30) -> bytes:
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
+def whole(path: str | os.PathLike, suffix: str = "") -> Iterator[Path]:
     """Where to write a file that takes its place once the block has ended well.
 
     The folder is made. Whatever ends the block otherwise, an interruption too, leaves what was there before
-    and nothing beside it.
+    and nothing beside it. Several processes may write the same file at once, as two seeds prepare the same
+    data; the last one's stays.
 
     Args:
         path: of the file; a link is replaced, not followed.
+        suffix: of the name to write to, for a writer or reader that goes by it.
 
     Raises:
         OSError: it cannot be written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp{suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

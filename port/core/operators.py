@@ -1,7 +1,7 @@
 """Operators of ours, `torch.ops.scae.…`, as torch's compiler and autograd know them.
 
 `torch.library.custom_op` does the same, but its operators import torch's compiler when they are first called: a
-second and 100 MB for a run that compiles nothing.
+second and 150 MB for a run that compiles nothing.
 """
 
 from __future__ import annotations
@@ -30,36 +30,29 @@ class Operator:
         self.name, self.function = name, function
         self.fake: Callable[..., Any] | None = None
         self.gradient: tuple[Callable[..., Any], Callable[..., None]] | None = None
-        self._module, self._attribute = function.__module__, function.__name__
+        # The operator in the module that is imported at the time of the call.
+        self._now: Callable[[], Operator] = lambda: getattr(sys.modules[function.__module__], function.__name__)
         namespace, _, short = name.partition("::")
         self._first = not hasattr(getattr(torch.ops, namespace), short)
         if self._first:
-            now = self._now()
             torch.library.define(name, torch.library.infer_schema(function, mutates_args=()),
                                  tags=(torch.Tag.pt2_compliant_tag,))
             torch.library.impl(name, "default" if device_types is None else device_types,
-                               lambda *given: now().function(*given))
-
-    def _now(self) -> Callable[[], Operator]:
-        """Finds the operator in the module that is imported at the time of the call."""
-        module, attribute = self._module, self._attribute
-        return lambda: getattr(sys.modules[module], attribute)
+                               lambda *given: self._now().function(*given))
 
     def register_fake(self, function: Callable[..., Any]) -> None:
         """What the results look like, for a compiler that traces shapes; as a decorator."""
         self.fake = function
         if self._first:
-            now = self._now()
-            torch.library.register_fake(self.name, lambda *given: now().fake(*given))
+            torch.library.register_fake(self.name, lambda *given: self._now().fake(*given))
 
     def register_autograd(self, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
         """The gradient; arguments as for `torch.library.register_autograd`."""
         self.gradient = backward, setup_context
         if self._first:
-            now = self._now()
             torch.library.register_autograd(
-                self.name, lambda ctx, *grads: now().gradient[0](ctx, *grads),
-                setup_context=lambda ctx, inputs, output: now().gradient[1](ctx, inputs, output))
+                self.name, lambda ctx, *grads: self._now().gradient[0](ctx, *grads),
+                setup_context=lambda ctx, inputs, output: self._now().gradient[1](ctx, inputs, output))
 
 
 def operator(name: str, device_types: Sequence[str] | None = None) -> Callable[[Callable[..., Any]], Operator]:

@@ -242,10 +242,10 @@ def geometric_transform(pose_tensor: Float[Tensor, "*batch 6"], similarity: bool
 
     Source: original `math_ops.geometric_transform`; paper section 2.1.
     """
-    plane = -min(2, pose_tensor.ndim)
     rows = transform_entries(pose_tensor, similarity, nonlinear)
     if not as_matrix:
         return torch.stack(rows, -1)
+    plane = -min(2, pose_tensor.ndim)  # as in `transform_entries`
     # Made on the device: copying numbers there would stop the host in every step.
     zero = torch.zeros_like(rows[2])
     entries = torch.stack([*rows, zero, zero, torch.ones_like(zero)], plane)

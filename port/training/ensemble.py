@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from port.core import allocator
 from port.data.streams import Examples
 from port.training import loop, precision, resume
 from port.training.schedule import Settings
@@ -120,12 +119,12 @@ def in_turns(waiting: Iterable[tuple[Name, Callable[[], Start]]], most: int, sto
                 try:
                     start = make()
                     if first is None:
-                        first, in_force = start.settings, whole.enter_context(precision.mode(start.settings))
+                        first, place = start.settings, next(start.model.parameters()).device
+                        in_force = whole.enter_context(precision.mode(first, place))
                     elif precision.of(first) != precision.of(start.settings):
                         raise ValueError(f"{name}: runs beside each other need one precision: "
                                          f"{precision.of(first)}, not {precision.of(start.settings)}")
                     kept.enter_context(precision.mixed(start.model, start.settings))
-                    kept.enter_context(allocator.kept(next(start.model.parameters()).device.type == "cpu"))
                     stream = _stream(start.model)
                     with _on(stream):
                         run = loop.Run(start.model, start.dataset, start.settings, **start.more)

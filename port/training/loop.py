@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from port.core import allocator
 from port.data import dataset as data
 from port.data import standard_sets, validation
 from port.data.streams import Examples
@@ -86,9 +85,9 @@ def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
         rungs.RungFailed: the step cannot be made as the settings ask; the process must end.
         ValueError: the batch cannot be shared out equally, or there is nothing to capture on.
     """
-    with precision.mode(settings) as in_force, precision.mixed(model, settings), \
-            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop, \
-            allocator.kept(next(model.parameters()).device.type == "cpu"):
+    with precision.mode(settings, next(model.parameters()).device) as in_force, \
+            precision.mixed(model, settings), \
+            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
         run = Run(model, dataset, settings, folder, on_step, on_row, world)
         try:
             while not run.done:

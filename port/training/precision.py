@@ -1,4 +1,4 @@
-"""Precision and determinism of a run: TF32, mixed precision, repeatable algorithms.
+"""How a run computes: TF32, mixed precision, repeatable algorithms, and what its process does with freed memory.
 
 Mixed precision (`amp`) has a narrow scope. The products of the layers (linear, convolution,
 per-capsule) take their factors in bf16 or fp16 and hand their result on in float32. Everything else
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from port.core import layers
+from port.core import allocator, layers
 from port.training.schedule import Settings
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,8 +27,8 @@ PRODUCTS = (layers.Linear, layers.Conv2D, layers.BatchLinear)
 
 
 @contextlib.contextmanager
-def mode(settings: Settings) -> Iterator[dict]:
-    """Set TF32 and determinism for the length of a run; yields what is in force.
+def mode(settings: Settings, device: torch.device | str) -> Iterator[dict]:
+    """Set TF32 and determinism, and on a CPU keep freed memory, for the length of a run; yields what is in force.
 
     With `deterministic`, operations that have no repeatable algorithm raise an error, and those that
     have both (the warp of the templates) take the repeatable one: they ask
@@ -42,10 +42,11 @@ def mode(settings: Settings) -> Iterator[dict]:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
     try:
-        yield {"tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32,
-                        "convolution": torch.backends.cudnn.allow_tf32},
-               "amp": settings.amp,
-               "deterministic": torch.are_deterministic_algorithms_enabled()}
+        with allocator.kept(device):
+            yield {"tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32,
+                            "convolution": torch.backends.cudnn.allow_tf32},
+                   "amp": settings.amp,
+                   "deterministic": torch.are_deterministic_algorithms_enabled()}
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before[:2]
         torch.backends.cudnn.benchmark = before[2]

@@ -11,23 +11,13 @@ import math
 
 import pytest
 
-from parity_tests import goldens
 from parity_tests.tests.evaluation.seeds_left import N, five, summarised, write_seed, written
 from pipelines import aggregate
 from pipelines.results import table as results_table
-from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.evaluation import clustering as evaluate
 
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(goldens.REPOSITORY)
-
-
-@pytest.fixture
-def mnist():
-    return settings.load_preset("mnist")
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 def test_seeds_of_another_origin_are_refused(mnist, tmp_path) -> None:

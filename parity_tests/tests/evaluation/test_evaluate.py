@@ -30,6 +30,8 @@ from port.evaluation import clustering as evaluate
 from port.training import loop as train
 from port.training import resume
 
+pytestmark = pytest.mark.usefixtures("in_the_repository")
+
 RECORDS = [record for record in goldens.records()
            if record.ok and record.entry.get("group") == "eval"]
 
@@ -255,11 +257,6 @@ def test_a_non_finite_loss_stops_before_anything_is_saved(digits, tmp_path):
 
 
 # ------------------------------------------------------------------------------- presets and commands
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(goldens.REPOSITORY)
-
 
 @pytest.mark.parametrize(
     "preset", list(load_params(goldens.REPOSITORY / "params.yaml")["presets"]))

@@ -12,15 +12,7 @@ from pipelines.results import table as results_table
 from pipelines.support import sections, settings
 from pipelines.support.values import BadInput
 
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(goldens.REPOSITORY)
-
-
-@pytest.fixture
-def mnist():
-    return settings.load_preset("mnist")
+pytestmark = pytest.mark.usefixtures("in_the_repository")
 
 
 @pytest.mark.parametrize(("file", "made", "markers"), [

@@ -162,11 +162,24 @@ def test_what_was_there_stays_when_writing_fails(name: str, error, tmp_path, mon
     WRITERS[name](path)
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_two_may_write_the_same_file_at_once(name: str, tmp_path) -> None:
+    """As two seeds do that prepare the same data: neither takes away what the other is writing, and one whole stays."""
+    path = tmp_path / "out"
+    with files.whole(path) as first, files.whole(path) as second:
+        first.write_bytes(b"half of a"), second.write_bytes(b"another's")
+        WRITERS[name](path)
+        first.write_bytes(b"all of it")
+        whole = path.read_bytes()
+    assert whole not in (b"", b"half of a", b"another's") and path.read_bytes() == b"all of it"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_no_file_is_written_by_hand() -> None:
     """Temp-then-rename stands in one place; these swap folders, or several files at once."""
     folders = {"port/core/files.py", "port/core/swap.py", "port/training/resume.py", "port/training/sound.py",
                "port/checkpoints/model_folder.py", "port/checkpoints/tensor_bundle/writer.py",
-               "pipelines/checkpoints/original.py", "pipelines/export.py", "pipelines/visit/parcel.py"}
+               "pipelines/checkpoints/original.py", "pipelines/visit/parcel.py"}
     found = {str(path.relative_to(goldens.REPOSITORY)) for top in ("port", "pipelines")
              for path in (goldens.REPOSITORY / top).rglob("*.py")
              if "os.replace(" in path.read_text(encoding="utf-8")}

@@ -42,9 +42,9 @@ def nobody_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_freed_memory_is_used_again() -> None:
     """The first few may still find a place of their own; 20 take less than one takes anew."""
-    with allocator.kept() as held:
+    with allocator.kept("cpu") as held:
         fresh_pages()
-        with allocator.kept():
+        with allocator.kept("cpu"):
             pass
         inside = fresh_pages()
     assert held
@@ -52,7 +52,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_at_the_end_it_goes_back_to_the_system() -> None:
-    with allocator.kept():
+    with allocator.kept("cpu"):
         many = [torch.ones(LARGE, dtype=torch.uint8) for _ in range(8)]
         del many
         before = resident()
@@ -62,17 +62,17 @@ def test_at_the_end_it_goes_back_to_the_system() -> None:
 @pytest.mark.parametrize("name", allocator.ENVIRONMENT)
 def test_who_has_set_the_allocator_keeps_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
-    with allocator.kept() as held:
+    with allocator.kept("cpu") as held:
         assert not held
 
 
 def test_a_gpu_needs_none() -> None:
-    with allocator.kept(False) as held:
+    with allocator.kept("cuda") as held:
         assert not held
 
 
 def test_an_eager_run_loads_no_compiler() -> None:
-    """It would be a second and 250 MB: by the optimizer, by the switch of determinism and by the kernels."""
+    """It would be a second and 150 MB: by the optimizer, by the switch of determinism and by the kernels."""
     code = textwrap.dedent("""
         import sys
         from parity_tests.harness import runs

@@ -34,7 +34,7 @@ def captured(model: torch.nn.Module, **changed) -> pretended.Watch:
     wanted = runs.settings(**{"capture": "always", **changed})
     with pretended.gpu() as graphs:
         model = model.to("cuda")
-        with precision.mode(wanted), precision.mixed(model, wanted):
+        with precision.mode(wanted, "cuda"), precision.mixed(model, wanted):
             run = train.Run(model, runs.dataset().to("cuda"), wanted)
             run.step(run.state.batches.next_index(), wanted.lr)
             assert run.step.in_force == "captured" and graphs[0].replays == 1

@@ -215,7 +215,7 @@ def test_deterministic_mode_reruns_bit_by_bit_and_ends():
     assert trained.precision["deterministic"] and not torch.are_deterministic_algorithms_enabled()
     assert not runs.differing(first, runs.run(deterministic=True)[0])
     assert runs.differing(first, runs.run(seed=4)[0])
-    with precision.mode(runs.settings(deterministic=True)):
+    with precision.mode(runs.settings(deterministic=True), "cpu"):
         assert torch.are_deterministic_algorithms_enabled()
 
 
