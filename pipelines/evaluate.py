@@ -108,7 +108,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                     train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
                 if last and protocol == "clean":
                     mapped = test
-    measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results)
+    measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results,
+                                          edges=final.config.autoencoder.target == "sobel")
     measured["checks"] = checks(measured["protocols"], wanted)
     if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given
         measured["checks"] = [one for one in measured["checks"] if one["check"] != RECONSTRUCTION]

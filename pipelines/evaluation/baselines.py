@@ -1,4 +1,4 @@
-"""Accuracies on raw pixels, which no model changes: measured once for a data set and a protocol, and kept.
+"""Accuracies on raw pixels and on their edges, which no model changes: measured once for a data set and a protocol.
 
 k-means and a logistic probe on 1,600 pixels take ten minutes of one core, as often as a seed is evaluated.
 They lie in results/baselines/<data set>-<digest>.json; the digest is that of everything they depend on: the
@@ -27,17 +27,20 @@ from port.data import dataset as data
 from port.evaluation import clustering as evaluate
 
 FOLDER = "baselines"
+EDGES = "edges"
+AT_ONCE = 1000  # images whose edges are made together
 # Settings of section `evaluate` that the values depend on.
 SETTINGS = ("seed", "bootstrap_draws", "level")
 CODE = (data, preprocess, evaluate, sys.modules[__name__])
 FITTED_BY = ("numpy", "scipy", "scikit-learn", "torch")
 
 
-def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results: str | os.PathLike) -> dict:
+def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results: str | os.PathLike,
+         edges: bool = False) -> dict:
     """`measured`, from the file of an earlier evaluation where there is one."""
     if not len(dataset.train):
         return {}
-    key = digest(dataset, canvas, wanted)
+    key = digest(dataset, canvas, wanted, edges)
     path = Path(results) / FOLDER / f"{dataset.name}-{key[:16]}.json"
     try:
         found = json.loads(path.read_text())
@@ -46,24 +49,28 @@ def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results:
             return found["baseline"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or a damaged one: it is measured again
-    found = measured(dataset, canvas, wanted)
+    found = measured(dataset, canvas, wanted, edges)
     write_json(path, {"digest": key, "data": dataset.name, "canvas": canvas, "baseline": found})
     return found
 
 
-def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> dict:
+def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False) -> dict:
     """The protocols' clusterings and probe on raw pixels, shifted as the model sees them, and centred.
 
     Args:
         dataset: with training images, the first `wanted.baseline_images` of which the fits use.
         canvas: side in pixels.
         wanted: seed and intervals.
+        edges: measure the edges of the centred images too, for a model that reconstructs these.
     """
     fitted, found = first_images(dataset, wanted), {}
-    for name, shifted in (("shifted", True), ("centred", False)):
-        def pixels(split: data.Split, seed: int, shifted: bool = shifted) -> np.ndarray:
-            generator = torch.Generator(split.images.device).manual_seed(seed) if shifted else None
-            return data.place(split.images, canvas, generator).flatten(1).cpu().numpy()
+    for name in ("shifted", "centred", *([EDGES] if edges else ())):
+        def pixels(split: data.Split, seed: int, name: str = name) -> np.ndarray:
+            generator = torch.Generator(split.images.device).manual_seed(seed) if name == "shifted" else None
+            image = data.place(split.images, canvas, generator)
+            if name == EDGES:
+                image = torch.cat([preprocess.normalized_sobel_edges(part) for part in image.split(AT_ONCE)])
+            return image.flatten(1).cpu().numpy()
         train, test = pixels(fitted, wanted.seed + 100), pixels(dataset.test, wanted.seed)
         labels = fitted.labels.cpu().numpy(), dataset.test.labels.cpu().numpy()
 
@@ -93,10 +100,10 @@ def first_images(dataset: data.Dataset, wanted: sections.Evaluate) -> data.Split
                       dataset.train.labels[:wanted.baseline_images])
 
 
-def digest(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate) -> str:
+def digest(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False) -> str:
     """SHA-256 of everything that `measured` depends on."""
     versions = environment.versions()
-    facts = {"canvas": canvas, "classes": dataset.n_classes, "device": dataset.test.images.device.type,
+    facts = {"canvas": canvas, "edges": edges, "classes": dataset.n_classes, "device": dataset.test.images.device.type,
              "settings": {name: getattr(wanted, name) for name in SETTINGS},
              "versions": {name: versions.get(name) for name in FITTED_BY},
              "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in CODE]}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.evaluation.baselines import EDGES
 from pipelines.support import sections
 from pipelines.support.measured import REASONS, lines, put, shown
 from port.core import files
@@ -83,7 +84,7 @@ def say(measured: dict) -> None:
                              f"[{last['low']:.3f}, {last['high']:.3f}]")
         print(f"  {name:20s} {'  '.join(cells)}")
     for name, found in measured["baseline"].items():
-        print(f"  raw pixels, {name}: " + ", ".join(
+        print(f"  {'' if name == EDGES else 'raw pixels, '}{name}: " + ", ".join(
             f"{key} {shown(value)}" for key, value in found.items() if key != "fitted_on"))
     for line in lines(measured):
         print(f"  {line}")

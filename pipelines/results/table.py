@@ -31,7 +31,7 @@ CONDITIONS = "<!-- conditions: begin -->", "<!-- conditions: end -->"
 # (name of the results, data set) in the order shown; further aggregates follow.
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
             ("mnist_coupled", "mnist"), ("mnist_small", "mnist"), ("mnist_small_step_decay", "mnist"),
-            ("svhn", "svhn"), ("cifar10", "cifar10"), ("mnist_on_affnist", "affnist"),
+            ("svhn", "svhn"), ("cifar10", "cifar10"), ("cifar10_small", "cifar10"), ("mnist_on_affnist", "affnist"),
             ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
             ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))

@@ -53,6 +53,7 @@ CHANGED = {
     "level": lambda: (dataset(), 8, replace(WANTED, level=0.9)),
     "draws": lambda: (dataset(), 8, replace(WANTED, bootstrap_draws=21)),
     "images": lambda: (dataset(), 8, replace(WANTED, baseline_images=31)),
+    "edges": lambda: (dataset(), 8, WANTED, True),
     "classes": lambda: (replace(dataset(), n_classes=4), 8, WANTED),
     "version": lambda: (dataset(), 8, WANTED), "code": lambda: (dataset(), 8, WANTED)}
 
@@ -67,8 +68,22 @@ def test_a_change_is_measured_again(what, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(environment, "versions", lambda: versions)
     if what == "code":
         monkeypatch.setattr(baselines, "CODE", (*baselines.CODE[:-1], rmsprop))
-    assert baselines.kept(*CHANGED[what](), tmp_path) == {"new": {}}
+    images, canvas, wanted, *edges = CHANGED[what]()
+    assert baselines.kept(images, canvas, wanted, tmp_path, *edges) == {"new": {}}
     assert len(measured) == 1
+
+
+def test_edges_are_another_input(tmp_path) -> None:
+    """Beside the same values on pixels; a step from black to white is seen by its edge alone."""
+    images = torch.zeros(40, 1, 6, 6, dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    images[labels == 1, :, :, 3:] = 255  # one class has an edge down the middle, the other is flat
+    images += torch.arange(40, dtype=torch.uint8)[:, None, None, None] * 3 * (labels == 0)[:, None, None, None].byte()
+    split = data.Split(images, labels)
+    plain = baselines.measured(data.Dataset("steps", split, split, 2), 6, WANTED)
+    found = baselines.measured(data.Dataset("steps", split, split, 2), 6, WANTED, edges=True)
+    assert {name: found[name] for name in plain} == plain
+    assert found["edges"]["kmeans_clean"]["value"] == 1.0
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"digest": "another", "baseline": {}}', "{"])
