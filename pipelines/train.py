@@ -115,7 +115,8 @@ class Job:
 
     def done(self, trained: train.Trained, **facts) -> None:
         """Write everything a run leaves, then give up its checkpoints."""
-        write(self.folder, self.model, trained, self.preset, self.wanted, self.device, **facts)
+        timed = self.continues is None or run_folder.seconds(self.continues.parent) is not None
+        write(self.folder, self.model, trained, self.preset, self.wanted, self.device, timed, **facts)
         if not self.keep:
             sound.discard(self.checkpoints)
         print(f"train: {trained.step:,} steps in {console.clock(trained.seconds)}, model in "
@@ -245,8 +246,11 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
 
 
 def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: settings.Preset,
-          wanted: train.Settings, device: torch.device, **facts) -> None:
-    """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file."""
+          wanted: train.Settings, device: torch.device, timed: bool = True, **facts) -> None:
+    """Everything a run leaves, in place of what was there, whole; `facts` go into the environment file.
+
+    Without `timed` nobody knows how long its first steps took, which another program made.
+    """
     with swap.swapped(folder, LEFT) as new:
         port.save(model, new / "model", f"Preset `{preset.name}`, seed {wanted.seed}, trained to "
                   f"step {trained.step:,} by this project, {given_weights.in_words(preset)}.",
@@ -262,7 +266,7 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
             writer.writerows(trained.history)
         write_json(new / "metrics.json", {
             "steps": trained.step, "seconds": round(trained.seconds, 1),
-            "steps_per_second": round(trained.step / max(trained.seconds, 1e-9), 2),
+            "steps_per_second": round(trained.step / max(trained.seconds, 1e-9), 2) if timed else None,
             **{name: value for name, value in trained.history[-1].items()
                if name not in ("step", "seconds")}})
         write_json(new / "config.json", preset.resolved()

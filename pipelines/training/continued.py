@@ -50,7 +50,7 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
     if step >= wanted.steps:
         raise BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
                        "above that")
-    run.state.step = step
+    run.state.step, run.state.seconds = step, run_folder.seconds(folder.parent) or 0.0
     run.state.save(checkpoints)
     print(f"train: from {folder}, {step:,} steps made before"
           + ("" if slots else "; it has no optimizer slots, which start anew"), flush=True)

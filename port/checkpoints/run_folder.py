@@ -144,9 +144,18 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
 
 def steps(folder: str | Path) -> int | None:
     """Updates that the model of a run has seen, as its metrics.json says; None where it does not say so."""
+    return _said(folder, "steps")
+
+
+def seconds(folder: str | Path) -> float | None:
+    """How long the model of a run was trained, as its metrics.json says; None where it does not say so."""
+    return _said(folder, "seconds")
+
+
+def _said(folder: str | Path, name: str) -> Any:
     try:
-        return json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))["steps"]
-    except (OSError, ValueError, KeyError):
+        return json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))[name]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

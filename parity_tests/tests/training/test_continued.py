@@ -66,7 +66,8 @@ def test_the_run_begins_with_weights_slots_and_step(tmp_path, capsys, monkeypatc
         assert set(first) == set(given)
         assert all(torch.equal(first[name], given[name]) for name in given)
         assert any(not torch.equal(seen[STEP + 2][part][name], given[name]) for name in given)
-    assert json.loads((left / "metrics.json").read_text())["steps"] == STEP + 4
+    told = json.loads((left / "metrics.json").read_text())
+    assert told["steps"] == STEP + 4 and told["steps_per_second"] is None, "its first steps took nobody knows how long"
     assert json.loads((left / "config.json").read_text())["train"]["continue_from"] == str(folder)
     assert f"by this project, continue_from {folder}." in (left / "model/README.md").read_text()
 
@@ -122,22 +123,33 @@ def test_a_stopped_run_goes_on_when_asked_for_again(tmp_path, monkeypatch, capsy
     assert sorted(path.name for path in folders.iterdir()) == ["1", "2"]
 
 
+def unsaid(run: Path) -> None:
+    """As a run of an earlier version: its environment names the digest of no other file than the weights."""
+    told = json.loads((run / "environment.json").read_text())
+    del told["files"]
+    (run / "environment.json").write_text(json.dumps(told))
+
+
 def test_a_run_is_continued_by_its_folder_its_model_or_the_name_of_its_preset(tmp_path, capsys):
     """All three are the same; a run of an earlier version, whose slots do not say the step, says it beside them."""
     results, found = tmp_path / "results", {}
     left = stage.run(test_train_stage.preset(f"train.steps={STEP}"), 0, results)
     slots = load_file(left / "model/optimizer.safetensors")
+    metrics = json.loads((left / "metrics.json").read_text())
+    before = metrics["seconds"] = 1000.0
+    (left / "metrics.json").write_text(json.dumps(metrics))
+    unsaid(left)
     assert slots.pop("global_step") == STEP
     for way in (str(left), str(left / "model"), "as before", "digits"):  # the last one takes the run's place
         if way == "as before":
             resume.write_tensors(left / "model", "optimizer", slots)
-            told = json.loads((left / "environment.json").read_text())
-            del told["files"]
-            (left / "environment.json").write_text(json.dumps(told))
         again = stage.run(preset(left if way == "as before" else Path(way)), 0,
                           results if way == "digits" else tmp_path / way.replace("/", "-"))
         assert f"{STEP} steps made before" in capsys.readouterr().out
         found[way] = test_train_stage.weights(again)
+        told = json.loads((again / "metrics.json").read_text())
+        assert told["seconds"] > before, "with the time of the steps made before"
+        assert told["steps_per_second"] == pytest.approx((STEP + 4) / told["seconds"], rel=0.1)
     first = found.pop(str(left))
     assert first["global_step"] == STEP + 4
     for one in found.values():
