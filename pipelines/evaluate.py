@@ -4,7 +4,8 @@
     python -m pipelines.evaluate --preset mnist --seed 0 --on affnist
 
 Both protocols of `port.evaluation.clustering`, at step 0 (the same weights the run started from) and at the end,
-beside k-means and a logistic probe on the raw pixels of the same shifted images. Leaves
+beside k-means and a logistic probe on the raw pixels of the same shifted images, and on their edges where the model
+reconstructs those. Leaves
 results/evaluate/<preset>/<seed>/ with metrics.json, config.json, environment.json, confusion.csv and
 pictures/ (with tsne.csv). Exits with 1 where the preset requires learning and the run shows none.
 

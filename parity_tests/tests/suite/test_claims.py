@@ -68,7 +68,7 @@ def only_claim(*beginning: str) -> tuple[str, dict[str, str]]:
 def test_every_command_is_tried() -> None:
     """A row of a kind that no test here runs would only be text."""
     tried = [*commands("pytest"), *commands("python", "-m", "parity_tests.mutants.table"),
-             *commands("make", "mutants"), *commands("make", "repro"), *commands("scae", "train"),
+             *commands("make", "mutants"), *commands("make", "repro"), *commands("dvc", "repro"),
              *commands("python", "-m", "parity_tests.curves")]
     assert len(tried) == len(CLAIMS) >= 7
 
@@ -190,13 +190,29 @@ def test_the_default_pipeline() -> None:
     assert f"{clusters:.1%} by clustering, {probe:.1%} by the probe".replace("%", " %") in row["claim"]
 
 
-def test_a_training_run_can_be_asked_for(capsys: pytest.CaptureFixture) -> None:
-    """The command of what was not run yet takes the preset it names."""
-    ((_, _, flag, preset),) = commands("scae", "train")
-    presets = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["presets"]
-    assert flag == "--preset" and preset in presets
-    assert cli.main(["train", "--help"]) == 0
-    assert flag in capsys.readouterr().out
+def test_all_seeds_of_a_preset_can_be_asked_for() -> None:
+    """The command of what was not run yet names a stage that there is, with five seeds, and the file that it writes."""
+    command, _ = only_claim("dvc", "repro")
+    (_, _, target), (file,) = shlex.split(command), result_files(command)
+    place, _, name = target.rpartition(":")
+    stage, _, preset = name.partition("@")
+    matrix = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["matrix"]
+    assert preset in matrix["presets"] and len(matrix["seeds"]) == 5
+    metrics = yaml.safe_load((REPOSITORY / place).read_text())["stages"][stage]["metrics"]
+    written = [one if isinstance(one, str) else next(iter(one)) for one in metrics]
+    assert file in [one.replace("${item.preset}", preset) for one in written]
+
+
+def test_the_motions_of_parts_are_those_of_the_file() -> None:
+    """The table of docs/looking.md, row by row."""
+    motions = json.loads((REPOSITORY / "results/equivariance/digits/0/metrics.json").read_text())["motions"]
+    text = (REPOSITORY / "docs/looking.md").read_text()
+    for motion in motions:
+        first, last = motion["initial"], motion["final"]
+        cells = [f"{number:.2f}" for each in (first, last) for number in (each["error"]["50"], each["slope"])]
+        shares = ", ".join(f"{last[name]:.0%}" for name in ("same_object", "by_chance"))
+        row = " | ".join((motion["motion"], *cells, shares)).replace("%", " %").replace("-", "−")
+        assert f"| {row} |" in text
 
 
 # -------------------------------------------------------------------------------------- the three boxes
