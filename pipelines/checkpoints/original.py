@@ -164,7 +164,7 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
 
     Args:
         out: the place.
-        replaceable: names that a folder already there may hold.
+        replaceable: names or patterns of names that a folder already there may hold.
 
     Raises:
         BadInput: something else is there, or the place cannot be written.
@@ -172,7 +172,7 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
     with in_words(str(out)):
         if out.exists() and not out.is_dir():
             raise BadInput(f"{out} is a file; name a folder")
-        strangers = sorted(item.name for item in out.iterdir() if item.name not in replaceable
+        strangers = sorted(item.name for item in out.iterdir() if not swap.is_own(item.name, replaceable)
                            ) if out.exists() else []
         if strangers:
             raise BadInput(f"{out} holds {strangers[0]}, which would be lost; name another folder")

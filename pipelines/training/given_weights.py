@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
+from pipelines.checkpoints import original
 from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.checkpoints import run_folder
+from port.checkpoints.model_folder import slot_files
 
 KEYS = ("start_from", "parts", "continue_from")
-FILES = ("model.safetensors", "optimizer.safetensors")
+WEIGHTS = "model.safetensors"
 
 
 def named(preset: settings.Preset) -> dict[str, str]:
@@ -46,7 +48,7 @@ def model_folder(name: str, seed: int, results: str | os.PathLike) -> Path:
 
 def is_path(name: str) -> bool:
     """Whether a name is that of a folder, and not of a preset: it has a separator, or the folder holds a model."""
-    return os.sep in name or (Path(name) / FILES[0]).is_file() or run_folder.is_run(name)
+    return os.sep in name or (Path(name) / WEIGHTS).is_file() or run_folder.is_run(name)
 
 
 def check_there(folder: Path, key: str) -> None:
@@ -55,8 +57,8 @@ def check_there(folder: Path, key: str) -> None:
     Raises:
         BadInput: there is no model; `key` says which setting named it.
     """
-    if not (folder / FILES[0]).is_file():
-        raise BadInput(f"train.{key}: {folder} holds no {FILES[0]}; give the folder that scae convert or "
+    if not (folder / WEIGHTS).is_file():
+        raise BadInput(f"train.{key}: {folder} holds no {WEIGHTS}; give the folder that scae convert or "
                        "the train stage wrote")
 
 
@@ -64,13 +66,14 @@ def digest(folder: Path, key: str, optimizer: bool = False) -> str:
     """Of a folder's weights (and optimizer state): part of what decides a run.
 
     Raises:
-        BadInput: as `check_there`.
+        BadInput: as `check_there`, or a file of the optimizer state is missing.
     """
     check_there(folder, key)
     found = hashlib.sha256()
-    for name in FILES[:1 + optimizer]:
-        if (folder / name).is_file():
-            found.update((folder / name).read_bytes())
+    with original.in_words(f"train.{key}"):
+        slots = slot_files(folder) if optimizer else []
+    for path in (folder / WEIGHTS, *slots):
+        found.update(path.read_bytes())
     return found.hexdigest()[:16]
 
 

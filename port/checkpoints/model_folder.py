@@ -17,13 +17,14 @@ from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.config import ConfigError, from_arguments
 from port.core import swap
 from port.families import Model, build
+from port.training import resume
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
 # Slots of each optimizer whose state comes with a checkpoint.
 OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
 STEP = "global_step"
-FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors")
+FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors", "optimizer-?????.safetensors")
 
 
 def save(model: Model, folder: str | Path, note: str = "", slots: Slots | None = None,
@@ -141,21 +142,26 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
     """Optimizer slots by parameter name, and the step; without a file no slots.
 
     Args:
-        folder: as `save` writes it.
+        folder: as `save` or a run writes it; the slots of a large model lie in several files.
         model: the folder's model; a slot has its parameter's shape.
 
     Raises:
-        CheckpointError: the file is damaged, or does not fit the model.
+        CheckpointError: a file is damaged or missing, or does not fit the model.
     """
-    path = Path(folder) / "optimizer.safetensors"
-    if not path.is_file():
+    paths = slot_files(folder)
+    if not paths:
         step = load_metadata(folder).get(STEP)
         return {}, None if step is None else int(step)
+    path = paths[0] if len(paths) == 1 else Path(folder, "optimizer-….safetensors")
     try:
-        tensors = load_file(path)
+        tensors = resume.read_tensors(Path(folder), "optimizer", "cpu")
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except (KeyError, RuntimeError):  # a tensor that is cut in pieces lacks its last one
+        tensors = {}
     step = tensors.pop(STEP, None)
+    if len(paths) > 1 and step is None:  # a run writes it last
+        raise CheckpointError(f"{path}: {paths[-1].name} is not the last of them; one is missing")
     parameters, slots = dict(model.named_parameters()), {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
@@ -170,6 +176,22 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
     if half:
         raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
     return slots, None if step is None else int(step)
+
+
+def slot_files(folder: str | Path) -> list[Path]:
+    """The files that hold a folder's optimizer slots, in order; none where it has no slots.
+
+    Raises:
+        CheckpointError: one of several is missing, or there is a whole one beside the parts of another.
+    """
+    whole = Path(folder) / "optimizer.safetensors"
+    parts = sorted(whole.parent.glob("optimizer-?????.safetensors"))
+    for number, path in enumerate(parts, 1):
+        if path.name != f"optimizer-{number:05d}.safetensors":
+            raise CheckpointError(f"{folder}: optimizer-{number:05d}.safetensors is missing, but {path.name} is there")
+    if parts and whole.is_file():
+        raise CheckpointError(f"{folder}: {whole.name} stands beside {parts[0].name}; remove what is not the model's")
+    return parts or [whole] * whole.is_file()
 
 
 @torch.no_grad()
@@ -191,8 +213,8 @@ def continue_from(folder: str | Path, model: Model, optimizer: torch.optim.Optim
     """
     slots, step = load_slots(folder, model)
     if not slots:
-        raise CheckpointError(f"{folder}: no optimizer.safetensors; training can start from these weights, "
-                              "but not continue")
+        raise CheckpointError(f"{folder}: no optimizer.safetensors, nor parts of one; training can start from these "
+                              "weights, but not continue")
     for name, parameter in model.named_parameters():
         for slot, value in slots.get(name, {}).items():
             optimizer.state[parameter][slot].copy_(value)

@@ -8,6 +8,7 @@ says whose it is, so that what another one is writing just now is left alone.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import itertools
 import os
@@ -44,7 +45,8 @@ def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
 
     Args:
         folder: the place.
-        own: names in it that the new folder brings or does without; whatever else is there stays.
+        own: names in it, or patterns of names (`optimizer-*`), that the new folder brings or does without; whatever
+            else is there stays.
     """
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     recover(folder, own)
@@ -82,7 +84,7 @@ def recover(folder: Path, own: Collection[str], token: str = "") -> None:
 
     Args:
         folder: the place.
-        own: names in it that a new folder brings or does without.
+        own: as for `swapped`.
         token: of what to clear although its process lives.
     """
     for path in left_beside(folder, token):
@@ -93,9 +95,14 @@ def recover(folder: Path, own: Collection[str], token: str = "") -> None:
                 os.replace(path, folder)
                 continue
             for item in path.iterdir():
-                if item.name not in own and not (folder / item.name).exists():
+                if not is_own(item.name, own) and not (folder / item.name).exists():
                     os.replace(item, folder / item.name)
         shutil.rmtree(path, ignore_errors=True)
+
+
+def is_own(name: str, own: Collection[str]) -> bool:
+    """Whether a name is one of these or fits a pattern of theirs."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in own)
 
 
 def left_beside(folder: Path, token: str = "") -> list[Path]:

@@ -18,6 +18,7 @@ from pipelines import train as stage
 from pipelines.support import settings
 from pipelines.support.values import BadInput
 from pipelines.training import numbered
+from port.checkpoints import model_folder
 from port.training import resume
 
 STEP = 40
@@ -164,3 +165,33 @@ def test_a_numbered_run_continues_the_latest_of_a_preset(tmp_path, monkeypatch, 
     assert "no run of digits with seed 0" in capsys.readouterr().err
     assert cli.main(command) == 0 and cli.main(more) == 0
     assert f"{test_train_stage.STEPS} steps made before" in capsys.readouterr().out
+
+
+def test_slots_in_several_files(tmp_path, monkeypatch, capsys):
+    """As a large model's run leaves them: all are read, and one that is missing is missed."""
+    results = tmp_path / "results"
+    whole = stage.run(test_train_stage.preset(f"train.steps={STEP}"), 0, results)
+    monkeypatch.setattr(resume, "FILE_LIMIT", 2000)
+    parted = stage.run(test_train_stage.preset(f"train.steps={STEP}"), 0, tmp_path / "parted")
+    files = model_folder.slot_files(parted / "model")
+    assert len(files) > 2 and not (parted / "model/optimizer.safetensors").exists()
+    model = port.load(parted)
+    (ours, step), (expected, _) = (model_folder.load_slots(run / "model", model) for run in (parted, whole))
+    assert step == STEP and set(ours) == set(expected)
+    assert all(torch.equal(ours[name][slot], expected[name][slot]) for name in ours for slot in ours[name])
+    command = ["convert", "--to", "tf", "--no-verify", str(parted / "model"), str(tmp_path / "back/model.ckpt-40")]
+    assert cli.main(command) == 0
+    arrays = port.read_checkpoint(tmp_path / "back/model.ckpt-40")
+    assert arrays["global_step"] == STEP and sum("RMSProp" in name for name in arrays) == 2 * len(ours)
+    stage.run(preset(parted), 0, tmp_path / "others")
+    said = capsys.readouterr().out
+    assert f"{STEP} steps made before" in said and "start anew" not in said
+    for gone, says in ((files[1], f"{files[1].name} is missing"), (files[-1], "one is missing")):
+        kept = gone.read_bytes()
+        gone.unlink()
+        assert cli.main([*command[:-1], str(tmp_path / "none/model.ckpt-40")]) == 2
+        error = capsys.readouterr().err
+        assert says in error and error.count("\n") == 1
+        gone.write_bytes(kept)
+    port.save(model, parted / "model")  # a model put in its place does without the other's slots
+    assert model_folder.slot_files(parted / "model") == []
