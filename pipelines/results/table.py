@@ -32,7 +32,7 @@ CONDITIONS = "<!-- conditions: begin -->", "<!-- conditions: end -->"
 EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mnist"),
             ("mnist_coupled", "mnist"), ("mnist_small", "mnist"), ("mnist_small_step_decay", "mnist"),
             ("svhn", "svhn"), ("cifar10", "cifar10"), ("cifar10_small", "cifar10"), ("mnist_on_affnist", "affnist"),
-            ("usps", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
+            ("usps", "usps"), ("usps_step_decay", "usps"), ("digits", "digits"), ("capsnet_mnist", "mnist"),
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
             ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
 CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' names begin
