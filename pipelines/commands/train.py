@@ -96,8 +96,8 @@ def train(
             metavar="PRESET|DIR", help="Part capsules to start from; --model ocae needs them and keeps "
             "them as they are.", rich_help_panel=OBJECTS)] = None,
         init: Annotated[str | None, typer.Option(
-            "--init", metavar="DIR", help="A converted checkpoint to go on from: weights, optimizer slots "
-            "and step (`train.continue_from`).")] = None,
+            "--init", metavar="PRESET|DIR", help="A converted checkpoint or another run to go on from: weights, "
+            "optimizer slots and step (`train.continue_from`).")] = None,
         log_run_name: Annotated[str | None, typer.Option(
             help="Folder of the runs and name at Weights & Biases; default: the preset.",
             rich_help_panel=LOG)] = None,
