@@ -115,7 +115,7 @@ class Job:
 
     def done(self, trained: train.Trained, **facts) -> None:
         """Write everything a run leaves, then give up its checkpoints."""
-        timed = self.continues is None or run_folder.seconds(self.continues.parent) is not None
+        timed = self.continues is None or continued.seconds_before(self.continues) is not None
         write(self.folder, self.model, trained, self.preset, self.wanted, self.device, timed, **facts)
         if not self.keep:
             sound.discard(self.checkpoints)

@@ -46,11 +46,21 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
         if rule == "tf-adam":
             for value in run.state.optimizer.state.values():
                 value["step"].fill_(float(step or 0))
-    step = step or run_folder.steps(folder.parent) or 0
+    step = step or steps_before(folder) or 0
     if step >= wanted.steps:
         raise BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
                        "above that")
-    run.state.step, run.state.seconds = step, run_folder.seconds(folder.parent) or 0.0
+    run.state.step, run.state.seconds = step, seconds_before(folder) or 0.0
     run.state.save(checkpoints)
     print(f"train: from {folder}, {step:,} steps made before"
           + ("" if slots else "; it has no optimizer slots, which start anew"), flush=True)
+
+
+def steps_before(folder: Path) -> int | None:
+    """What the run to which a model's folder belongs says of its steps; None where it is no run's."""
+    return run_folder.steps(folder.parent) if folder.name == run_folder.MODEL else None
+
+
+def seconds_before(folder: Path) -> float | None:
+    """What the run to which a model's folder belongs says of its time; None where it is no run's."""
+    return run_folder.seconds(folder.parent) if folder.name == run_folder.MODEL else None

@@ -7,6 +7,7 @@ numbered run, which holds it, will do too.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,9 +155,10 @@ def seconds(folder: str | Path) -> float | None:
 
 def _said(folder: str | Path, name: str) -> Any:
     try:
-        return json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))[name]
+        found = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return found if isinstance(found, int | float) and math.isfinite(found) else None
 
 
 def digests(folder: str | Path) -> dict[str, str]:
