@@ -21,7 +21,8 @@ MODEL_FILES = {
     "model.safetensors": "The weights, under the port's names and in PyTorch's layouts.",
     "config.json": "The whole configuration; a setting that nobody told is `\"unset\"`.",
     "README.md": "The model card: where the weights come from, what was proven, and the numbers.",
-    "optimizer.safetensors": "The optimizer's slots and step, where the checkpoint had them.",
+    "optimizer.safetensors": "The optimizer's slots and step, where the checkpoint had them; of a large run in parts, "
+                             "`optimizer-00001.safetensors` and so on.",
 }
 RUN_FILES = {
     "train/digits/0/config.json": "What `scae train` was told, everything resolved.",
