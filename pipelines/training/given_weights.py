@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from pipelines.checkpoints import original
 from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.checkpoints import run_folder
@@ -70,8 +69,10 @@ def digest(folder: Path, key: str, optimizer: bool = False) -> str:
     """
     check_there(folder, key)
     found = hashlib.sha256()
-    with original.in_words(f"train.{key}"):
+    try:
         slots = slot_files(folder) if optimizer else []
+    except ValueError as error:
+        raise BadInput(f"train.{key}: {error}") from None
     for path in (folder / WEIGHTS, *slots):
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
