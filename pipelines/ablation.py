@@ -44,11 +44,10 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
     Raises:
         BadInput: no row is there.
     """
-    found, left_out = [], []
-    runs = rows.of_one_device({name: rows.finished(wanted, name, results, params) for name in wanted.rows or []})
-    for name, (seeds, missing) in runs.items():
+    found = []
+    runs = rows.runs_of(wanted, results, params)
+    for name, (seeds, _) in runs.items():
         row = wanted.row(name)
-        left_out += missing
         if seeds:
             found.append({"row": name, "words": row.words, "quirk": row.quirk, "preset": row.preset or wanted.preset,
                          "set": [str(change) for change in row.set or []], "beside": rows.beside(wanted, name),
@@ -63,7 +62,7 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
         other = by_name.get(row["beside"]) if row["beside"] != row["row"] else None
         row["difference"] = {} if other is None else difference(row["protocols"], other["protocols"])
     return {"preset": wanted.preset, "steps": wanted.steps, "full_steps": rows.full_steps(wanted, params),
-            "seeds": wanted.seeds, "rows": found, "left_out": left_out}
+            "seeds": wanted.seeds, "rows": found, "left_out": rows.left_out(runs)}
 
 
 def means(protocols: list[dict]) -> dict:

@@ -5,11 +5,12 @@
 
 With values x of a row and y of the row beside it, over seeds, the difference is d = x̄ - ȳ with the interval
 
-    d ± t √(s_x² / n_x + s_y² / n_y)      t: 97.5 % quantile of Student's distribution, min(n_x, n_y) - 1 degrees of freedom
+    d ± t √(s_x² / n_x + s_y² / n_y)
 
-of 95 %. A difference whose interval holds 0 is called none that these seeds show; with one seed there is no interval. The
-paper's differences are treated alike, from the means, deviations and ten runs that it prints. Rows are many and each has
-its own interval, so about one in twenty of those without any effect lies outside of it.
+of 95 %, where t is the 97.5 % quantile of Student's distribution with min(n_x, n_y) - 1 degrees of freedom. A
+difference whose interval holds 0 is called none that these seeds show; with one seed there is no interval. The paper's
+differences are treated alike, from the means, deviations and ten runs that it prints. Rows are many and each has its
+own interval, so about one in twenty of those without any effect lies outside of it.
 """
 
 from __future__ import annotations
@@ -82,15 +83,16 @@ def gather(wanted: sections.Ablation, results: str | os.PathLike = settings.RESU
     Raises:
         BadInput: no row is finished.
     """
-    runs = sections.of_one_device({name: sections.finished(wanted, name, results, params) for name in wanted.rows or []})
+    runs = sections.runs_of(wanted, results, params)
     rows = [row_of(wanted, name, runs) for name, (found, _) in runs.items() if found]
     if not rows:
         raise BadInput(f"no row of {wanted.steps:,} steps in {Path(results) / wanted.folder}; python -m "
                        f"pipelines.ablation --section {wanted.folder} --row NAME --seed N makes one")
     return {"preset": wanted.preset, "steps": wanted.steps, "seeds": wanted.seeds,
             "full_steps": sections.full_steps(wanted, params), "rows": rows,
-            "devices": Counter(one["device_name"] or "an unknown device" for found, _ in runs.values() for one in found),
-            "left_out": [line for _, missing in runs.values() for line in missing]}
+            "devices": Counter(one["device_name"] or "an unknown device"
+                               for found, _ in runs.values() for one in found),
+            "left_out": sections.left_out(runs)}
 
 
 def row_of(wanted: sections.Ablation, name: str, runs: dict) -> dict:
@@ -141,7 +143,8 @@ def sentence(row: dict) -> str:
 def agreement(ours: Difference, paper: Difference) -> str:
     """Whether two differences have the same sign, as far as either can be told from none."""
     if "open" in (ours.direction, paper.direction):
-        who = {(True, True): "neither tells", (True, False): "ours does not tell", (False, True): "the paper's does not tell"}
+        who = {(True, True): "neither tells", (True, False): "ours does not tell",
+               (False, True): "the paper's does not tell"}
         return f"{who[ours.direction == 'open', paper.direction == 'open']} its difference from none"
     return "the same direction" if ours.direction == paper.direction else "the opposite direction"
 
@@ -174,11 +177,11 @@ def markdown(found: dict) -> str:
     """The page's generated part."""
     minutes = statistics.fmean(row["seconds"] for row in found["rows"]) / 60
     devices = ", ".join(f"{name} ({runs} run{'s' if runs != 1 else ''})" for name, runs in found["devices"].items())
-    lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps, trained on {devices}; "
-             f"a run took {minutes:.0f} minutes on average, others beside it included. All figures are of test images "
-             "under the clean protocol.", "",
-             f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference of the first, points | paper, % | "
-             "paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
+    lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps, trained on "
+             f"{devices}; a run took {minutes:.0f} minutes on average, others beside it included. All figures are of "
+             "test images under the clean protocol.", "",
+             f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference of the first, points | "
+             "paper, % | paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
     for row in found["rows"]:
         paper = PAPER.get(row["row"])
         lines.append("| " + " | ".join([

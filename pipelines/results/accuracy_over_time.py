@@ -3,9 +3,10 @@
     python -m pipelines.results.accuracy_over_time mnist_small usps digits
     python -m pipelines.results.accuracy_over_time mnist_small --x steps --out steps.png
 
-Reads results/train/<preset>/<seed>/history.csv of every seed that is there; by step, results/aggregate/<preset>/curves.csv
-serves where no history lies. Writes one picture of two panels, posterior and prior presences: a thin line a seed, a thick one
-for their mean over the steps that all of them have. Prints what the picture is of, for the text beside it.
+Reads results/train/<preset>/<seed>/history.csv of every seed that is there; by step,
+results/aggregate/<preset>/curves.csv serves where no history lies. Writes one picture of two panels, posterior and
+prior presences: a thin line a seed, a thick one for their mean over the steps that all of them have. Prints what the
+picture is of, for the text beside it.
 
     minutes: seconds of the clock × threads / 60, with whatever else the machine did meanwhile
     pace:    step × threads / 60 × seconds a step, of the fastest tenth of the rows of the history
@@ -75,7 +76,8 @@ def read(name: str, x: str, results: Path) -> Preset:
                                {curve.seed for curve in curves})
     curves = sorted((curve for curve in curves if curve.columns), key=lambda curve: curve.seed)
     if not curves:
-        raise BadInput(f"{name}: no history.csv with probes in {settings.folder_of('train', name, results=results)}; train "
+        raise BadInput(f"{name}: no history.csv with probes in "
+                       f"{settings.folder_of('train', name, results=results)}; train "
                        "a seed with held_out_every above 0" + ("" if x == "steps" else ", or take --x steps"))
     return Preset(name, curves)
 
@@ -112,7 +114,8 @@ def of_aggregate(path: Path, known: set[int]) -> list[Curve]:
     for seed in sorted({int(row["seed"]) for row in rows} - known):
         columns = {}
         for column, _ in PANELS:
-            kept = [(float(row["step"]), float(row[column])) for row in rows if int(row["seed"]) == seed and row.get(column)]
+            kept = [(float(row["step"]), float(row[column])) for row in rows
+                    if int(row["seed"]) == seed and row.get(column)]
             if kept:
                 steps, shares = (np.array(values) for values in zip(*kept, strict=True))
                 columns[column] = (steps, None, shares)
@@ -162,9 +165,11 @@ def draw(presets: Sequence[Preset], x: str, path: Path) -> None:
                 continue
             for curve in held:
                 steps, minutes, shares = curve.columns[column]
-                axes.plot(steps / 1000 if x == "steps" else minutes, 100 * shares, color=colour, linewidth=0.7, alpha=0.45)
+                axes.plot(steps / 1000 if x == "steps" else minutes, 100 * shares, color=colour, linewidth=0.7,
+                          alpha=0.45)
             across, shares = mean(held, column, x)
-            axes.plot(across / 1000 if x == "steps" else across, 100 * shares, color=colour, linewidth=2, label=preset.name)
+            axes.plot(across / 1000 if x == "steps" else across, 100 * shares, color=colour, linewidth=2,
+                      label=preset.name)
         axes.set_title(words, fontsize=10, color=INK, loc="left")
         axes.set_xlabel(AXES[x], fontsize=9, color=INK)
         axes.set_xlim(left=0)
@@ -186,9 +191,10 @@ def draw(presets: Sequence[Preset], x: str, path: Path) -> None:
 def command(presets: Annotated[list[str], typer.Argument(help="Names of trained presets.")],
             x: Annotated[str, typer.Option(
                 callback=among(AXES), help=f"What lies across: {', '.join(AXES)}.")] = "minutes",
-            results: Annotated[str, typer.Option(metavar="DIR", help="Folder the results lie in.")] = str(settings.RESULTS),
-            out: Annotated[str, typer.Option(metavar="FILE", help="The picture.")] = "results/readme/accuracy_over_time.png"
-            ) -> None:
+            results: Annotated[str, typer.Option(
+                metavar="DIR", help="Folder the results lie in.")] = str(settings.RESULTS),
+            out: Annotated[str, typer.Option(
+                metavar="FILE", help="The picture.")] = "results/readme/accuracy_over_time.png") -> None:
     """Accuracy over time: how right the probes of each preset are on images it does not train on."""
     found = [read(name, x, Path(results)) for name in dict.fromkeys(presets)]
     draw(found, x, Path(out))

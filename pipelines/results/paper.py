@@ -94,7 +94,8 @@ NO_FIGURE: dict[str, Figure | None] = {"clustering": None, "probe": None}
 PRESETS: dict[str, dict[str, Figure | None]] = {
     "mnist28_paper": PLAIN_MNIST, "mnist28_paper_as_published": PLAIN_MNIST,
     # fewer and narrower capsules than any model there
-    "cifar10_small": NO_FIGURE, "mnist_small": NO_FIGURE, "mnist_small_step_decay": NO_FIGURE, "mnist_small_repaired": NO_FIGURE,
+    "cifar10_small": NO_FIGURE, "mnist_small": NO_FIGURE, "mnist_small_step_decay": NO_FIGURE,
+    "mnist_small_repaired": NO_FIGURE,
 }
 # The routing ancestors: preset and data set -> test accuracy of the network that the preset is.
 ANCESTORS: dict[tuple[str, str], Figure] = {

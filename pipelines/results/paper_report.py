@@ -16,7 +16,8 @@ import os
 from pathlib import Path
 
 from pipelines import report
-from pipelines.results import paper, plots, table as results_table
+from pipelines.results import paper, plots
+from pipelines.results import table as results_table
 from pipelines.support import settings
 from pipelines.support.values import BadInput
 

@@ -146,7 +146,8 @@ def runs(measured: dict) -> str:
     n = len(measured["seeds"])
     of = "" if measured["finished"] or not measured["full_steps"] \
         else f" of {measured['full_steps']:,}"
-    return f"{n} seed{'s' if n != 1 else ''}, {measured['steps']:,}{of} steps" + (", TF32" if measured.get("tf32") else "")
+    tf32 = ", TF32" if measured.get("tf32") else ""
+    return f"{n} seed{'s' if n != 1 else ''}, {measured['steps']:,}{of} steps{tf32}"
 
 
 def verdicts(ours: dict[str, dict | None]) -> str:

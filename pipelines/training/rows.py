@@ -106,13 +106,19 @@ def preset_of(wanted: Ablation, row: Row, params: str | os.PathLike) -> settings
                                                              f"train.steps={wanted.steps}"], params)
 
 
+def runs_of(wanted: Ablation, results: str | os.PathLike, params: str | os.PathLike
+            ) -> dict[str, tuple[list[dict], dict[int, str]]]:
+    """By row what `finished` gives, of one type of device."""
+    return of_one_device({name: finished(wanted, name, results, params) for name in wanted.rows or []})
+
+
 def finished(wanted: Ablation, name: str, results: str | os.PathLike, params: str | os.PathLike
-             ) -> tuple[list[dict], list[str]]:
-    """What each seed of a row that was run with these settings left, and why the other seeds are not there.
+             ) -> tuple[list[dict], dict[int, str]]:
+    """What each seed of a row that was run with these settings left, and by seed why the others are not there.
 
     Each has `device` (its type) and `device_name` beside what stands in its metrics.json.
     """
-    found, left_out = [], []
+    found, left_out = [], {}
     for seed in wanted.seeds or []:
         folder = settings.folder_of(wanted.folder, name, seed, results)
         why = why_not(wanted, name, seed, folder, params)
@@ -121,8 +127,19 @@ def finished(wanted: Ablation, name: str, results: str | os.PathLike, params: st
             found.append(read(folder / "metrics.json") | {
                 "device": environment.get("device"), "device_name": environment.get("device_name")})
         else:
-            left_out.append(f"{name}, seed {seed}: {why}")
+            left_out[seed] = why
     return found, left_out
+
+
+def left_out(runs: dict[str, tuple[list[dict], dict[int, str]]]) -> list[str]:
+    """A line for each row that lacks seeds, with the reasons: `complete: not yet run (seeds 1, 2)`.
+
+    Args:
+        runs: by row, as `finished` gives them.
+    """
+    return [f"{name}: " + "; ".join(
+        f"{why} (seed{'s' if n > 1 else ''} {', '.join(str(seed) for seed, one in missing.items() if one == why)})"
+        for why, n in Counter(missing.values()).items()) for name, (_, missing) in runs.items() if missing]
 
 
 def why_not(wanted: Ablation, name: str, seed: int, folder: Path, params: str | os.PathLike) -> str | None:
@@ -139,7 +156,8 @@ def why_not(wanted: Ablation, name: str, seed: int, folder: Path, params: str | 
     return None
 
 
-def of_one_device(runs: dict[str, tuple[list[dict], list[str]]]) -> dict[str, tuple[list[dict], list[str]]]:
+def of_one_device(runs: dict[str, tuple[list[dict], dict[int, str]]]
+                  ) -> dict[str, tuple[list[dict], dict[int, str]]]:
     """The runs of the type of device that most were trained on; the others are named among what is left out.
 
     Generators of another type of device draw other numbers, so a difference between two would be one of samples too.
@@ -152,10 +170,10 @@ def of_one_device(runs: dict[str, tuple[list[dict], list[str]]]) -> dict[str, tu
         return runs
     (kept, _), *_ = counted.most_common()
     return {name: ([one for one in found if one["device"] == kept],
-                   [*left_out, *(f"{name}, seed {one['seed']}: trained on {one['device'] or 'an unknown device'}, "
-                                 f"most others on {kept or 'an unknown one'}"
-                                 for one in found if one["device"] != kept)])
-            for name, (found, left_out) in runs.items()}
+                   missing | {one["seed"]: f"trained on {one['device'] or 'an unknown device'}, "
+                                           f"most others on {kept or 'an unknown one'}"
+                              for one in found if one["device"] != kept})
+            for name, (found, missing) in runs.items()}
 
 
 def is_done(wanted: Ablation, name: str, seed: int, results: str | os.PathLike, params: str | os.PathLike) -> bool:

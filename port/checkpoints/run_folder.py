@@ -155,8 +155,8 @@ def seconds(folder: str | Path) -> float | None:
 
 def _said(folder: str | Path, name: str) -> Any:
     try:
-        found = json.loads((Path(folder) / "metrics.json").read_text(encoding="utf-8"))[name]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = _numbers(Path(folder) / "metrics.json").get(name)
+    except dataset.DataError:
         return None
     return found if isinstance(found, int | float) and math.isfinite(found) else None
 
@@ -215,11 +215,14 @@ def evaluated(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _numbers(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise dataset.DataError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise dataset.DataError(f"{path}: holds no values by name")
+    return found
 
 
 def check_whole(folder: str | Path) -> None:

@@ -17,11 +17,10 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from port.core import preprocess
-from port.data import augment
-from port.core import inputs
-from port.core.inputs import NO_LABEL
 from port.configuration.protocol import Configuration
+from port.core import inputs, preprocess
+from port.core.inputs import NO_LABEL
+from port.data import augment
 
 # Where an image may come to lie on its canvas; `translate` and `crop` are the routing ancestors'.
 SHIFTS = ("original", "uniform", "centred", "translate", "crop")

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from port.data import augment as augmentation
 from port.core import files
+from port.data import augment as augmentation
 from port.data.dataset import DataError, Dataset, Split, split_of
 
 STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training",

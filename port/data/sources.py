@@ -21,10 +21,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from port.core import array_files, files
-from port.data import affnist, root as data_root, smallnorb, standard_sets
 from port.configuration import limits
 from port.configuration.limits import limited
+from port.core import array_files, files
+from port.data import affnist, smallnorb, standard_sets
+from port.data import root as data_root
 from port.data.dataset import DataError, Dataset, Split, split_of
 
 MNIST_FILES = {  # file name: md5 of the compressed original

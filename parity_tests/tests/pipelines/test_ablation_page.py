@@ -99,10 +99,10 @@ def test_rows_in_numbers_and_words(results: Path) -> None:
 
 def test_what_is_missing_is_named(results: Path) -> None:
     found = page.gather(WANTED, results, PARAMS)
-    assert "q01_log_presence, seed 1: not yet run" in found["left_out"]
-    assert "q02_transposed_pooling, seed 0: run with other settings" in found["left_out"]
-    n_rows = len(WANTED.rows) * len(WANTED.seeds)
-    assert len(found["left_out"]) == n_rows - sum(len(row["seeds"]) for row in found["rows"])
+    assert "q01_log_presence: not yet run (seeds 1, 2)" in found["left_out"]
+    assert "q02_transposed_pooling: run with other settings (seed 0); not yet run (seeds 1, 2)" in found["left_out"]
+    whole = [row["row"] for row in found["rows"] if row["seeds"] == WANTED.seeds]
+    assert {line.partition(":")[0] for line in found["left_out"]} == {*WANTED.rows} - {*whole}
     text = page.markdown(found)
     assert all(line in text for line in found["left_out"]) and all(row["sentence"] in text for row in found["rows"])
 
@@ -114,11 +114,12 @@ def test_rows_of_another_device_are_not_beside_them(results: Path) -> None:
     left(results, "no_noise", 0, 0.5, "cuda")
     left(results, "complete", 0, 0.9, "cuda")
     found = page.gather(WANTED, results, PARAMS)
-    says = [f"{name}, seed 0: trained on cuda, most others on cpu" for name in ("complete", "no_noise")]
-    assert set(says) <= set(found["left_out"]) and found["rows"][0]["seeds"] == [1, 2]
+    assert "complete: trained on cuda, most others on cpu (seed 0)" in found["left_out"]
+    assert found["rows"][0]["seeds"] == [1, 2]
     assert "no_noise" not in [row["row"] for row in found["rows"]] and found["devices"] == {"a processor": 9}
-    runs = sections.of_one_device({name: sections.finished(WANTED, name, results, PARAMS) for name in WANTED.rows})
-    assert not runs["no_noise"][0] and says[1] in runs["no_noise"][1] and len(runs["complete"][0]) == 2
+    runs = sections.runs_of(WANTED, results, PARAMS)
+    assert not runs["no_noise"][0] and len(runs["complete"][0]) == 2
+    assert runs["no_noise"][1][0] == "trained on cuda, most others on cpu"
 
 
 def test_nothing_at_all_is_bad_input(tmp_path: Path, capsys) -> None:
