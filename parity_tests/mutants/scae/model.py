@@ -20,8 +20,6 @@ MUTANTS = (
     Mutant("mass-not-divided", FILE, '("posterior", whole_mass / n_points)',
            '("posterior", whole_mass / 1.0)',
            "posterior mass not divided by the points"),
-    Mutant("per-capsule-paired", FILE, 'if "Q25" in self.config.repairs:', "if True:",
-           "per-capsule reconstructions paired rightly, which the original does not"),
     Mutant("vote-presence-soft", FILE, 'votes.vote_presence if "Q04" in repairs else',
            "votes.vote_presence if True else", "soft vote presence in the result"),
     Mutant("mlp-encoder-absence-missing", FILE, "tokens = [pose, 1.0 - presence[..., None]]",

@@ -130,7 +130,7 @@ def test_how_many_capsules_are_drawn_at_once_changes_no_bit(preset, repairs, mon
     image = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(0))
     found = []
     for at_once in (1, 5, 100):
-        monkeypatch.setattr("port.scae.model.AT_ONCE", at_once)
+        monkeypatch.setattr("port.scae.recording.AT_ONCE", at_once)
         found.append(model(image, taps=True).taps["per_caps_rec/mean_per_image"].detach().numpy())
     assert found[0].shape == (12,)
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])

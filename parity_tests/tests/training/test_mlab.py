@@ -11,70 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import port
 from parity_tests.goldens import REPOSITORY
+from parity_tests.harness.mlab import SMALL, base, weights
 from pipelines import cli
 from pipelines import train as stage
 from pipelines.commands import mlab
 from pipelines.commands import train as train_command
 from pipelines.support import settings, tracking
-from pipelines.training import numbered
 from port.data import dataset
 from port.training import schedule
-
-CHANGED = ("model.output_channels=[3,3]", "model.strides=[2,2]", "model.n_output_dims=6",
-           "model.n_hiddens=5", "model.n_dims=4", "model.n_layers=1", "model.template_size=4",
-           "model.n_obj_caps=3", "model.n_obj_caps_params=4", "train.threads=1", "train.steps=3")
-OF_OBJECTS = ("n_output_dims", "n_hiddens", "n_dims", "n_layers", "n_obj_caps", "n_obj_caps_params")
-EPOCHS = "train.epochs=null"  # the steps count
-
-
-def small(*more: str) -> list[str]:
-    """What makes a run small."""
-    words = ["--dataset", "digits", "--params", str(REPOSITORY / "params.yaml"), "--device", "cpu"]
-    return words + [word for change in (*CHANGED, *more) for word in ("--set", change)]
-
-
-def without_objects(words: list[str]) -> list[str]:
-    """The same for part capsules alone."""
-    own = tuple(f"model.{key}=" for key in OF_OBJECTS)
-    return [word for name, value in zip(words[::2], words[1::2], strict=True)
-            if not value.startswith(own) for word in (name, value)]
-
-
-SMALL = small(EPOCHS)
-EPOCHED = [word for name, value in zip(small()[::2], small()[1::2], strict=True)
-           if not value.startswith("train.steps") for word in (name, value)]
-
-def base(*options: str) -> list[str]:
-    """Few capsules at small rates: theirs blow a model of this size up (RAdam begins with plain steps)."""
-    model = options[options.index("--model") + 1] if "--model" in options else "scae"
-    rates = [*["--pcae-lr", "1e-6"] * (model != "ocae"), *["--ocae-lr", "2e-6"] * (model != "pcae")]
-    return ["-n", "600", "--pcae-num-caps", "3", "--pcae-feat-dim", "2", *rates]
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory):
-    """A function that trains with options, in folders of its own, and knows runs by their options."""
-    known: dict[tuple[str, ...], Path] = {}
-
-    def train(*options: str) -> Path:
-        if options not in known:
-            place = tmp_path_factory.mktemp("run")
-            with pytest.MonkeyPatch.context() as patch:
-                patch.chdir(place)
-                words = EPOCHED if "-N" in options else SMALL
-                words = without_objects(words) if "pcae" in options else words
-                assert cli.main(["train", *words, *base(*options), *options]) == 0
-            known[options] = place / "runs/mlab/1"
-        return known[options] / "train/mlab/0"
-    return train
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model/model.safetensors")
 
 
 def read(path: Path) -> dict:
@@ -271,85 +218,6 @@ def test_refused_in_one_line(options, message, tmp_path, monkeypatch, capsys) ->
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
-
-
-def test_numbered_runs_and_resume(tmp_path, monkeypatch, capsys) -> None:
-    """1, 2, …; --resume goes on with the latest, bit by bit, and refuses other settings."""
-    monkeypatch.chdir(tmp_path)
-    command = ["train", *SMALL, *base(), "--log-run-name", "mine"]
-    assert [cli.main(command), cli.main([*command, "--set", "train.steps=6"])] == [0, 0]
-    runs = tmp_path / "runs/mine"
-    assert sorted(path.name for path in runs.iterdir()) == ["1", "2"]
-    whole = weights(runs / "2/train/mlab/0")
-    (runs / "2").rename(tmp_path / "whole")
-    resume = ["train", "--resume", "--log-run-name", "mine"]
-    assert cli.main([*resume, "--set", "train.steps=6"]) == 0
-    assert "continuing from step 3" in capsys.readouterr().out
-    again = weights(runs / "1/train/mlab/0")
-    assert all(torch.equal(again[key], value) for key, value in whole.items())
-    assert cli.main([*resume, "--pcae-lr", "0.1"]) == 2
-    assert "was started with" in capsys.readouterr().err
-
-
-def test_resume_without_a_name_takes_the_run_begun_last(tmp_path, monkeypatch, capsys) -> None:
-    """Of whatever name; a name of a run goes first."""
-    monkeypatch.chdir(tmp_path)
-    command = ["train", *SMALL, *base(), "--set", "train.steps=1", "--log-run-name"]
-    assert [cli.main([*command, name]) for name in ("old", "new")] == [0, 0]
-    for words, name in (((), "new"), (("--log-run-name", "old"), "old"), (("--preset", "mlab"), None)):
-        capsys.readouterr()
-        assert cli.main(["train", "--resume", *words]) == (0 if name else 2)
-        told = capsys.readouterr()
-        assert f"this is runs/{name}/1" in told.out if name else "no run in runs/mlab" in told.err
-
-
-def test_steps_stand_in_place_of_a_preset_s_epochs(ran, tmp_path, monkeypatch, capsys) -> None:
-    """--set train.steps is not lost on the 3,000 epochs of mlab; beside -N it is refused."""
-    preset = settings.load_preset("mlab", path=REPOSITORY / "params.yaml")
-    assert "epochs" not in settings.overridden(preset, ["train.steps=3"]).sections["train"]
-    both = settings.overridden(preset, ["train.steps=3", "train.epochs=2"]).sections["train"]
-    assert both["epochs"] == 2
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", *small(), *base(), "-N", "2"]) == 2
-    assert "give one of them" in capsys.readouterr().err and not (tmp_path / "runs").exists()
-    assert cli.main(["train", *small(), *base()]) == 0
-    assert read(tmp_path / "runs/mlab/1/train/mlab/0/metrics.json")["steps"] == 3
-
-
-def test_objects_find_the_parts_of_a_numbered_run(ran, tmp_path, monkeypatch, capsys) -> None:
-    """A preset's name as train.parts is its latest run; what cannot be used leaves no folder behind."""
-    monkeypatch.chdir(tmp_path)
-    objects = ["train", *SMALL, *base("--model", "ocae"), "--model", "ocae", "--alpha-channel",
-               "--log-run-name", "objects", "--parts"]
-    assert cli.main([*objects, "mlab"]) == 2
-    assert "train.parts: no run of mlab with seed 0 in runs" in capsys.readouterr().err
-    given = ran("--model", "pcae", "--alpha-channel")
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/mlab").symlink_to(given.parents[3], target_is_directory=True)
-    assert cli.main([*objects, "mlab"]) == 0
-    after = weights(tmp_path / "runs/objects/1/train/mlab/0")
-    assert all(torch.equal(after[key], value) for key, value in weights(given).items())
-    params = json.loads((tmp_path / "runs/objects/1/params.json").read_text())
-    assert params["presets"]["mlab"]["train"]["parts"] == "runs/mlab/1/train/mlab/0"
-    for words, message in (("runs/mlab/2", "holds no model.safetensors"),
-                           ("runs/mlab/1", "has cnn with output_channels")):
-        more = ("--set", "model.output_channels=[3,4]") * (words == "runs/mlab/1")
-        assert cli.main([*objects, words, *more]) == 2
-        assert message in capsys.readouterr().err
-        assert [path.name for path in (tmp_path / "runs/objects").iterdir()] == ["1"]
-    refused = [*objects, "runs/mlab/1", "--set", "model.output_channels=[3,4]", "--log-run-name", "never"]
-    assert cli.main(refused) == 2 and not (tmp_path / "runs/never").exists()
-
-
-def test_a_stored_preset_gives_the_same_run(ran, tmp_path, monkeypatch) -> None:
-    """params.json of a run, and results given: the same weights, no numbered folder."""
-    first = ran()
-    monkeypatch.chdir(tmp_path)
-    params = first.parents[2] / numbered.PARAMS
-    assert cli.main(["train", "--params", str(params), "--preset", "mlab", "--results", "out"]) == 0
-    again = weights(tmp_path / "out/train/mlab/0")
-    assert all(torch.equal(again[key], value) for key, value in weights(first).items())
-    assert not any((tmp_path / "runs").glob("mlab/*"))
 
 
 def test_names_for_weights_and_biases(ran, tmp_path, monkeypatch) -> None:
