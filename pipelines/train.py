@@ -240,7 +240,7 @@ def pixel_likelihood(model: torch.nn.Module) -> str:
         BadInput: the switch SCAE_KERNELS has another value than those there are.
     """
     try:
-        return describe(model.part_decoder)
+        return describe(model)
     except ValueError as error:
         raise BadInput(str(error)) from None
 

@@ -133,7 +133,7 @@ CHECKS = {
     # What is printed, and that the plain path gives the same training step.
     "described": """
 import os
-assert pixel_likelihood.describe(model.part_decoder) == "fused GPU kernel (Triton), by its interpreter"
+assert pixel_likelihood.describe(model) == "fused GPU kernel (Triton), by its interpreter"
 fast = gradients(model)
 os.environ["SCAE_KERNELS"] = "off"
 try:

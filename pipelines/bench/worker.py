@@ -48,9 +48,8 @@ class Port:
         """Versions, device, precision and the path of the pixel likelihood."""
         from pipelines.support import environment
         from port.scae import pixel_likelihood
-        decoder = getattr(self.model(), "part_decoder", None)
         return {"environment": environment.describe(self.device, amp=self.wanted.amp),
-                "pixel_likelihood": "none" if decoder is None else pixel_likelihood.describe(decoder)}
+                "pixel_likelihood": pixel_likelihood.describe(self.model())}
 
     def run(self, variant: str) -> float:
         """Seconds of one run.

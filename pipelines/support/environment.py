@@ -48,20 +48,23 @@ def versions() -> dict[str, str]:
 
 
 def revision() -> str:
-    """Short git revision, with `+` where tracked files differ from it.
+    """Short git revision, with `+` where tracked files other than results and lock files differ from it.
 
     What the variable SCAE_REVISION says comes first: a copy of the tree does not know its own, and may be laid over a
-    checkout of another. `unknown` without either.
+    checkout of another. `unknown` without either, also for an installed copy within somebody else's repository.
     """
     if told := os.environ.get("SCAE_REVISION"):
         return told
 
     def git(*arguments: str) -> str:
         return subprocess.run(("git", *arguments), check=True, capture_output=True, text=True,
-                              cwd=Path(__file__).parent, timeout=20).stdout.strip()
+                              cwd=root, timeout=20).stdout.strip()
+    here = Path(__file__).resolve()
+    root = here.parents[len(__name__.split(".")) - 1]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "..", ":!../results",
-                      ":!../dvc.lock")
+        git("ls-files", "--error-unmatch", here.relative_to(root).as_posix())
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock",
+                      ":!pipelines/dvc.lock")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
@@ -81,8 +84,10 @@ def processor() -> str:
 def choose_device(name: str) -> torch.device:
     """`auto` is the GPU where there is one.
 
+    Of several GPUs it is torch's current one, to which streams, captured steps and processes of their own go too.
+
     Raises:
-        BadInput: an unknown name, or a GPU that is not there.
+        BadInput: an unknown name, or a GPU that is not there or not the current one.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,4 +99,7 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(f"device {name!r} is not supported; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} asked for, but this torch sees no GPU; use cpu")
+    if device.type == "cuda" and device.index not in (None, torch.cuda.current_device()):
+        raise BadInput(f"device {name!r} is not the current GPU; use cuda, and choose one of several by "
+                       f"CUDA_VISIBLE_DEVICES={device.index}")
     return device

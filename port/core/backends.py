@@ -10,8 +10,9 @@ import contextlib
 import importlib.util
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
@@ -88,7 +89,25 @@ def share(n_examples: int, work: Callable[[int, int], None]) -> None:
     # Two parts a thread, so that one that is held up by another process delays less.
     n_parts = min(2 * n_threads, n_examples)
     cuts = [i * n_examples // n_parts for i in range(n_parts + 1)]
-    done = [_pools[key].submit(work, *cut) for cut in zip(cuts[1:-1], cuts[2:], strict=True)]
-    work(cuts[0], cuts[1])
-    for future in done:
-        future.result()
+    left = deque(zip(cuts[:-1], cuts[1:], strict=True))
+
+    def take() -> None:
+        while True:
+            try:
+                first, last = left.popleft()
+            except IndexError:
+                return
+            try:
+                work(first, last)
+            except BaseException:
+                left.clear()
+                raise
+
+    others = [_pools[key].submit(take) for _ in range(n_threads - 1)]
+    try:
+        take()
+    finally:
+        # The caller's arrays are written until the last one has ended, whatever happened here.
+        wait(others)
+    for other in others:
+        other.result()

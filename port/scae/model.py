@@ -19,7 +19,7 @@ from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Recorder,
 from port.scae import object_decoder as objects
 from port.scae import part_decoder as decoders
 from port.scae import part_encoder as encoders
-from port.scae import recording
+from port.scae import pixel_likelihood, recording
 from port.scae.config import Config
 from port.scae.noise import Noise
 
@@ -173,7 +173,7 @@ class ImageAutoencoder(nn.Module):
                     "hard": likelihood.winner}[settings.vote_type]
         dec_presence = {"enc": parts.presence, "soft": likelihood.soft_winner_pres,
                         "hard": likelihood.winner_pres}[settings.pres_type]
-        if taps or pictures or settings.mse_weight > 0:
+        if taps or pictures or pixel_likelihood.needs_components(config):
             decoded = self.part_decoder(dec_pose, dec_presence, templates)
             log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
                                                 decoded.scale)

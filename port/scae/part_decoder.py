@@ -156,8 +156,9 @@ class PartDecoder(nn.Module):
         """
         against = pixel_likelihood.reason_against(
             pose.device, self.templates_alpha is not None, self.scale is None,
-            pixel_likelihood.sizes_of(templates, self.canvas, templates.shape[0] > 1))
-        if against or target.requires_grad or not self.settings.inverse_space_transform:
+            pixel_likelihood.sizes_of(templates, self.canvas, templates.shape[0] > 1),
+            self.settings.inverse_space_transform, target_gradient=target.requires_grad)
+        if against:
             decoded = self(pose, presence, templates)
             return mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means, decoded.scale)
         log_presence = torch.zeros_like(pose[..., 0]) if presence is None else ops.safe_log(presence)

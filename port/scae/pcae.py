@@ -17,6 +17,7 @@ from port.core.gathering import alone
 from port.core.taps import CHANNELS_LAST, PARTS_CHANNELS_LAST, SILENT, Taps
 from port.scae import part_decoder as decoders
 from port.scae import part_encoder as encoders
+from port.scae import pixel_likelihood
 from port.scae.config_modes import PartConfig, PartLosses
 from port.scae.model import ImageAutoencoder, Result
 from port.scae.noise import Noise
@@ -101,7 +102,7 @@ class PartAutoencoder(nn.Module):
         parts = self.part_encoder(image, draws.get("part"), log)
         templates = self.part_decoder.make_templates(parts.feature, log)
         decoded = mean = None
-        if taps or pictures or settings.mse_weight > 0:
+        if taps or pictures or pixel_likelihood.needs_components(self.config):
             decoded = self.part_decoder(parts.pose, parts.presence, templates)
             log_prob = mixture.mixture_log_prob(target, decoded.mixing_logits, decoded.means,
                                                 decoded.scale)

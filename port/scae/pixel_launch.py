@@ -107,6 +107,9 @@ def trial(sizes: Sizes, device: torch.device) -> str:
     Args:
         sizes: what is to be compiled.
         device: a GPU, or the CPU with Triton's interpreter.
+
+    Raises:
+        OutOfMemoryError: torch's; the plain path would need more, and later there may be room.
     """
     key = (sizes, device)
     if key not in tried and device.type == "cuda" and torch.cuda.is_available() \
@@ -142,6 +145,8 @@ def _launch_failure(sizes: Sizes, device: torch.device) -> str:
         backward(*given, *sums, torch.ones_like(log_prob), zeros(2, parts, channels, height, width),
                  zeros(2, parts, height, width), zeros(2, parts, 6), zeros(2, parts), zeros(2), zeros(2))
         torch.cuda.synchronize(device)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a compiler or a driver raises; the plain path tells the rest
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return f"Triton fails: {lines[0][:200]}"

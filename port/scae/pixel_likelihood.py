@@ -7,7 +7,7 @@ TRITON_INTERPRET=1, Triton's own variable, the latter runs on a CPU too, by Trit
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,8 @@ class Sizes(NamedTuple):
     dtype: torch.dtype
 
 
-def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: Sizes | None = None) -> str:
+def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: Sizes | None = None,
+                   inverted: bool = True, components: bool = False, target_gradient: bool = False) -> str:
     """Why no kernel can compute a pixel likelihood; empty where one can.
 
     Args:
@@ -37,6 +38,9 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
         unit_scale: the components' scale is 1 and not learned.
         sizes: of the likelihood, for which a GPU's kernel is then compiled and tried once; None leaves that
             out.
+        inverted: poses are from template to canvas, and their inverse is sampled.
+        components: the loss needs the components themselves, as for a mean picture.
+        target_gradient: a gradient is to reach the target.
 
     Raises:
         ValueError: the switch has another value.
@@ -46,6 +50,8 @@ def reason_against(device: torch.device, alpha: bool, unit_scale: bool, sizes: S
                (backends.exporting(), "a graph for other programs"),
                (device.type not in ("cpu", "cuda"), f"on {device.type}"),
                (not alpha, "templates without alpha"), (not unit_scale, "a learned scale"),
+               (not inverted, "poses from canvas to template"), (components, "the loss needs the mean picture"),
+               (target_gradient, "a target with a gradient"),
                (gpu and not backends.TRITON_INSTALLED, "Triton is not installed"),
                (not gpu and sizes is not None and sizes.dtype not in backends.DTYPES, f"in {sizes and sizes.dtype}"),
                (not gpu and not backends.INSTALLED, "Numba is not installed"))
@@ -72,11 +78,24 @@ def sizes_of(templates: Tensor, canvas: tuple[int, int], per_example: bool | tor
     return Sizes(parts, channels, (height, width), tuple(canvas), per_example, templates.dtype)
 
 
-def describe(decoder: torch.nn.Module) -> str:
-    """One line for a log: how a `part_decoder.PartDecoder` computes the pixel likelihood."""
+def needs_components(config: Any) -> bool:
+    """Whether the loss of a model needs the mixture's components, which no kernel makes."""
+    return config.autoencoder.mse_weight > 0
+
+
+def describe(model: torch.nn.Module) -> str:
+    """One line for a log: how a model computes the pixel likelihood in training; `none` where it has none.
+
+    Raises:
+        ValueError: the switch SCAE_KERNELS has another value than those there are.
+    """
+    decoder = getattr(model, "part_decoder", None)
+    if decoder is None:
+        return "none"
     device = decoder.templates.device
     reason = reason_against(device, decoder.templates_alpha is not None, decoder.scale is None,
-                            sizes_of(decoder.templates, decoder.canvas, decoder.mlp is not None))
+                            sizes_of(decoder.templates, decoder.canvas, decoder.mlp is not None),
+                            decoder.settings.inverse_space_transform, needs_components(model.config))
     if reason:
         return f"plain PyTorch ({reason})"
     if backends.by_triton(device):

@@ -234,12 +234,11 @@ class Run:
 
     def _made_with(self) -> dict:
         """What decides the order of rounding but not what is computed."""
-        decoder = getattr(self.model, "part_decoder", None)
         compiled = rungs.ladder(self.settings, self.state.device.type)[0].compiled
         if self.settings.compile == rungs.AUTO and hasattr(self, "step"):
             compiled = self.step.rung.compiled
         return {"ranks": self.world.size, "threads": torch.get_num_threads(),
-                "kernel": "none" if decoder is None else pixel_likelihood.describe(decoder),
+                "kernel": pixel_likelihood.describe(self.model),
                 "compile": compiled, "deterministic": self.settings.deterministic,
                 "torch": torch.__version__}
 

@@ -18,7 +18,7 @@ import pytest
 from parity_tests import goldens, registry
 from parity_tests.goldens import REPOSITORY, Golden
 from parity_tests.goldens.verify_models import arguments_of, verify_without_taps
-from parity_tests.harness import models, recorder
+from parity_tests.harness import every_family, models, recorder
 from parity_tests.harness.strategies import Case, cases
 from parity_tests.harness.verify import verify
 from parity_tests.registry import OpCase
@@ -75,10 +75,30 @@ def test_recording(run: tuple[Golden, str, str], tier: str) -> None:
     if tier == "smoke" and (dtype == "float32" or not golden.folder.is_relative_to(goldens.HERE)):
         pytest.skip("smoke tier: committed fixtures in float64")
     model = models.build("port", arguments_of(golden), dtype)
-    against = importlib.import_module("port.scae.pixel_likelihood").describe(model.part_decoder)
+    against = importlib.import_module("port.scae.pixel_likelihood").describe(model)
     if "plain" in against:
         pytest.skip(f"no faster path for this configuration: {against}")
     verify_without_taps(golden, variant, dtype)
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", ["scae", "pcae"])
+@pytest.mark.parametrize(("setting", "reason"), [
+    ({}, None), ({"inverse_space_transform": False}, "poses from canvas to template"),
+    ({"mse_weight": 0.5}, "the loss needs the mean picture"), ({"use_alpha_channel": False}, "templates without alpha"),
+])
+def test_what_is_said_is_what_runs(kind: str, setting: dict, reason: str | None,
+                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line in a log names the kernel where a forward pass calls it, and the reason where it does not."""
+    from port.scae import pixel_likelihood
+    calls = []
+    original = pixel_likelihood.pixel_log_prob
+    monkeypatch.setattr(pixel_likelihood, "pixel_log_prob", lambda *given: calls.append(1) or original(*given))
+    model = every_family.model(kind, **{"use_alpha_channel": True} | setting)
+    model(every_family.examples(model, 2))
+    said = pixel_likelihood.describe(model)
+    assert said == (f"plain PyTorch ({reason})" if reason else "fused CPU kernel (Numba)")
+    assert len(calls) == (reason is None)
 
 
 COMPARE = """
@@ -103,7 +123,7 @@ def close(one, other, places):
 CHECKS = {
     # The examples are shared out among threads: nothing may depend on how.
     "threads": """
-assert "Numba" in pixel_likelihood.describe(model.part_decoder)
+assert "Numba" in pixel_likelihood.describe(model)
 found = []
 for threads in (1, 2, 3, 1):
     torch.set_num_threads(threads)
@@ -125,7 +145,7 @@ assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], ot
 import os
 fast = gradients(model)
 os.environ["SCAE_KERNELS"] = "off"
-assert "SCAE_KERNELS=off" in pixel_likelihood.describe(model.part_decoder)
+assert "SCAE_KERNELS=off" in pixel_likelihood.describe(model)
 torch.ops.scae.pixel_likelihood = None
 close(gradients(model), fast, 400)
 os.environ["SCAE_KERNELS"] = "on"
@@ -138,7 +158,7 @@ else:
 """,
     # Numba hidden: every module imports, the plain path runs, and says so.
     "without Numba": """
-assert "Numba is not installed" in pixel_likelihood.describe(model.part_decoder)
+assert "Numba is not installed" in pixel_likelihood.describe(model)
 from port.scae import pixel_backward, pixel_components, pixel_forward
 assert pixel_components.numba is None
 gradients(model)

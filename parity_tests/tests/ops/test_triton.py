@@ -118,6 +118,19 @@ def test_reasons_for_the_plain_path(installed: bool, changed: dict, reason: str,
     assert pixel_likelihood.reason_against(GPU, True, True, sizes) == "SCAE_KERNELS=off"
 
 
+def test_a_lack_of_memory_is_no_reason_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain path would need more of it; the next trial may find room."""
+    def full(*given: torch.Tensor) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(pixel_launch, "tried", {})
+    monkeypatch.setattr(pixel_launch, "forward", full)
+    on_cpu = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device, **more: on_cpu(*shape, **more))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        pixel_launch.trial(SIZES, GPU)
+    assert not pixel_launch.tried
+
+
 def test_compiles_for_a_gpu(tier: str, tmp_path: Path) -> None:
     """The compiler takes both kernels at a preset's real size; nothing of float32 is spilled to memory."""
     if tier == "smoke":
