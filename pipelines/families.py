@@ -1,4 +1,4 @@
-"""What a stage does otherwise for a model family, in one table; the image autoencoder is the rule."""
+"""What a stage does otherwise for a model family; the image autoencoder is the rule."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 from types import ModuleType
 
+import port.families
 from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.configuration.fields import unknown
 
-# Kind of the configuration → module with the family's `evaluate(preset, seed, results, dataset, final,
-# place, steps, on)`, which returns what goes into metrics.json.
-EVALUATIONS = {"constellation": "constellation", "pcae": "parts", "capsnet": "classes", "em": "classes"}
-
+AUTOENCODERS = "collected"  # of `Family.evaluation`: what the stage itself measures
 
 # Model and data source → preset: `--model` and `--dataset` on the command line.
 PRESETS = {("capsnet", "mnist"): "capsnet_mnist", ("capsnet", "svhn"): "capsnet_svhn",
@@ -78,6 +76,10 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
 
 
 def evaluation(preset: settings.Preset) -> ModuleType | None:
-    """The module that evaluates a preset's family; None for the image autoencoder."""
-    name = EVALUATIONS.get(preset.config().kind)
-    return None if name is None else importlib.import_module(f"pipelines.evaluation.{name}")
+    """The module of `pipelines.evaluation` that measures a preset's family; None for image autoencoders.
+
+    It has the name of the module that measures held-out examples while the family trains (`Family.evaluation`),
+    and its `evaluate(preset, seed, results, dataset, final, place, steps, on)` returns what goes into metrics.json.
+    """
+    name = port.families.family_of(preset.config()).evaluation
+    return None if name == AUTOENCODERS else importlib.import_module(f"pipelines.evaluation.{name}")

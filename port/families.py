@@ -1,6 +1,8 @@
 """The model families in one table, by the kind of their configuration.
 
-Everything else asks this table: nothing tests which model it has in hand.
+What builds, trains and measures a model asks this table. What is told apart by kind beside it is how settings are
+spelled (`port.config.SPELLINGS`), which programs wrote checkpoints (`port.checkpoints.programs`), what an exported
+graph takes (`port.checkpoints.export`), and tables of `pipelines` that CONTRIBUTING.md lists.
 """
 
 from __future__ import annotations
