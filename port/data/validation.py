@@ -72,6 +72,8 @@ def looked_at(dataset: data.Dataset, settings: Any) -> data.Split:
         settings: `port.training.schedule.Settings`.
     """
     if settings.validation_images:
-        return parts(dataset.train, settings.validation_images)[1]
+        train = dataset.train  # the many that are trained on are not gathered for each look
+        rows = taken_out(len(train), settings.validation_images).to(train.images.device)
+        return data.Split(train.images[rows], train.labels[rows])
     n, test = settings.held_out_images, dataset.test
     return data.Split(test.images[:n], test.labels[:n])

@@ -74,6 +74,14 @@ def test_a_run_trains_on_the_others_alone(numbered: data.Dataset) -> None:
     assert len(loop.Run(runs.model(), numbered, runs.settings()).state.batches.split) == 40
 
 
+def test_a_look_gathers_the_validation_images_alone(numbered: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the many that are trained on, which `parts` would copy at every look."""
+    expected = validation.parts(numbered.train, 10)[1]
+    monkeypatch.setattr(validation, "parts", lambda *arguments: pytest.fail("gathers all of them"))
+    found = validation.looked_at(numbered, runs.settings(validation_images=10))
+    assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+
+
 @pytest.mark.parametrize("wanted", [0, 10])
 def test_looks_read_the_test_split_only_without_them(numbered: data.Dataset, wanted: int) -> None:
     """Other test images change what is reported at 0, and nothing at 10."""
