@@ -27,6 +27,7 @@ from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset
 from port.evaluation import classes as evaluate_classes
+from port.evaluation import looks
 
 
 def run(preset: settings.Preset, seed: int, wanted: sections.CapsnetDimensions,
@@ -43,7 +44,7 @@ def run(preset: settings.Preset, seed: int, wanted: sections.CapsnetDimensions,
     shutil.rmtree(folder / "pictures", ignore_errors=True)
     (folder / "pictures").mkdir(parents=True)
     evaluated, changes, missing = preset.evaluate(), {}, []
-    shift = evaluate_classes.still(preset.train(seed)[0].shift)
+    shift = looks.still(preset.train(seed)[0].shift)
     seen = evaluate_classes.collect(model, test, evaluated.batch_size, shift)
     for label in range(model.config.n_classes):
         right = np.flatnonzero(seen.correct & (seen.labels == label))

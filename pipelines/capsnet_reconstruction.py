@@ -27,6 +27,7 @@ from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.data import dataset as data
 from port.evaluation import classes as evaluate_classes
+from port.evaluation import looks
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def run(joint: settings.Preset, frozen: settings.Preset, seed: int, wanted: sect
     first, second = (model.config for model in models.values())
     if (first.canvas, first.channels) != (second.canvas, second.channels):
         raise BadInput(f"presets {joint.name} and {frozen.name} have images of different size")
-    shift = evaluate_classes.still(joint.train(seed)[0].shift)
+    shift = looks.still(joint.train(seed)[0].shift)
     dataset = dataset_for(joint, results).to(next(models[joint.name].parameters()).device)
     test = dataset.test
     image = data.arrange(test.images[:wanted.n_images], first.canvas, shift, None)

@@ -24,8 +24,7 @@ from pipelines.support import environment, sections, settings
 from pipelines.support.command_line import Device, Params, Program, Results
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from port.data import dataset
-from port.evaluation import equivariance
+from port.evaluation import equivariance, looks
 
 
 def run(folder: str | os.PathLike, wanted: sections.Equivariance,
@@ -54,7 +53,7 @@ def run(folder: str | os.PathLike, wanted: sections.Equivariance,
     models = {"initial": port.build(final.config, seed).eval().to(place), "final": final.to(place)}
     split = dataset_for(preset, results).test
     canvas = final.config.canvas
-    image = dataset.place(split.images[:wanted.images].to(place), canvas, None)
+    image = looks.arranged(split.images[:wanted.images].to(place), canvas, preset.train(seed)[0].shift)
     measured = {"preset": preset.name, "seed": seed, "images": len(image), "canvas": canvas, "motions": [
         {"motion": name, "size": size, "maps": len(maps),
          **{moment: mean([equivariance.follow(model, image, matrix, wanted.batch_size) for matrix in maps])

@@ -45,7 +45,7 @@ from port.core import allocator
 from port.data import dataset as data
 from port.data import validation
 from port.evaluation import clustering as evaluate
-from port.evaluation import collected
+from port.evaluation import collected, looks
 from port.evaluation.labels import NotMeasurable, check_finite
 from port.families import Model
 
@@ -94,6 +94,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     if on is not None:
         dataset = replace(dataset, **elsewhere(preset, on, dataset, source))
     dataset = dataset.to(place)
+    shift = preset.train(seed)[0].shift
 
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     measured: dict = {"preset": preset.name, "seed": seed, "steps": run_folder.steps(source),
@@ -104,13 +105,13 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     with allocator.kept(place):
         for moment, model in (("initial", initial), ("final", final)):
             last = moment == "final"
-            for protocol, (train, test) in collect(model, dataset, wanted).items():
+            for protocol, (train, test) in collect(model, dataset, wanted, shift).items():
                 measured["protocols"].setdefault(protocol, {})[moment] = measure(
                     train, test, dataset.n_classes, protocol, wanted, confusions if last else None)
                 if last and protocol == "clean":
                     mapped = test
     measured["baseline"] = baselines.kept(dataset, final.config.canvas, wanted, results,
-                                          edges=final.config.autoencoder.target == "sobel")
+                                          edges=final.config.autoencoder.target == "sobel", shift=shift)
     measured["checks"] = checks(measured["protocols"], wanted)
     if final.config.kind == "ocae":  # its reconstructions are those of the parts it was given
         measured["checks"] = [one for one in measured["checks"] if one["check"] != RECONSTRUCTION]
@@ -128,7 +129,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     write_tsne(folder / "pictures" / "tsne.csv", mapped, wanted, measured)
     measured = settled(measured)
     write_json(folder / "metrics.json", measured)
-    pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
+    pictures.write(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed, shift)
     say(measured)
     if wanted.require_learning and failed and on is None:
         raise CheckFailed(not_learned(preset, seed, source, failed))
@@ -200,19 +201,22 @@ def weights_of(folder: Path) -> str:
     return given_weights.digest(folder / "model", "model")
 
 
-def collect(model: torch.nn.Module, dataset: data.Dataset, wanted: sections.Evaluate
+def collect(model: torch.nn.Module, dataset: data.Dataset, wanted: sections.Evaluate, shift: str = "original"
             ) -> dict[str, tuple[collected.Presences | NotMeasurable | None, collected.Collected]]:
-    """By protocol what fits need of the training images they use, and what is said about the test images."""
+    """By protocol what fits need of the training images they use, and what is said about the test images.
+
+    `shift` is that of the training; without `clean_shift` the clean protocol draws no places.
+    """
     found = {}
-    for protocol, train in fitted_on(model, dataset.train, wanted).items():
+    for protocol, train in fitted_on(model, dataset.train, wanted, shift).items():
         faithful = protocol == "faithful"
         found[protocol] = train, collected.collect(
             model, dataset.test, model.config.canvas, wanted.batch_size, wanted.seed, noise=faithful,
-            whole_batches=faithful, shift=faithful or wanted.clean_shift)
+            whole_batches=faithful, shift=shift if faithful or wanted.clean_shift else looks.still(shift))
     return found
 
 
-def fitted_on(model: torch.nn.Module, train: data.Split, wanted: sections.Evaluate
+def fitted_on(model: torch.nn.Module, train: data.Split, wanted: sections.Evaluate, shift: str = "original"
               ) -> dict[str, collected.Presences | NotMeasurable | None]:
     """By protocol the presences that fits use, or why there are none; None of a data set without training images."""
     n_fit = wanted.fit_images or len(train)
@@ -220,12 +224,12 @@ def fitted_on(model: torch.nn.Module, train: data.Split, wanted: sections.Evalua
     if not len(kept):
         return {"clean": None, "faithful": None}
 
-    def run_over(*noises: bool, shift: bool = True) -> list[collected.Presences | None]:
+    def run_over(*noises: bool, shift: str = shift) -> list[collected.Presences | None]:
         return collected.presences(model, kept, model.config.canvas, wanted.batch_size, wanted.seed + 100, noises,
                                    shift)
     # Images at the same places are seen once for both protocols.
     clean, faithful = run_over(False, True) if wanted.clean_shift else (
-        *run_over(False, shift=False), *run_over(True))
+        *run_over(False, shift=looks.still(shift)), *run_over(True))
     return {"clean": clean, "faithful": faithful if faithful is not None else NotMeasurable(
         f"{len(kept)} training images make no whole batch of {wanted.batch_size}")}
 

@@ -25,22 +25,23 @@ from pipelines.support.output import write_json
 from port.core import preprocess
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
+from port.evaluation import looks
 
 FOLDER = "baselines"
 EDGES = "edges"
 AT_ONCE = 1000  # images whose edges are made together
 # Settings of section `evaluate` that the values depend on.
 SETTINGS = ("seed", "bootstrap_draws", "level")
-CODE = (data, preprocess, evaluate, sys.modules[__name__])
+CODE = (data, looks, preprocess, evaluate, sys.modules[__name__])
 FITTED_BY = ("numpy", "scipy", "scikit-learn", "torch")
 
 
 def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results: str | os.PathLike,
-         edges: bool = False) -> dict:
+         edges: bool = False, shift: str = "original") -> dict:
     """`measured`, from the file of an earlier evaluation where there is one."""
     if not len(dataset.train):
         return {}
-    key = digest(dataset, canvas, wanted, edges)
+    key = digest(dataset, canvas, wanted, edges, shift)
     path = Path(results) / FOLDER / f"{dataset.name}-{key[:16]}.json"
     try:
         found = json.loads(path.read_text())
@@ -49,12 +50,13 @@ def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results:
             return found["baseline"]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or a damaged one: it is measured again
-    found = measured(dataset, canvas, wanted, edges)
+    found = measured(dataset, canvas, wanted, edges, shift)
     write_json(path, {"digest": key, "data": dataset.name, "canvas": canvas, "baseline": found})
     return found
 
 
-def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False) -> dict:
+def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False,
+             shift: str = "original") -> dict:
     """The protocols' clusterings and probe on raw pixels, shifted as the model sees them, and centred.
 
     Args:
@@ -62,12 +64,12 @@ def measured(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edge
         canvas: side in pixels.
         wanted: seed and intervals.
         edges: measure the edges of the centred images too, for a model that reconstructs these.
+        shift: how the model's training placed its images.
     """
     fitted, found = first_images(dataset, wanted), {}
     for name in ("shifted", "centred", *([EDGES] if edges else ())):
         def pixels(split: data.Split, seed: int, name: str = name) -> np.ndarray:
-            generator = torch.Generator(split.images.device).manual_seed(seed) if name == "shifted" else None
-            image = data.place(split.images, canvas, generator)
+            image = looks.arranged(split.images, canvas, shift, seed if name == "shifted" else None)
             if name == EDGES:
                 image = torch.cat([preprocess.normalized_sobel_edges(part) for part in image.split(AT_ONCE)])
             return image.flatten(1).cpu().numpy()
@@ -100,10 +102,12 @@ def first_images(dataset: data.Dataset, wanted: sections.Evaluate) -> data.Split
                       dataset.train.labels[:wanted.baseline_images])
 
 
-def digest(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False) -> str:
+def digest(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, edges: bool = False,
+           shift: str = "original") -> str:
     """SHA-256 of everything that `measured` depends on."""
     versions = environment.versions()
-    facts = {"canvas": canvas, "edges": edges, "classes": dataset.n_classes, "device": dataset.test.images.device.type,
+    facts = {"canvas": canvas, "edges": edges, "shift": shift, "classes": dataset.n_classes,
+             "device": dataset.test.images.device.type,
              "settings": {name: getattr(wanted, name) for name in SETTINGS},
              "versions": {name: versions.get(name) for name in FITTED_BY},
              "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in CODE]}

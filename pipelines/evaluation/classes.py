@@ -21,12 +21,11 @@ from pipelines.support.measured import put
 from pipelines.support.measured import shown as measure
 from port.data import dataset as data
 from port.evaluation import classes as evaluate_classes
+from port.evaluation import looks
 from port.evaluation.classes import Answers
 from port.evaluation.clustering import Accuracy, exceeds
 from port.evaluation.labels import check_finite
 from port.families import Model
-
-SHIFTED = ("original", "uniform")
 
 
 def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dataset: data.Dataset,
@@ -54,22 +53,19 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
     test = dataset.test.to(place)
     initial = port.build(final.config, seed).to(place).eval()
     training, _ = preset.train(seed)
-    placed = wanted.clean_shift and training.shift in SHIFTED
-    shift = training.shift if placed else evaluate_classes.still(training.shift)
+    shift, places = training.shift, wanted.seed if wanted.clean_shift else None
     measured: dict = {"preset": preset.name, "model": final.config.kind, "seed": seed, "steps": steps,
                       "data": dataset.name, "trained_on": trained_on, "level": wanted.level,
                       "protocols": {"clean": {}}, "baseline": {}}
     for moment, model in (("initial", initial), ("final", final)):
-        seen = evaluate_classes.collect(model, test, wanted.batch_size, shift,
-                                        wanted.seed if placed else None)
+        seen = evaluate_classes.collect(model, test, wanted.batch_size, shift, places)
         measured["protocols"]["clean"][moment] = moment_of(seen, wanted)
     measured["checks"] = checks(measured["protocols"]["clean"], wanted)
     measured["learned"] = all(check["passed"] for check in measured["checks"])
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     stage.write_confusions(folder / "confusion.csv", {"clean_accuracy": stage.confusion(
         seen.labels, seen.predicted, dataset.n_classes)})
-    generator = torch.Generator(place).manual_seed(wanted.seed) if placed else None
-    write_pictures(folder / "pictures", final, test, seen, shift, generator, wanted.n_pictures)
+    write_pictures(folder / "pictures", final, test, seen, shift, places, wanted.n_pictures)
     say(measured)
     return measured
 
@@ -101,7 +97,7 @@ def checks(moments: dict, wanted: sections.Evaluate) -> list[dict]:
 
 @torch.no_grad()
 def write_pictures(folder: Path, model: Model, test: data.Split, seen: Answers, shift: str,
-                   generator: torch.Generator | None, n_images: int) -> list[Path]:
+                   seed: int | None, n_images: int) -> list[Path]:
     """Reconstructions of the first images, and the images with the surest wrong answers.
 
     Args:
@@ -109,13 +105,13 @@ def write_pictures(folder: Path, model: Model, test: data.Split, seen: Answers, 
         model: the trained model.
         test: the images.
         seen: what it says about them.
-        shift: how they were placed.
-        generator: of the places, as it was; None where nothing was drawn.
+        shift: how training placed its images.
+        seed: of the places; None where nothing was drawn.
         n_images: how many of each kind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    first = data.arrange(test.images[:n_images], model.config.canvas, shift, generator)
+    first = looks.arranged(test.images[:n_images], model.config.canvas, shift, seed)
     drawn = model(first).reconstruction
     if drawn is not None:
         rows = [x.cpu().numpy() for x in (first, drawn)]
@@ -125,8 +121,8 @@ def write_pictures(folder: Path, model: Model, test: data.Split, seen: Answers, 
     given = seen.evidence[wrong, seen.predicted[wrong]] - seen.evidence[wrong, seen.labels[wrong]]
     worst = wrong[np.argsort(-given, kind="stable")][:n_images]
     if len(worst):
-        images = data.arrange(test.images[torch.from_numpy(worst).to(test.images.device)],
-                              model.config.canvas, evaluate_classes.still(shift), None)
+        images = looks.arranged(test.images[torch.from_numpy(worst).to(test.images.device)],
+                                model.config.canvas, shift)
         paths.append(pictures.save_png(folder / "mistakes.png", pictures.sheet(
             shown(images.cpu().numpy()))))
     return paths

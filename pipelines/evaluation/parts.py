@@ -20,6 +20,7 @@ from pipelines.support.values import BadInput
 from pipelines.training import given_weights
 from port.core import preprocess
 from port.data import dataset as data
+from port.evaluation import looks
 from port.evaluation import parts as evaluate_parts
 from port.evaluation.clustering import logistic_probe
 from port.evaluation.labels import check_finite
@@ -119,7 +120,7 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
                        f"test images only, not on {on}")
     wanted = preset.evaluate()
     start = initial(final, seed).to(place).eval()
-    dataset = dataset.to(place)
+    dataset, shift = dataset.to(place), preset.train(seed)[0].shift
     n_fit = wanted.fit_images or len(dataset.train)
     kept = data.Split(dataset.train.images[:n_fit], dataset.train.labels[:n_fit])
     measured: dict = {"preset": preset.name, "seed": seed, "steps": steps, "data": dataset.name,
@@ -129,7 +130,7 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
         measured["protocols"][protocol] = {}
         for moment, model in (("initial", start), ("final", final)):
             train, test = (evaluate_parts.collect(model, split, wanted.batch_size, offset + wanted.seed,
-                                                  noise, noise or wanted.clean_shift)
+                                                  noise, shift if noise or wanted.clean_shift else looks.still(shift))
                            for split, offset in ((kept, 100), (dataset.test, 0)))
 
             def fitted(train=train, test=test) -> dict:
@@ -144,11 +145,11 @@ def evaluate(preset: settings.Preset, seed: int, results: str | os.PathLike, dat
             put(found, "logistic", fitted)
             put(found, "present_parts", present)
             measured["protocols"][protocol][moment] = found
-    measured["baseline"] = baseline(final, kept, dataset.test, wanted)
+    measured["baseline"] = baseline(final, kept, dataset.test, wanted, shift)
     measured["checks"] = checks(measured)
     measured["learned"] = all(check["passed"] for check in measured["checks"])
     folder = settings.folder_of("evaluate", preset.name, seed, results)
-    write_pictures(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed)
+    write_pictures(folder / "pictures", final, dataset.test, wanted.n_pictures, wanted.seed, shift)
     say(measured)
     return measured
 
@@ -164,14 +165,13 @@ def mean(values: np.ndarray, wanted: sections.Evaluate) -> dict[str, float]:
 
 
 @torch.no_grad()
-def baseline(model: torch.nn.Module, train: data.Split, test: data.Split, wanted: sections.Evaluate
-             ) -> dict:
+def baseline(model: torch.nn.Module, train: data.Split, test: data.Split, wanted: sections.Evaluate,
+             shift: str = "original") -> dict:
     """Squared error of the mean training image as a reconstruction of every test image, shifted alike."""
     edges = model.config.autoencoder.target == "sobel"
 
     def pixels(split: data.Split, seed: int) -> torch.Tensor:
-        generator = torch.Generator(split.images.device).manual_seed(seed) if wanted.clean_shift else None
-        image = data.place(split.images, model.config.canvas, generator)
+        image = looks.arranged(split.images, model.config.canvas, shift, seed if wanted.clean_shift else None)
         return preprocess.normalized_sobel_edges(image) if edges else image
 
     middle = pixels(train, wanted.seed + 100).mean(0, keepdim=True)
@@ -208,13 +208,12 @@ def say(measured: dict) -> None:
 
 
 @torch.no_grad()
-def write_pictures(folder: Path, model: torch.nn.Module, test: data.Split, n_images: int, seed: int
-                   ) -> list[Path]:
+def write_pictures(folder: Path, model: torch.nn.Module, test: data.Split, n_images: int, seed: int,
+                   shift: str = "original") -> list[Path]:
     """Images above their reconstructions, templates, and the most present parts at their places."""
     n_images = min(n_images, len(test))
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    image = data.place(test.images[:n_images].to(device), model.config.canvas, generator)
+    image = looks.arranged(test.images[:n_images].to(device), model.config.canvas, shift, seed)
     result = model(image, pictures=True)
     shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
     given = image.cpu().numpy()

@@ -22,7 +22,7 @@ from pipelines.support.values import BadInput
 from pipelines.training.rows import TRAINED, Row
 from port.configuration.fields import from_mapping
 from port.evaluation import clustering as evaluate
-from port.evaluation import collected
+from port.evaluation import collected, looks
 from port.evaluation import constellation as evaluate_constellation
 from port.training import resume, sound
 
@@ -80,7 +80,8 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
     except (RuntimeError, KeyError) as error:
         raise BadInput(f"{newest}: weights of other settings ({' '.join(str(error).split())[:200]})") from None
     model.eval()
-    found = measure(model, dataset_for(preset, results), preset.evaluate(), row)
+    shift = preset.train(told["seed"])[0].shift
+    found = measure(model, dataset_for(preset, results), preset.evaluate(), row, shift)
     parameters = sum(p.numel() for p in model.parameters())
     write_json(folder / "environment.json", told["environment"])
     write_json(folder / "config.json", told["config"])
@@ -103,8 +104,12 @@ def check_weights(checkpoint: Path) -> None:
             raise sound.Damaged(f"{name} is not as it was written")
 
 
-def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row) -> dict:
-    """Accuracies and likelihoods under both protocols; of a repaired protocol under that one alone."""
+def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row, shift: str = "original") -> dict:
+    """Accuracies and likelihoods under both protocols; of a repaired protocol under that one alone.
+
+    Rows are compared on the same images, so one whose training drew places otherwise finds them at the original's.
+    """
+    shift = "original" if shift in looks.DRAWN else shift
     if isinstance(model, port.ConstellationAutoencoder):
         found = {}
         for protocol, noise_seed in (("clean", None), ("faithful", wanted.seed)):
@@ -114,17 +119,18 @@ def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row
         return found
     if row.protocol is not None:
         return {"repaired": under(model, dataset, wanted, noise=row.protocol != "noise",
-                                  whole=row.protocol != "whole_batches", refit=row.protocol != "refit")}
-    return {"clean": under(model, dataset, wanted, noise=False, whole=False, refit=False),
-            "faithful": under(model, dataset, wanted, noise=True, whole=True, refit=True)}
+                                  whole=row.protocol != "whole_batches", refit=row.protocol != "refit",
+                                  shift=shift)}
+    return {"clean": under(model, dataset, wanted, noise=False, whole=False, refit=False, shift=shift),
+            "faithful": under(model, dataset, wanted, noise=True, whole=True, refit=True, shift=shift)}
 
 
-def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool
-          ) -> dict[str, float]:
-    """The measures of an image model under one protocol; images are shifted, as in training."""
+def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool,
+          shift: str) -> dict[str, float]:
+    """The measures of an image model under one protocol; images are shifted."""
     def collect(split, seed: int) -> collected.Collected:
         return collected.collect(model, split, model.config.canvas, wanted.batch_size, seed, noise=noise,
-                                 whole_batches=whole)
+                                 whole_batches=whole, shift=shift)
 
     test = collect(dataset.test, wanted.seed)
     found = {"rec_ll": test.rec_ll}

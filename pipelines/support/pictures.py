@@ -14,15 +14,16 @@ import torch
 
 from port.core import files
 from port.data import dataset
+from port.evaluation import looks
 
 GAP = 2  # pixels between two images
 SHADE = 0.93  # grey of the gaps
 
 
 @torch.no_grad()
-def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: int, seed: int) \
-        -> list[Path]:
-    """Write the pictures of the first images of a split, shifted by draws of `seed`, no noise.
+def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: int, seed: int,
+          shift: str = "original") -> list[Path]:
+    """Write the pictures of the first images of a split, at places drawn by `seed` as `shift` says, no noise.
 
     Beside them explained.json: of each image its parts, with presence, the object capsule that explains
     each and the posterior probability of that.
@@ -34,8 +35,7 @@ def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: 
         raise dataset.DataError("no images to show")
     n_images = min(n_images, len(split))
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    image = dataset.place(split.images[:n_images].to(device), model.config.canvas, generator)
+    image = looks.arranged(split.images[:n_images].to(device), model.config.canvas, shift, seed)
     result = model(image, taps=True, pictures=True)
     shown = {name: value.cpu().numpy() for name, value in result.pictures.items()}
     presence = result.part_presence.cpu().numpy()

@@ -1,25 +1,24 @@
 """What an image autoencoder says about a split: presences, probes and likelihoods, by protocol.
 
 *Faithful* is the original's evaluation: noise on (Q06), images shifted anew, only whole batches (Q27). *Clean* draws no
-noise and uses every image. What is made of them (clusters, probes, intervals) is `port.evaluation.clustering`'s, which
-needs scikit-learn; training looks at its held-out images by this module alone.
+noise and uses every image. Where images lie is `port.evaluation.looks`'s. What is made of them (clusters, probes,
+intervals) is `port.evaluation.clustering`'s, which needs scikit-learn; training looks at its held-out images by this
+module alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from port.core import inputs
-from port.core.gathering import alone
 from port.data import dataset as data
 from port.data import validation
-from port.evaluation import alive
+from port.evaluation import alive, looks
 from port.scae.noise import Noise
 from port.training.schedule import Settings
 
@@ -46,12 +45,9 @@ class Collected(Presences):
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
     """Likelihoods, probe accuracy and what is alive, on images that are not trained on (`validation.looked_at`)."""
     part = validation.looked_at(dataset, settings)
-    model.eval()
-    gather, model.gather = model.gather, alone  # every rank looks at all of them
-    with alive.watching(model) as watch:
-        seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False)
-    model.gather = gather
-    model.train()
+    with looks.looking(model), alive.watching(model) as watch:
+        seen = collect(model, part, model.config.canvas, settings.batch_size, seed=0, noise=False,
+                       shift=settings.shift)
     row = {"held_out_rec_ll": seen.rec_ll, "held_out_log_prob": seen.log_prob}
     for name in ("posterior", "prior"):
         correct = getattr(seen, f"{name}_correct")
@@ -63,18 +59,19 @@ def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) 
 
 @torch.no_grad()
 def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: int, seed: int,
-            noise: bool, whole_batches: bool = False, shift: bool = True) -> Collected:
+            noise: bool, whole_batches: bool = False, shift: str = "original") -> Collected:
     """Run a model over a split in stored order.
 
     Args:
         model: an image autoencoder, on the device of the split.
         split: images and labels.
-        canvas: side of the canvas; images are shifted by draws of `seed`, the same ones each time.
+        canvas: side of the canvas.
         batch_size: examples at a time.
         seed: of shifts and noise.
         noise: draw the noise on the presence logits, as the original does in evaluation too (Q06).
         whole_batches: leave out the last, incomplete batch, as the original does (Q27).
-        shift: move the images; False puts them in the middle of the canvas.
+        shift: how training placed its images, as for `looks.batches`; places are drawn by `seed`, the same ones each
+            time. `looks.still` of it draws none.
 
     Returns:
         Presences, labels, what the trained probes get right, and mean likelihoods per image.
@@ -91,7 +88,7 @@ def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: 
     rows: dict[str, list] = {}
     labelled = split.labelled
     kept = data.Split(split.images[:n], split.labels[:n])
-    for image, index in _batches(kept, canvas, batch_size, seed if shift else None):
+    for image, index in looks.batches(kept, canvas, batch_size, shift, seed):
         label = split.labels[index] if labelled else None
         drawn = Noise.draw(noise_generator, model.config, len(image), device) \
             if noise else None
@@ -114,7 +111,7 @@ def collect(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: 
 
 @torch.no_grad()
 def presences(model: torch.nn.Module, split: data.Split, canvas: int, batch_size: int, seed: int,
-              noises: Sequence[bool] = (False, True), shift: bool = True) -> list[Presences | None]:
+              noises: Sequence[bool] = (False, True), shift: str = "original") -> list[Presences | None]:
     """What fits need of a split under several protocols, in one pass over its images.
 
     Protocols that place the images by the same draws differ in the noise alone, which the CNN does not see: it
@@ -140,7 +137,7 @@ def presences(model: torch.nn.Module, split: data.Split, canvas: int, batch_size
         raise data.DataError("no images to evaluate on")
     generators = [torch.Generator(split.images.device).manual_seed(seed + 1) for _ in noises]
     rows: list[list] = [[] for _ in noises]
-    for image, _ in _batches(split, canvas, batch_size, seed if shift else None):
+    for image, _ in looks.batches(split, canvas, batch_size, shift, seed):
         taken = [i for i, noise in enumerate(noises) if not noise or len(image) == batch_size]
         found = model.presences(image, [Noise.draw(generators[i], model.config, len(image), image.device)
                                         if noises[i] else None for i in taken])
@@ -149,15 +146,3 @@ def presences(model: torch.nn.Module, split: data.Split, canvas: int, batch_size
     labels = split.labels.cpu().numpy()
     arrays = [[torch.cat(values).cpu().numpy() for values in zip(*kept, strict=True)] for kept in rows]
     return [Presences(labels[:len(each[0])], *each) if each else None for each in arrays]
-
-
-def _batches(split: data.Split, canvas: int, batch_size: int, seed: int | None
-             ) -> Iterator[tuple[Float[Tensor, "batch channels canvas canvas"], slice]]:
-    """Images in stored order at places drawn by `seed`, the same ones each time, and where they stand in the split.
-
-    Without a seed they lie in the middle.
-    """
-    generator = None if seed is None else torch.Generator(split.images.device).manual_seed(seed)
-    for start in range(0, len(split), batch_size):
-        rows = slice(start, min(start + batch_size, len(split)))
-        yield data.place(split.images[rows], canvas, generator), rows

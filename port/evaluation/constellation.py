@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 
 from port.constellation.batches import Batch, Dataset
+from port.evaluation import looks
 from port.evaluation.clustering import bipartite_match
 from port.scae.noise import Noise
 from port.training.schedule import Settings
@@ -51,7 +52,8 @@ class Share(NamedTuple):
 
 def held_out(model: torch.nn.Module, dataset: Dataset, settings: Settings) -> dict[str, float]:
     """Likelihood of the points of test constellations, and the accuracy of their segmentation."""
-    seen = collect(model, dataset.test, settings.batch_size, settings.held_out_images)
+    with looks.looking(model):
+        seen = collect(model, dataset.test, settings.batch_size, settings.held_out_images)
     return {"held_out_log_prob": seen.log_prob, "held_out_segmentation": seen.accuracy}
 
 

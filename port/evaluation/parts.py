@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from port.data import dataset as data
 from port.data import validation
-from port.evaluation import alive
+from port.evaluation import alive, looks
 from port.scae.noise import Noise
 from port.training.schedule import Settings
 
@@ -36,17 +36,16 @@ class SeenParts:
 
 def held_out(model: torch.nn.Module, dataset: data.Dataset, settings: Settings) -> dict[str, float]:
     """Likelihood, squared error and dead convolutions on images that are not trained on, without noise."""
-    model.eval()
-    with alive.watching(model) as watch:
-        seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, seed=0, noise=False)
-    model.train()
+    with looks.looking(model), alive.watching(model) as watch:
+        seen = collect(model, validation.looked_at(dataset, settings), settings.batch_size, seed=0, noise=False,
+                       shift=settings.shift)
     return {"held_out_rec_ll": float(seen.rec_ll.mean(dtype=np.float64)),
             "held_out_mse": float(seen.mse.mean(dtype=np.float64))} | watch.row()
 
 
 @torch.no_grad()
 def collect(model: torch.nn.Module, split: data.Split, batch_size: int, seed: int, noise: bool,
-            shift: bool = True) -> SeenParts:
+            shift: str = "original") -> SeenParts:
     """Run a model over a split in stored order.
 
     Args:
@@ -55,7 +54,7 @@ def collect(model: torch.nn.Module, split: data.Split, batch_size: int, seed: in
         batch_size: images at a time.
         seed: of shifts and noise.
         noise: draw the noise on the presence logits.
-        shift: move the images; False puts them in the middle of the canvas.
+        shift: how training placed its images, as for `looks.batches`; `looks.still` of it draws no places.
 
     Returns:
         One row an image.
@@ -66,11 +65,9 @@ def collect(model: torch.nn.Module, split: data.Split, batch_size: int, seed: in
     if not len(split):
         raise data.DataError("no images to look at")
     device = split.images.device
-    place_generator = torch.Generator(device).manual_seed(seed) if shift else None
     noise_generator = torch.Generator(device).manual_seed(seed + 1)
     rows: dict[str, list[torch.Tensor]] = {}
-    for start in range(0, len(split), batch_size):
-        image = data.place(split.images[start:start + batch_size], model.config.canvas, place_generator)
+    for image, _ in looks.batches(split, model.config.canvas, batch_size, shift, seed):
         drawn = Noise.draw(noise_generator, model.config, len(image), device) if noise else None
         result = model(image, None, drawn, pictures=True)
         shown = result.pictures

@@ -53,7 +53,7 @@ CHANGED = {
     "level": lambda: (dataset(), 8, replace(WANTED, level=0.9)),
     "draws": lambda: (dataset(), 8, replace(WANTED, bootstrap_draws=21)),
     "images": lambda: (dataset(), 8, replace(WANTED, baseline_images=31)),
-    "edges": lambda: (dataset(), 8, WANTED, True),
+    "edges": lambda: (dataset(), 8, WANTED, True), "shift": lambda: (dataset(), 8, WANTED, False, "uniform"),
     "classes": lambda: (replace(dataset(), n_classes=4), 8, WANTED),
     "version": lambda: (dataset(), 8, WANTED), "code": lambda: (dataset(), 8, WANTED)}
 

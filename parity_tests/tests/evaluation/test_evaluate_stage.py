@@ -103,7 +103,8 @@ def test_each_protocol_draws_noise_or_not(preset, shift):
     assert list(found) == ["clean", "faithful"]
     for (protocol, (train, test)), sizes in zip(found.items(), ((150, 140), (128, 128))):
         noise = protocol == "faithful"
-        alone = [collected.collect(model, split, 20, 128, seed, noise, whole_batches=noise, shift=noise or shift)
+        alone = [collected.collect(model, split, 20, 128, seed, noise, whole_batches=noise,
+                                   shift="original" if noise or shift else "centred")
                  for split, seed in ((dataset.train, wanted.seed + 100), (dataset.test, wanted.seed))]
         assert (len(train.labels), len(test.labels)) == sizes
         for name in ("labels", "posterior", "prior"):

@@ -171,7 +171,7 @@ def test_q06_q08_q27_protocols() -> None:
     model, split = port.ImageAutoencoder(config).eval(), _split()
     faithful = [collected.collect(model, split, 28, 4, seed, noise=True, whole_batches=True)
                 for seed in (0, 1)]
-    clean = [collected.collect(model, split, 28, 4, seed, noise=False, shift=False)
+    clean = [collected.collect(model, split, 28, 4, seed, noise=False, shift="centred")
              for seed in (0, 1)]
     assert len(faithful[0].labels) == 8 and len(clean[0].labels) == 10
     assert not np.array_equal(faithful[0].prior, faithful[1].prior)
