@@ -58,9 +58,10 @@ class Watch:
         now = dead(before.detach())
         self.dead[name] = now if name not in self.dead else self.dead[name] & now
 
-    def of_votes(self, module: nn.Module, given: tuple, votes: objects.CapsuleVotes) -> None:
+    def of_votes(self, module: nn.Module, given: tuple,
+                 found: tuple[objects.CapsuleVotes, Tensor, objects.Likelihood, Tensor]) -> None:
         """One batch of votes; the last row of each 3×3 matrix is constant, so it is left out."""
-        vote = votes.rows.detach()
+        vote = found[0].rows.detach()
         self.first = vote[:1] if self.first is None else self.first
         apart = (vote - self.first).double()
         now = apart.sum(0), apart.square().sum(0)
@@ -82,7 +83,8 @@ def watching(model: nn.Module) -> Iterator[Watch]:
     """Look at every forward pass inside; the lowest level's votes alone."""
     watch = Watch()
     hooks = [layer.register_forward_hook(partial(watch.of_units, name)) for name, layer in watched(model).items()]
-    lowest = next((module for module in model.modules() if isinstance(module, objects.CapsuleLayer)), None)
+    # Not its `CapsuleLayer`, which a level above asks for votes again, with its own poses in place of the objects'.
+    lowest = next((module for module in model.modules() if isinstance(module, objects.ImageCapsule)), None)
     if lowest is not None:
         hooks.append(lowest.register_forward_hook(watch.of_votes))
     try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import port
-from parity_tests.harness import runs
+from parity_tests.harness import every_family, runs
 from pipelines.results import plots
 from port.evaluation import alive, collected
 from port.training import loop
@@ -54,6 +54,18 @@ def test_all_at_once(model: port.ImageAutoencoder) -> None:
         assert 0 < dead < 1 and found[f"dead_{name}"] == pytest.approx(float(dead), abs=1e-7)
     votes = taps["res/vote"].numpy().astype(np.float64)
     assert found["vote_spread"] == pytest.approx(votes.std(0).mean(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_votes_for_a_level_above_are_others() -> None:
+    """Of three levels the spread is that of the objects' own votes, each image once."""
+    made = every_family.model("hierarchy")
+    with alive.watching(made) as watch:
+        taps = made(images(), taps=True).taps
+    assert watch.n == len(images())
+    own, parents = (taps[f"res/{name}"].numpy().astype(np.float64) for name in ("vote", "parent_vote"))
+    assert watch.row()["vote_spread"] == pytest.approx(own.std(0).mean(), rel=1e-5)
+    assert abs(parents.std(0).mean() - own.std(0).mean()) > 1e-3, "the other votes would have been seen"
 
 
 @torch.no_grad()
