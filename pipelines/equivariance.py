@@ -2,8 +2,8 @@
 
     python -m pipelines.equivariance results/train/digits/0
 
-Test images in the middle of their canvas are shifted by whole pixels and turned; a part with pose P follows
-a motion G where its new pose is G·P. Leaves results/equivariance/<preset>/<seed>/ with metrics.json and
+Test images in the middle of their canvas are shifted by whole pixels and turned; what a part has to do to follow
+a motion is `port.evaluation.equivariance`'s. Leaves results/equivariance/<preset>/<seed>/ with metrics.json and
 environment.json: for each motion the distribution of the error in pixels, of the run and of the weights it
 started from.
 """

@@ -1,7 +1,14 @@
 """Viewpoint equivariance: move an image, and see whether part poses move with it.
 
-A motion is an affine map G of the canvas, 3×3, in its coordinates (-1 to 1, x to the right, y down). A part
-that follows exactly has pose G·P where it had pose P before.
+A motion is an affine map G of the canvas, 3×3, in its coordinates (-1 to 1, x to the right, y down). What was seen at
+x is seen at G·x afterwards. A part that follows exactly has
+
+    G·P      where it had P before, if a pose maps its template to the canvas: point u of the template is at P·u before,
+             at G·P·u afterwards
+    Q·G⁻¹    where it had Q before, if a pose maps the canvas to its template (`inverse_space_transform` false): at x is
+             point Q·x of the template before, and what is at x afterwards was at G⁻¹·x
+
+With Q = P⁻¹ they are the same: (G·P)⁻¹ = P⁻¹·G⁻¹. A part lies where P, or Q⁻¹, puts its template's corners.
 """
 
 from __future__ import annotations
@@ -11,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from port.core import warp
+from port.scae.part_encoder import PartCapsules
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CORNERS = ((-1.0, -1.0, 1.0), (1.0, -1.0, 1.0), (-1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
@@ -66,15 +74,22 @@ def move_images(image: Float[Tensor, "batch channels side side"], matrix: Float[
     return warp.warp_templates(image[:, None], pose, tuple(image.shape[2:]))[:, 0]
 
 
-def move_poses(pose: Float[Tensor, "*batch 6"], matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch 6"]:
-    """G·P of poses [a b tx c d ty]."""
+def move_poses(pose: Float[Tensor, "*batch 6"], matrix: Float[Tensor, "3 3"], to_canvas: bool = True
+               ) -> Float[Tensor, "*batch 6"]:
+    """Poses [a b tx c d ty] of parts that follow G: G·P, or Q·G⁻¹ of poses that map the canvas to the template."""
+    if not to_canvas:
+        rows = pose.unflatten(-1, (2, 3))
+        last = torch.tensor([0.0, 0.0, 1.0]).to(pose).expand(*pose.shape[:-1], 1, 3)
+        inverse = torch.linalg.inv(matrix).to(pose)
+        return (torch.cat([rows, last], -2) @ inverse)[..., :2, :].flatten(-2)
     moved = matrix[:2, :2].to(pose) @ pose.unflatten(-1, (2, 3))
     shift = torch.cat([torch.zeros(2, 2, dtype=matrix.dtype), matrix[:2, 2:]], 1).to(pose)
     return (moved + shift).flatten(-2)
 
 
-def corners(pose: Float[Tensor, "*batch 6"], canvas: int) -> Float[Tensor, "*batch 4 2"]:
-    """Where a pose puts the four corners of its template, in pixels of the canvas."""
+def corners(pose: Float[Tensor, "*batch 6"], canvas: int, to_canvas: bool = True) -> Float[Tensor, "*batch 4 2"]:
+    """Where a part with this pose puts the four corners of its template, in pixels of the canvas."""
+    pose = pose if to_canvas else warp.inverse_affine(pose)
     points = torch.tensor(CORNERS, dtype=pose.dtype, device=pose.device)
     return points @ pose.unflatten(-1, (2, 3)).mT * ((canvas - 1) / 2.0)
 
@@ -84,25 +99,25 @@ def follow(model: torch.nn.Module, image: Float[Tensor, "n channels side side"],
            matrix: Float[Tensor, "3 3"], batch_size: int = 128) -> Followed:
     """How far the part poses of a model follow a motion of its images, without noise.
 
-    The error of a part is the root mean square distance of its corners to those of G·P; the slope is
+    The error of a part is the root mean square distance of its corners to where G puts them; the slope is
     Σ ⟨observed displacement, required⟩ / Σ |required|². Weights are presence before times after.
 
     Args:
-        model: an image autoencoder.
+        model: an image autoencoder; its setting `inverse_space_transform` says which way poses map.
         image: on its canvas; what G moves out of it is lost to the model too.
         matrix: G.
         batch_size: images at a time.
     """
-    canvas = image.shape[-1]
+    canvas, to_canvas = image.shape[-1], model.config.part_decoder.inverse_space_transform
     errors, required, weights, along, whole, same = [], [], [], 0.0, 0.0, 0
     chosen = []
     for start in range(0, len(image), batch_size):
         before = image[start:start + batch_size]
         after = move_images(before, matrix).clamp(0.0, 1.0)
-        seen, moved = (model.part_encoder(batch) for batch in (before, after))
-        was = corners(seen.pose.double(), canvas)
-        wanted = corners(move_poses(seen.pose.double(), matrix), canvas)
-        found = corners(moved.pose.double(), canvas)
+        (seen, thought), (moved, then) = (_looked_at(model, batch) for batch in (before, after))
+        was = corners(seen.pose.double(), canvas, to_canvas)
+        wanted = corners(move_poses(seen.pose.double(), matrix, to_canvas), canvas, to_canvas)
+        found = corners(moved.pose.double(), canvas, to_canvas)
         weight = (seen.presence * moved.presence).double()
         errors.append((found - wanted).square().sum(-1).mean(-1).sqrt())
         required.append((wanted - was).square().sum(-1).mean(-1).sqrt())
@@ -110,14 +125,25 @@ def follow(model: torch.nn.Module, image: Float[Tensor, "n channels side side"],
         step = weight[..., None, None] * (wanted - was)
         along += float((step * (found - was)).sum())
         whole += float((step * (wanted - was)).sum())
-        objects = [model(batch).mass_explained_by_capsule.argmax(1) for batch in (before, after)]
-        same += int((objects[0] == objects[1]).sum())
-        chosen.append(objects[0])
+        same += int((thought == then).sum())
+        chosen.append(thought)
     weight = torch.cat(weights).flatten().cpu().numpy()
     return Followed(quantiles(torch.cat(errors).flatten().cpu().numpy(), weight),
                     quantiles(torch.cat(required).flatten().cpu().numpy(), weight),
                     along / max(whole, 1e-300), same / len(image),
                     float((torch.cat(chosen).bincount() / len(image)).square().sum()))
+
+
+def _looked_at(model: torch.nn.Module, image: Float[Tensor, "n channels side side"]
+               ) -> tuple[PartCapsules, Int64[Tensor, " n"]]:
+    """The part capsules of images and their most present object, from one forward pass."""
+    parts: list[PartCapsules] = []
+    hook = model.part_encoder.register_forward_hook(lambda module, given, found: parts.append(found))
+    try:
+        objects = model(image).mass_explained_by_capsule.argmax(1)
+    finally:
+        hook.remove()
+    return parts[0], objects
 
 
 def quantiles(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from pipelines import cli
 from pipelines.results import plots
 from port.core import warp
 from port.evaluation import equivariance
+from port.scae.part_encoder import PartCapsules
 
 LAYER = registry.rows()["scae.object_decoder.CapsuleLayer"]
 SIDES = ("reference", "port")
@@ -114,14 +115,32 @@ def test_the_decoder_draws_a_moved_pose_at_the_moved_place() -> None:
                                rtol=0, atol=1e-7)
 
 
-class Stand(torch.nn.Module):
-    """A part encoder that reads the brightest pixel: it follows shifts, or stays where it is told to."""
+def test_the_decoder_draws_a_turned_round_pose_at_the_moved_place() -> None:
+    """Where poses map the canvas to the template, Q·G⁻¹ draws what Q drew, moved by G; G·Q does not."""
+    generator = torch.Generator().manual_seed(1)
+    template = torch.rand(1, 1, 1, 5, 5, dtype=torch.float64, generator=generator)
+    pose = torch.tensor([[[2.5, 0.4, 0.3, -0.3, 2.8, 0.2]]], dtype=torch.float64)
+    drawn = warp.warp_templates(template, pose, (21, 21), False)[:, 0]
+    for motion in (equivariance.motion(21, shift=(3, -2)), equivariance.motion(21, shift=(1, 0), degrees=90)):
+        moved = equivariance.move_poses(pose, motion, to_canvas=False)
+        again = warp.warp_templates(template, moved, (21, 21), False)[:, 0]
+        expected = equivariance.move_images(drawn, motion)
+        torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
+        wrong = warp.warp_templates(template, equivariance.move_poses(pose, motion), (21, 21), False)[:, 0]
+        assert (wrong - expected).abs().max() > 0.1
+        other_way = warp.inverse_affine(equivariance.move_poses(warp.inverse_affine(pose), motion))
+        torch.testing.assert_close(moved, other_way, rtol=0, atol=1e-12)
 
-    def __init__(self, follows: bool) -> None:
+
+class Brightest(torch.nn.Module):
+    """Two parts at the brightest pixel, or where they are told to stay; poses map as `to_canvas` says."""
+
+    def __init__(self, follows: bool, to_canvas: bool) -> None:
         super().__init__()
-        self.follows = follows
+        self.follows, self.to_canvas, self.passes = follows, to_canvas, 0
 
-    def part_encoder(self, image: torch.Tensor) -> SimpleNamespace:
+    def forward(self, image: torch.Tensor) -> PartCapsules:
+        self.passes += 1
         side = image.shape[-1]
         place = image.flatten(1).argmax(1)
         x, y = (2.0 * v / (side - 1) - 1.0 for v in (place % side, place // side))
@@ -131,24 +150,37 @@ class Stand(torch.nn.Module):
             pose[:, 0, 2], pose[:, 0, 5] = x, y
             pose[:, 1, 2], pose[:, 1, 5] = x + 0.1, y
         presence = torch.tensor([1.0, 0.5]).expand(len(image), 2)
-        return SimpleNamespace(pose=pose, presence=presence)
+        return PartCapsules(pose if self.to_canvas else warp.inverse_affine(pose), presence, presence, None)
+
+
+class Stand(torch.nn.Module):
+    """A model whose parts follow shifts, or stay where they are."""
+
+    def __init__(self, follows: bool, to_canvas: bool) -> None:
+        super().__init__()
+        self.part_encoder, self.follows = Brightest(follows, to_canvas), follows
+        self.config = SimpleNamespace(part_decoder=SimpleNamespace(inverse_space_transform=to_canvas))
 
     def forward(self, image: torch.Tensor) -> SimpleNamespace:
+        self.part_encoder(image)
         return SimpleNamespace(mass_explained_by_capsule=image[:, 0].amax(-1) if self.follows
                                else torch.ones(len(image), 3))
 
 
-def test_the_measure_on_models_whose_answer_is_known() -> None:
-    """All of the motion and no error, or none of it and an error of its size."""
+@pytest.mark.parametrize("to_canvas", [True, False])
+def test_the_measure_on_models_whose_answer_is_known(to_canvas: bool) -> None:
+    """All of the motion and no error, or none of it and an error of its size; each image is seen once."""
     image = torch.zeros(5, 1, 15, 15)
     image[torch.arange(5), 0, torch.arange(4, 9), torch.arange(5, 10)] = 1.0
     motion = equivariance.motion(15, shift=(3, -2))
-    follows, stays = (equivariance.follow(Stand(one), image, motion, 2) for one in (True, False))
+    models = [Stand(one, to_canvas) for one in (True, False)]
+    follows, stays = (equivariance.follow(model, image, motion, 2) for model in models)
     assert follows.slope == pytest.approx(1.0, abs=1e-6) and stays.slope == 0.0
     assert max(follows.error.values()) < 1e-5 and stays.same_object == stays.by_chance == 1.0
     assert follows.by_chance == pytest.approx(0.2)  # five images in five rows
     assert stays.error == pytest.approx(dict.fromkeys(stays.error, np.hypot(3, 2)))
     assert stays.required == stays.error
+    assert [model.part_encoder.passes for model in models] == [6, 6]  # three batches, before and after
 
 
 def test_quantiles_count_weights() -> None:
