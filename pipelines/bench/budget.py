@@ -126,6 +126,7 @@ def measure(step: Any, optimizer: torch.optim.Optimizer, repeats: int = REPEATS)
     rates = Rates(device)
     recorded: dict[str, list[Call]] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(step.at_work())
         for part, places in parts_of(step.model).items():
             calls = recorded.setdefault(part, [])
             for place in places:
@@ -152,8 +153,9 @@ def measure(step: Any, optimizer: torch.optim.Optimizer, repeats: int = REPEATS)
 
 def pass_gradients(step: Any) -> None:
     """Let the weights have gradients, as the optimizer finds them."""
-    loss, _ = step.forward.eager(*step.inputs())
-    step.backward(loss)
+    with step.at_work():
+        loss, _ = step.forward.eager(*step.inputs())
+        step.backward(loss)
 
 
 def one(calls: list[Call], device: torch.device, rates: Rates, repeats: int) -> dict:

@@ -103,7 +103,11 @@ class Port:
         """Examples, forward pass and loss, ready for a backward pass."""
         step = self.run_on(rung, path).step
         step.at_step()
-        return lambda: step.forward(*step.inputs())
+
+        def once() -> object:
+            with step.at_work():
+                return step.forward(*step.inputs())
+        return once
 
     def convolutions(self, rung: str, path: str) -> Callable[[], object]:
         """The encoder's convolutions alone, forward and backward, channels last: no port does less."""

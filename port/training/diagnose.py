@@ -24,6 +24,11 @@ def first_cause(step: Step, good: Snapshot, until: int) -> str:
         A clause for the message: a tap in the order of computation, or a parameter whose gradient is
         not finite while the loss still is.
     """
+    with step.at_work():
+        return _repeated(step, good, until)
+
+
+def _repeated(step: Step, good: Snapshot, until: int) -> str:
     state, world = step.state, step.world
     good.restore()
     while state.step < until:

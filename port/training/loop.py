@@ -86,15 +86,11 @@ def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
         ValueError: the batch cannot be shared out equally, or there is nothing to capture on.
     """
     with precision.mode(settings, next(model.parameters()).device) as in_force, \
-            precision.mixed(model, settings), \
-            torch.autograd.set_detect_anomaly(settings.debug), caught_signals() as stop:
+            precision.mixed(model, settings), caught_signals() as stop:
         run = Run(model, dataset, settings, folder, on_step, on_row, world)
-        try:
-            while not run.done:
-                run.advance(stop)
-            return run.finish(in_force)
-        finally:
-            model.check_range = True  # what it is given from now on need not come from bytes
+        while not run.done:
+            run.advance(stop)
+        return run.finish(in_force)
 
 
 class Run:
@@ -181,7 +177,6 @@ class Run:
     def finish(self, in_force: dict) -> Trained:
         """The result of a run that is done."""
         self.model.eval()
-        self.model.gather = ALONE.gather
         return Trained(self.state.step, self.resumed_at, self.state.history, self.state.optimizer,
                        self.state.seconds, self.notes, in_force, self.step.in_force)
 

@@ -8,6 +8,9 @@ one launch replays the thousand kernels of a step.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -82,9 +85,8 @@ class Step:
         device = next(self.model.parameters()).device
         self.index = torch.zeros(settings.batch_size, dtype=torch.int64, device=device)
         self.lr = optimizers.Rate(state.optimizer, device)
-        self.model.check_range = False
         self.noisy = settings.noise and family_of(self.model.config).draws
-        self.model.gather = world.gather
+        self.gather = world.gather  # one object, by which a compiled forward pass knows that nothing changed
         self.rung = rungs.ladder(settings, device.type)[0]
         fault = rungs.compiler_fault(device.type) if self.rung.compiled else ""
         if fault:
@@ -112,13 +114,30 @@ class Step:
         if hasattr(self.model, "at_step"):
             self.model.at_step(self.state.step)
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """The model as an update needs it, for that long, so that whatever ends a run leaves it as it was.
+
+        It does not look at the range of its images, which come from bytes, and sees the rows of all ranks; with
+        `debug` autograd looks for what is not finite.
+        """
+        model = self.model
+        before = model.check_range, model.gather
+        model.check_range, model.gather = False, self.gather
+        try:
+            with torch.autograd.set_detect_anomaly(self.settings.debug):
+                yield
+        finally:
+            model.check_range, model.gather = before
+
     def update(self) -> None:
         """The whole update as device code."""
-        image, label, noise = self.inputs()
-        loss, scalars = self.forward(image, label, noise)
-        self.backward(loss)
-        self.state.optimizer.step()
-        self.state.add(loss, scalars)
+        with self.at_work():
+            image, label, noise = self.inputs()
+            loss, scalars = self.forward(image, label, noise)
+            self.backward(loss)
+            self.state.optimizer.step()
+            self.state.add(loss, scalars)
 
     def inputs(self) -> tuple[Tensor, Tensor | None, Noise | None]:
         """Images, labels and noise of `index`: drawn for the whole batch, then this rank's share."""
