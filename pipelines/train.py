@@ -101,10 +101,10 @@ class Job:
             swap.recover(self.folder, LEFT)
             yield
 
-    def begin(self, dataset: data.Dataset) -> None:
+    def begin(self, dataset: data.Dataset, world: distributed.World = distributed.ALONE) -> None:
         """Go on from a converted checkpoint or another run, where one is named and this run has not begun."""
         if self.continues is not None and not resume.checkpoints(self.checkpoints):
-            continued.plant(self.continues, self.model, dataset, self.wanted, self.checkpoints)
+            continued.plant(self.continues, self.model, dataset, self.wanted, self.checkpoints, world)
 
     def curves(self, wandb: str) -> contextlib.AbstractContextManager[tracking.Log]:
         """Where the rows of the history go while the run lasts."""
@@ -152,7 +152,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
             train.train(job.model, dataset, wanted, job.checkpoints, world=world)
             return job.folder
         with job.alone():
-            job.begin(dataset)
+            job.begin(dataset, world)
             print(f"train: {preset.name}, seed {seed}, "
                   f"{sum(p.numel() for p in job.model.parameters()):,} parameters, {wanted.steps:,} "
                   f"steps of {wanted.batch_size} on {place.type}"

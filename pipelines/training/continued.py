@@ -14,13 +14,13 @@ from pipelines.checkpoints import original
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
 from port.checkpoints import model_folder, run_folder
-from port.core import adam, rmsprop
 from port.training import loop as train
+from port.training import optimizers, resume
+from port.training.distributed import ALONE, World
 
-NEEDED = {"ms": ("tf-rmsprop", rmsprop.RMSProp), "m": ("tf-adam", adam.Adam)}
 
-
-def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings, checkpoints: Path) -> None:
+def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings, checkpoints: Path,
+          world: World = ALONE) -> None:
     """Write a run's first checkpoint from a converted folder.
 
     Args:
@@ -29,31 +29,58 @@ def plant(folder: Path, model: torch.nn.Module, dataset, wanted: train.Settings,
         dataset: that it trains on.
         wanted: its settings.
         checkpoints: where the checkpoint goes.
+        world: the ranks that will go on from it.
 
     Raises:
         BadInput: another architecture, another optimizer's slots, or no steps left.
     """
     given_weights.put_in(model, folder, "continue_from", whole=True)
-    run = train.Run(model, dataset, wanted)
+    state = train.begin(model, dataset, wanted)
+    own = optimizers.names_of(resume.read_slots(model, state.optimizer))
     with original.in_words(f"train.continue_from: {folder}"):
-        slots, step = model_folder.load_slots(folder, model)
-    if slots:
-        rule, kind = next(need for slot, need in NEEDED.items() if slot in next(iter(slots.values())))
-        if not isinstance(run.state.optimizer, kind):
-            raise BadInput(f"train.continue_from: {folder} has the slots of {rule}; set "
-                           f"train.optimizer to it, not to {wanted.optimizer}")
-        model_folder.continue_from(folder, model, run.state.optimizer)
-        if rule == "tf-adam":
-            for value in run.state.optimizer.state.values():
-                value["step"].fill_(float(step or 0))
+        given = model_folder.slot_names(folder)
+        check_rule(folder, given, own, wanted)
+        step = model_folder.continue_from(folder, model, state.optimizer) if given \
+            else model_folder.load_slots(folder, model)[1]
     step = step or steps_before(folder) or 0
     if step >= wanted.steps:
         raise BadInput(f"train.continue_from: {folder} has made {step:,} steps; set train.steps "
                        "above that")
-    run.state.step, run.state.seconds = step, seconds_before(folder) or 0.0
-    run.state.save(checkpoints)
+    state.step, state.seconds = step, seconds_before(folder) or 0.0
+    state.save(checkpoints, train.made_with(model, wanted, world))
     print(f"train: from {folder}, {step:,} steps made before"
-          + ("" if slots else "; it has no optimizer slots, which start anew"), flush=True)
+          + ("; it has no optimizer slots, which start anew" if own and not given else ""), flush=True)
+
+
+def check_rule(folder: Path, given: frozenset[str], own: frozenset[str], wanted: train.Settings) -> None:
+    """Refuse slots of another rule than the run's; a folder without any will do.
+
+    Raises:
+        BadInput: names the rules that have the folder's slots, or the one that its run names.
+    """
+    rule = rule_before(folder)
+    if not given or (given == own and rule in (None, wanted.optimizer)):
+        return
+    rules = [rule] if rule is not None else [name for name in optimizers.RULES if any(
+        given == optimizers.slot_names(name, momentum) for momentum in (0.0, wanted.momentum or 0.9))]
+    if not rules:
+        raise BadInput(f"train.continue_from: {folder} has the slots of no optimizer that there is "
+                       f"({', '.join(sorted(given))})")
+    if wanted.optimizer in rules:
+        raise BadInput(f"train.continue_from: {folder} has the slots of {wanted.optimizer} "
+                       f"{'without' if own > given else 'with'} momentum; set train.momentum as it was")
+    raise BadInput(f"train.continue_from: {folder} has the slots of {' or '.join(rules)}; set "
+                   f"train.optimizer to it, not to {wanted.optimizer}")
+
+
+def rule_before(folder: Path) -> str | None:
+    """The optimizer of the run to which a model's folder belongs; None where nobody says so."""
+    if folder.name != run_folder.MODEL or not run_folder.is_run(folder.parent):
+        return None
+    try:
+        return run_folder.settings_of(folder.parent)["train"]["optimizer"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def steps_before(folder: Path) -> int | None:

@@ -17,11 +17,11 @@ from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.config import ConfigError, from_arguments
 from port.core import swap
 from port.families import Model, build
-from port.training import resume
+from port.training import optimizers, resume
 
 Slots = Mapping[str, Mapping[str, Tensor]]
 
-# Slots of each optimizer whose state comes with a checkpoint.
+# Slots of each optimizer whose state comes with a checkpoint of the original's.
 OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
 STEP = "global_step"
 FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors", "optimizer-?????.safetensors")
@@ -146,12 +146,20 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
         model: the folder's model; a slot has its parameter's shape.
 
     Raises:
-        CheckpointError: a file is damaged or missing, or does not fit the model.
+        CheckpointError: a file is damaged or missing, or does not fit the model, or has slots that the original's
+            optimizers do not have.
     """
+    slots, _, step = _read_slots(folder, model, [frozenset(names) for names in OPTIMIZERS.values()])
+    return slots, step
+
+
+def _read_slots(folder: str | Path, model: Model, known: Collection[frozenset[str]]
+                ) -> tuple[dict[str, dict[str, Tensor]], dict[str, float], int | None]:
+    """Slots and number of updates by parameter name, and the step; a parameter has all slots of one of `known`."""
     paths = slot_files(folder)
     if not paths:
         step = load_metadata(folder).get(STEP)
-        return {}, None if step is None else int(step)
+        return {}, {}, None if step is None else int(step)
     path = paths[0] if len(paths) == 1 else Path(folder, "optimizer-….safetensors")
     try:
         tensors = resume.read_tensors(Path(folder), "optimizer", "cpu")
@@ -162,20 +170,38 @@ def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Te
     step = tensors.pop(STEP, None)
     if len(paths) > 1 and step is None:  # a run writes it last
         raise CheckpointError(f"{path}: {paths[-1].name} is not the last of them; one is missing")
-    parameters, slots = dict(model.named_parameters()), {}
+    parameters, slots, counts = dict(model.named_parameters()), {}, {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
-        if slot == "step" and name in parameters and not value.ndim:  # training keeps Adam's count so
-            step = value
+        if slot == "step" and name in parameters and not value.ndim:  # a rule's own count of the updates
+            counts[name] = float(value)
             continue
-        known = any(slot in names for names in OPTIMIZERS.values())
-        if name not in parameters or not known or value.shape != parameters[name].shape:
+        if name not in parameters or not any(slot in names for names in known) \
+                or value.shape != parameters[name].shape:
             raise CheckpointError(f"{path}: {key} {list(value.shape)} is no slot of this model")
         slots.setdefault(name, {})[slot] = value
-    half = [name for name, values in slots.items() if set(values) not in map(set, OPTIMIZERS.values())]
+    half = [name for name, values in slots.items() if frozenset(values) not in known]
     if half:
         raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
-    return slots, None if step is None else int(step)
+    if step is None and counts:  # one that no gradient ever reached may have counted none
+        step = max(counts.values())
+    return slots, counts, None if step is None else int(step)
+
+
+def slot_names(folder: str | Path) -> frozenset[str]:
+    """The slots that a folder has of its parameters, whichever optimizer's; none where it has no files of them.
+
+    Raises:
+        CheckpointError: a file is damaged or missing.
+    """
+    keys: list[str] = []
+    for path in slot_files(folder):
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                keys += [key.partition("#")[0] for key in file.keys()]  # noqa: SIM118, it is no mapping
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    return optimizers.names_of(key for key in keys if key != STEP)
 
 
 def slot_files(folder: str | Path) -> list[Path]:
@@ -201,9 +227,9 @@ def continue_from(folder: str | Path, model: Model, optimizer: torch.optim.Optim
     Args:
         folder: as `save` writes it, or a converted checkpoint.
         model: the folder's model.
-        optimizer: over the model's parameters: `port.optim.RMSProp`, or for the routing ancestors
-            `port.core.adam.Adam`. One without slots in the folder (no gradient ever
-            reached it) keeps its fresh ones.
+        optimizer: over the model's parameters, as `port.training.optimizers.make` gives it: `port.optim.RMSProp`,
+            for the routing ancestors `port.core.adam.Adam`, or another with the folder's slots. A parameter
+            without slots in the folder (no gradient ever reached it) keeps its fresh ones.
 
     Returns:
         The number of updates made before; 0 where nobody recorded it.
@@ -211,13 +237,14 @@ def continue_from(folder: str | Path, model: Model, optimizer: torch.optim.Optim
     Raises:
         CheckpointError: the folder has no slots, or they do not fit.
     """
-    slots, step = load_slots(folder, model)
+    known = [optimizers.names_of(resume.read_slots(model, optimizer))]
+    slots, counts, step = _read_slots(folder, model, known)
     if not slots:
         raise CheckpointError(f"{folder}: no optimizer.safetensors, nor parts of one; training can start from these "
                               "weights, but not continue")
     for name, parameter in model.named_parameters():
         for slot, value in slots.get(name, {}).items():
             optimizer.state[parameter][slot].copy_(value)
-        if "step" in optimizer.state[parameter]:  # Adam's own count of the updates
-            optimizer.state[parameter]["step"].fill_(step or 0)
+        if "step" in optimizer.state[parameter]:  # the rule's own count of the updates
+            optimizer.state[parameter]["step"].fill_(counts.get(name, step or 0))
     return step or 0

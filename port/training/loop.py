@@ -103,20 +103,9 @@ class Run:
         self.model, self.dataset, self.settings, self.world = model, dataset, settings, world
         self.folder = None if folder is None else Path(folder)
         self.on_step, self.on_row = on_step, on_row
-        device = next(model.parameters()).device
-        order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed)
-                                  .generate_state(2))
-        batches = validation.trained_on(dataset, settings).batches(model.config, settings, order_seed)
-        optimizer = optimizers.make(model.named_parameters(), settings.optimizer, settings.batch_size,
-                                    settings.momentum, settings.weight_decay, settings.lr_factors)
-        self.state = resume.State(model, optimizer, batches,
-                                  torch.Generator(device).manual_seed(noise_seed))
+        self.state = begin(model, dataset, settings, saved=folder is not None)
         self.notes: list[str] = []
-        before = None
-        if folder is not None:
-            if isinstance(dataset, data.Dataset):
-                self.state.data = standard_sets.digest_of(dataset)
-            before = self._continue()
+        before = self._continue() if folder is not None else None
         if settings.compile == rungs.AUTO:
             self.step = compiling.make(self.state, settings, self.notes, world, (before or {}).get("compile"))
         else:
@@ -216,8 +205,6 @@ class Run:
                 print(f"train: {path}: damaged, not used: {why}; going on from step "
                       f"{self.state.step} instead", flush=True)
         now = self._made_with()
-        if before and self.settings.compile == rungs.AUTO:
-            now.pop("compile")  # what the run began with is kept to
         changed = [f"{name} {before[name]}, now {now[name]}" for name in now
                    if before and before.get(name, now[name]) != now[name]]
         if changed:
@@ -228,14 +215,41 @@ class Run:
         return before
 
     def _made_with(self) -> dict:
-        """What decides the order of rounding but not what is computed."""
-        compiled = rungs.ladder(self.settings, self.state.device.type)[0].compiled
-        if self.settings.compile == rungs.AUTO and hasattr(self, "step"):
-            compiled = self.step.rung.compiled
-        return {"ranks": self.world.size, "threads": torch.get_num_threads(),
-                "kernel": pixel_likelihood.describe(self.model),
-                "compile": compiled, "deterministic": self.settings.deterministic,
-                "torch": torch.__version__}
+        found = made_with(self.model, self.settings, self.world)
+        return found | {"compile": self.step.rung.compiled} if hasattr(self, "step") else found
+
+
+def begin(model: torch.nn.Module, dataset: Examples, settings: Settings, saved: bool = True) -> resume.State:
+    """All that the first step of a run depends on.
+
+    Args:
+        model: with its initial weights.
+        dataset: that it trains on.
+        settings: of the run.
+        saved: whether there will be checkpoints, which name the data.
+    """
+    order_seed, noise_seed = (int(s) for s in np.random.SeedSequence(settings.seed).generate_state(2))
+    batches = validation.trained_on(dataset, settings).batches(model.config, settings, order_seed)
+    optimizer = optimizers.make(model.named_parameters(), settings.optimizer, settings.batch_size,
+                                settings.momentum, settings.weight_decay, settings.lr_factors)
+    device = next(model.parameters()).device
+    state = resume.State(model, optimizer, batches, torch.Generator(device).manual_seed(noise_seed))
+    if saved and isinstance(dataset, data.Dataset):
+        state.data = standard_sets.digest_of(dataset)
+    return state
+
+
+def made_with(model: torch.nn.Module, settings: Settings, world: World = ALONE) -> dict:
+    """What decides the order of rounding but not what is computed.
+
+    Without `compile` where that is yet to be decided; what a run then begins with is kept to.
+    """
+    found = {"ranks": world.size, "threads": torch.get_num_threads(),
+             "kernel": pixel_likelihood.describe(model),
+             "deterministic": settings.deterministic, "torch": torch.__version__}
+    if settings.compile == rungs.AUTO:
+        return found
+    return found | {"compile": rungs.ladder(settings, next(model.parameters()).device.type)[0].compiled}
 
 
 def identity(*parts: dict) -> str:

@@ -167,6 +167,17 @@ class Rate:
                 group["lr"] = rate
 
 
+def slot_names(rule: str, momentum: float) -> frozenset[str]:
+    """The slots of a rule, beside the number of updates that some keep with them."""
+    named = [("weight", torch.nn.Parameter(torch.zeros(1)))]
+    return names_of(slots(named, make(named, rule, momentum=momentum)))
+
+
+def names_of(keys: Iterable[str]) -> frozenset[str]:
+    """The slots in `<parameter name>/<slot>`, beside the number of updates."""
+    return frozenset(key.rpartition("/")[2] for key in keys) - {"step"}
+
+
 def slots(named: Parameters, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The very tensors of the state as `<parameter name>/<slot>`, slot by slot."""
     named = list(named)

@@ -17,9 +17,11 @@ from pipelines import cli
 from pipelines import train as stage
 from pipelines.support import settings
 from pipelines.support.values import BadInput
-from pipelines.training import numbered
+from pipelines.training import continued, numbered
 from port.checkpoints import model_folder
-from port.training import resume
+from port.core.gathering import alone
+from port.data import standard_sets
+from port.training import loop, optimizers, resume
 
 STEP = 40
 
@@ -88,6 +90,71 @@ def test_it_refuses(tmp_path, changed, more, says):
     with pytest.raises(BadInput, match=says):
         stage.run(preset(folder, *more), 0, tmp_path / "results")
     assert not (tmp_path / "results/train").exists() and not list((tmp_path / "runs").glob("*/step-*"))
+
+
+RULES = [*((rule, 0.9) for rule in optimizers.RULES), ("sgd", 0.0), ("rmsprop", 0.0)]
+
+
+def stopped(folder: Path, **changed) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A model of a run as the train stage leaves it after three steps, and every tensor that it holds."""
+    model = runs.model()
+    trained = loop.train(model, runs.dataset(), runs.settings(steps=3, log_every=3, **changed))
+    port.save(model, folder / "model")
+    slots = resume.read_slots(model, trained.optimizer)
+    resume.write_tensors(folder / "model", "optimizer", slots | {model_folder.STEP: torch.tensor(3)})
+    (folder / "config.json").write_text(json.dumps({"train": {"optimizer": "tf-rmsprop", **changed}}))
+    return folder / "model", {name: value.clone() for name, value in runs.left(model, trained).items()}
+
+
+@pytest.mark.parametrize(("rule", "momentum"), RULES)
+def test_every_optimizer_goes_on_with_its_own_slots(tmp_path, rule, momentum, capsys):
+    """The first checkpoint holds what the run left bit by bit, and says of itself what a run's says."""
+    changed = {"optimizer": rule, "momentum": momentum}
+    folder, left = stopped(tmp_path / "run", **changed)
+    model, wanted = runs.model(seed=2), runs.settings(steps=6, log_every=3, **changed)
+    continued.plant(folder, model, runs.dataset(), wanted, tmp_path / "checkpoints")
+    said = capsys.readouterr().out
+    assert "3 steps made before" in said and "start anew" not in said and "compile" not in said
+    planted = resume.checkpoints(tmp_path / "checkpoints")[0]
+    found = resume.read_tensors(planted, "model", "cpu") | resume.read_tensors(planted, "optimizer", "cpu")
+    assert not runs.differing(found, left)
+    assert model.check_range and model.gather is alone
+    state = json.loads((planted / "state.json").read_text())
+    assert state["data"] == standard_sets.digest_of(runs.dataset())
+    run = loop.Run(runs.model(), runs.dataset(), wanted, tmp_path / "own")
+    run.advance([])
+    run.keep()
+    own = json.loads((resume.checkpoints(tmp_path / "own")[-1] / "state.json").read_text())
+    assert state["made_with"] == own["made_with"] and state["data"] == own["data"]
+    trained = loop.train(model, runs.dataset(), wanted, tmp_path / "checkpoints")
+    assert trained.resumed_at == 3 and trained.step == 6 and not trained.notes
+
+
+def test_what_compile_auto_decides_is_left_to_the_run(tmp_path, monkeypatch):
+    """No trial for a checkpoint; the run that goes on from it decides."""
+    folder, _ = stopped(tmp_path / "run")
+    wanted = runs.settings(steps=6, compile="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.compiling, "make", lambda *arguments: pytest.fail("a trial"))
+        continued.plant(folder, runs.model(), runs.dataset(), wanted, tmp_path / "checkpoints")
+    trained = loop.train(runs.model(), runs.dataset(), wanted, tmp_path / "checkpoints")
+    assert trained.resumed_at == 3 and not any("with another" in note for note in trained.notes)
+
+
+@pytest.mark.parametrize(("had", "wanted", "says"), [
+    ({"optimizer": "adam"}, {}, "has the slots of adam; set train.optimizer to it, not to tf-rmsprop"),
+    ({"optimizer": "adam"}, {"optimizer": "radam"}, "has the slots of adam; set train.optimizer to it"),
+    ({"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, "has the slots of sgd with momentum"),
+    ({"optimizer": "rmsprop", "momentum": 0.0}, {"optimizer": "rmsprop"}, "slots of rmsprop without momentum")])
+def test_another_rule_is_named(tmp_path, had, wanted, says):
+    folder, _ = stopped(tmp_path / "run", **had)
+    with pytest.raises(BadInput, match=says):
+        continued.plant(folder, runs.model(), runs.dataset(), runs.settings(steps=6, **wanted), tmp_path / "none")
+    (tmp_path / "run/config.json").unlink()  # nobody says which: those that have such slots
+    if "radam" not in wanted.values():
+        with pytest.raises(BadInput, match=says.replace("adam;", "adam or radam;")):
+            continued.plant(folder, runs.model(), runs.dataset(), runs.settings(steps=6, **wanted), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_nothing_there_is_one_line(tmp_path, capsys):
