@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from parity_tests.harness import every_family, runs
+from parity_tests.tests.pipelines import test_not_measured
 from pipelines import evaluate as stage
 from pipelines.evaluation import baselines, constellation, row_measures
 from pipelines.evaluation import parts as parts_stage
@@ -93,6 +95,16 @@ def test_an_evaluation_takes_parts_of_larger_images(tmp_path: Path) -> None:
     assert len(parts.collect(pcae, images.test, 20, 0, noise=True, shift="crop").mse) == 40
     assert len(parts_stage.write_pictures(tmp_path / "parts", pcae, images.test, 3, 0, "crop")) == 3
     assert parts_stage.baseline(pcae, images.train, images.test, wanted, "crop")["mean_image_mse"]["n"] == 40
+
+
+def test_the_stage_takes_the_shift_of_its_preset(tmp_path: Path) -> None:
+    """Images of 24 pixels for a model of 20, from the measures to the pictures."""
+    chosen = test_not_measured.preset("train.shift=crop")
+    larger = chosen.sections["prepare"] | {"options": chosen.sections["prepare"]["options"] | {"enlarge": 24}}
+    found = test_not_measured.evaluated(replace(chosen, sections=chosen.sections | {"prepare": larger}), tmp_path)
+    assert found["protocols"]["clean"]["final"]["rec_ll"] < 0
+    assert found["baseline"]["shifted"] == found["baseline"]["centred"]
+    assert (tmp_path / "evaluate/digits/0/pictures/reconstructions.png").is_file()
 
 
 def test_rows_of_an_ablation_are_measured_on_the_same_images() -> None:
