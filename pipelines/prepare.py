@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.support import locks, own_images, sections, settings
+from pipelines.support import fit_images, locks, own_images, sections, settings
 from pipelines.support.command_line import Params, Preset, Program, Results, Set
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
@@ -177,11 +177,10 @@ def _check_fits(dataset: data.Dataset, preset: settings.Preset) -> None:
     config = preset.config()
     channels, height, width = dataset.test.images.shape[1:]
     if not fits(preset, channels, height, width):
+        canvas, colours = fit_images.needed(preset.model)[:2]
         raise BadInput(
             f"preset {preset.name}: images are {channels}x{height}x{width}, the model expects "
-            f"{config.channels} channel(s) on a canvas of {config.canvas}; set "
-            + ("n_channels and canvas_size" if config.kind == "scae" else "its channels and canvas")
-            + " to fit")
+            f"{config.channels} channel(s) on a canvas of {config.canvas}; set {colours} and {canvas} to fit")
     for split in (dataset.train, dataset.test):
         try:
             data.check_classes(split, inputs.classes_of(config))

@@ -20,7 +20,7 @@ KEYS = ("images", "image", "test_x")  # of a .npz with several arrays, the first
 
 
 def read(path: str | os.PathLike, channels: int, canvas: int) -> dataset.Split:
-    """Images of a file or of all such files in a folder, in the order of their names; labels 0.
+    """Images of a file or of all such files in a folder, in the order of their names, without labels.
 
     Args:
         path: `.npy` or `.npz` with uint8 or floats in [0, 1], `[H, W]`, `[N, H, W]`, `[N, C, H, W]` or
@@ -57,7 +57,7 @@ def read(path: str | os.PathLike, channels: int, canvas: int) -> dataset.Split:
         raise BadInput(f"images {path}: {images.shape[2]}x{images.shape[3]} pixels do not fit the model's "
                        f"canvas of {canvas}; make them smaller")
     return dataset.Split(torch.from_numpy(np.array(images, order="C")),
-                      torch.zeros(len(images), dtype=torch.int64))
+                      torch.full((len(images),), dataset.NO_LABEL))
 
 
 def _folder(path: Path, channels: int, canvas: int) -> dataset.Split:

@@ -159,7 +159,7 @@ def mean(values: np.ndarray, wanted: sections.Evaluate) -> dict[str, float]:
     values = np.asarray(values, np.float64)
     rng = np.random.default_rng(wanted.seed)
     draws = [values[rng.integers(len(values), size=len(values))].mean()
-             for _ in range(min(wanted.bootstrap_draws, 1000))]
+             for _ in range(wanted.bootstrap_draws)]
     low, high = np.quantile(draws, [(1 - wanted.level) / 2, (1 + wanted.level) / 2])
     return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
 

@@ -25,8 +25,8 @@ def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: 
           shift: str = "original") -> list[Path]:
     """Write the pictures of the first images of a split, at places drawn by `seed` as `shift` says, no noise.
 
-    Beside them explained.json: of each image its parts, with presence, the object capsule that explains
-    each and the posterior probability of that.
+    Beside them explained.json: of each image its label, where it has one, and its parts, with presence, the
+    object capsule that explains each and the posterior probability of that.
 
     Raises:
         DataError: the split is empty.
@@ -57,7 +57,7 @@ def write(folder: Path, model: torch.nn.Module, split: dataset.Split, n_images: 
         "explained": explained_rows(given, drawn, winner, presence),
     }
     written = [save_png(folder / f"{name}.png", picture) for name, picture in paths.items()]
-    rows = [{"image": i, "label": int(split.labels[i]) if split.labelled else None, "parts": [
+    rows = [{"image": i} | ({"label": int(split.labels[i])} if split.labelled else {}) | {"parts": [
         {"part": k, "presence": round(float(presence[i, k]), 4), "capsule": int(winner[i, k]),
          "posterior": round(float(posterior[i, k, winner[i, k]]), 4)}
         for k in np.argsort(-presence[i], kind="stable").tolist()]} for i in range(n_images)]

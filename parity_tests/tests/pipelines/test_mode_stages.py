@@ -11,7 +11,7 @@ import torch
 
 import port
 from parity_tests import goldens
-from pipelines import evaluate, train
+from pipelines import evaluate, prepare, train
 from pipelines.evaluation import parts
 from pipelines.support import sections, settings
 from pipelines.support.values import BadInput
@@ -135,6 +135,26 @@ def test_mean_has_an_interval() -> None:
     assert parts.mean(np.full(5, 2.0), wanted)["low"] == 2.0
     found = parts.mean(np.array([0.0, 1.0]), wanted)
     assert (found["low"], found["value"], found["high"]) == (0.0, 0.5, 1.0)
+
+
+def test_an_interval_has_as_many_draws_as_asked_for() -> None:
+    """The thousandth draw is not the last."""
+    values = np.random.default_rng(3).normal(size=40)
+    rng = np.random.default_rng(0)
+    draws = [values[rng.integers(40, size=40)].mean() for _ in range(1500)]
+    found = parts.mean(values, sections.Evaluate(bootstrap_draws=1500))
+    assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "keys"), [
+    ("digits", "n_channels and canvas_size"), ("pcae", "n_channels and canvas_size"),
+    ("ocae", "n_channels and canvas_size"), ("digits_three_levels", "n_channels and canvas_size"),
+    ("capsnet_mnist_small", "channels and canvas"), ("em_mnist_small", "image_channels and canvas")])
+def test_images_that_do_not_fit_name_the_keys_of_the_model(name: str, keys: str, tmp_path: Path) -> None:
+    large = "prepare.options={enlarge: 64}"
+    chosen = settings.load_preset(name, ["prepare.source=digits", large], goldens.REPOSITORY / "params.yaml")
+    with pytest.raises(BadInput, match=f"; set {keys} to fit"):
+        prepare.run(chosen, tmp_path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("rec_ll_weight", 0.3), ("template_l1_weight", 2.0),
