@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.support.values import BadInput
 from port.constellation import batches as constellation_batches
+from port.core import swap
 from port.data import dataset as data
 from port.data import standard_sets
 from port.training import loop as train
@@ -64,13 +63,9 @@ def run_of(checkpoints: Path) -> str:
 @contextlib.contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """A place where nothing is yet; what the block makes there takes the place of `folder`, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        new = Path(temporary) / "new"
+    with swap.swapped(folder, own=("*",)) as new:
+        new.rmdir()
         yield new
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
 
 
 def made_on(folder: Path) -> str | None:

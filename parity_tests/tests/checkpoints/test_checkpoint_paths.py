@@ -137,6 +137,30 @@ def test_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("moves", range(5))
+def test_writing_over_a_checkpoint(moves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a move fails, whichever it is, the earlier checkpoint is there in every byte."""
+    port.write_checkpoint(tmp_path / "c", {"w": DATA})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace, made = os.replace, []
+
+    def failing(source: object, target: object) -> None:
+        made.append(target)
+        if len(made) == moves + 1:
+            raise OSError("no space")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    if moves < 4:
+        with pytest.raises(OSError, match="no space"):
+            port.write_checkpoint(tmp_path / "c", {"other": DATA + 1})
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    else:
+        port.write_checkpoint(tmp_path / "c", {"other": DATA + 1})
+        assert list(port.read_checkpoint(tmp_path / "c")) == ["other"]
+        assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+
 def test_printable() -> None:
     assert printable("a\x1b]0;x\x07\u202eb\n") == r"a\x1b]0;x\x07\u202eb\n"
     assert printable(b"\xff") == r"\xff"

@@ -20,7 +20,7 @@ from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
 from pipelines import cli
 from pipelines import train as stage
-from pipelines.support import children, console, locks, output, settings, values
+from pipelines.support import children, console, locks, output, run_folders, settings, values
 from port.checkpoints import run_folder
 from port.core import swap
 from port.training import resume
@@ -206,6 +206,36 @@ def test_a_link_in_a_folder_s_place_is_replaced_and_not_followed(tmp_path) -> No
     assert (tmp_path / "cache" / "model").read_text() == "old" and not (tmp_path / "run").is_symlink()
     assert (tmp_path / "run" / "model").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "run"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_is_not_lost_where_another_takes_its_place(there, tmp_path, monkeypatch) -> None:
+    """Stopped at the last move: the old one is there whole; else the new one alone."""
+    folder = tmp_path / "0"
+    if there:
+        folder.mkdir()
+        (folder / "old").touch()
+    replace = os.replace
+
+    def stopped(source, target) -> None:
+        if Path(target) == folder and not Path(source).match("*.old"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    def fill() -> None:
+        with run_folders.replaced(folder) as new:
+            assert not new.exists()
+            new.mkdir()
+            (new / "new").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        patch.setattr(os, "rename", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fill()
+    assert [path.name for path in tmp_path.rglob("*")] == (["0", "old"] if there else [])
+    fill()
+    assert [path.name for path in tmp_path.rglob("*")] == ["0", "new"]
 
 
 def test_a_kill_while_the_last_checkpoint_is_removed_blocks_nothing(trained, tmp_path, monkeypatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ HEADER = put_number(1, 1) + put_bytes(3, put_number(1, 1))  # one shard, little-
 
 
 def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
-    """Write named arrays as a V2 checkpoint of one shard: both files, or none.
+    """Write named arrays as a V2 checkpoint of one shard: both files, or what was there before.
 
     Args:
         prefix: written as `<prefix>.index` and `<prefix>.data-00000-of-00001`; the folder is made.
@@ -50,15 +50,30 @@ def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray 
         with open(index, "wb") as file:
             file.writelines(table(entries))
             _on_disk(file)
-        # The index last: without it there is no checkpoint.
-        target = shard_name(prefix, 0, 1)
-        os.replace(data, target)
-        try:
-            os.replace(index, f"{prefix}{INDEX}")
-        except BaseException:
+        # The index goes first and comes last: without it there is no checkpoint, so none is of two.
+        places = Path(f"{prefix}{INDEX}"), shard_name(prefix, 0, 1)
+        with _put_back(places, Path(made)):
+            os.replace(data, places[1])
+            os.replace(index, places[0])
+
+
+@contextlib.contextmanager
+def _put_back(places: Sequence[Path], away: Path) -> Iterator[None]:
+    """Move files out of the way, in this order; where the block fails, all is as it was."""
+    old = [(place, away / f"old-{number}") for number, place in enumerate(places) if os.path.lexists(place)]
+    moved = []
+    try:
+        for place, kept in old:
+            os.replace(place, kept)
+            moved.append((place, kept))
+        yield
+    except BaseException:
+        for place in set(places) - {place for place, _ in old}:
             with contextlib.suppress(OSError):
-                target.unlink()
-            raise
+                place.unlink()
+        for place, kept in reversed(moved):
+            os.replace(kept, place)
+        raise
 
 
 def _on_disk(file) -> None:
