@@ -16,15 +16,55 @@ import torch
 
 import port
 from pipelines.prepare import dataset_for
-from pipelines.support import locks, sections, settings
+from pipelines.support import locks, run_folders, sections, settings
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from pipelines.training.rows import TRAINED, Row
+from pipelines.training import given_weights
+from pipelines.training.rows import TRAINED, Row, read
 from port.configuration.fields import from_mapping
+from port.data import dataset as data
+from port.data.streams import Examples
 from port.evaluation import clustering as evaluate
 from port.evaluation import collected, looks
 from port.evaluation import constellation as evaluate_constellation
 from port.training import resume, sound
+
+
+# Kinds of models with the object capsules that a row is measured by; those of `ocae` begin with parts that are given.
+KINDS = ("scae", "hierarchy", "constellation")
+
+
+def check(preset: settings.Preset) -> None:
+    """Refuse, before anything is trained, a preset whose rows could not be made or measured.
+
+    Raises:
+        BadInput: another kind of model, or one that begins with given weights.
+    """
+    kind = preset.config().kind
+    if kind not in KINDS:
+        raise BadInput(f"preset {preset.name}: an ablation takes models {', '.join(KINDS[:-1])} and {KINDS[-1]}, "
+                       f"not {kind}")
+    given = given_weights.named(preset)
+    if given:
+        raise BadInput(f"preset {preset.name}: every row of an ablation begins with weights that are drawn; "
+                       f"train.{next(iter(given))} must not be set")
+
+
+def check_labels(dataset: Examples, preset: settings.Preset) -> None:
+    """Refuse images that nothing could be measured on.
+
+    Raises:
+        BadInput: they have no labels.
+    """
+    if isinstance(dataset, data.Dataset) and not dataset.n_classes:
+        raise BadInput(f"preset {preset.name}: its images have no labels, by which the rows of an ablation are "
+                       "measured")
+
+
+def steps_of(checkpoints: Path) -> int | None:
+    """Updates of a row that is trained and waits to be measured; None where none waits."""
+    told = read(checkpoints / TRAINED)
+    return None if told is None else told["metrics"]["steps"]
 
 
 def write(checkpoints: Path, folder: str, name: str, row: Row, preset: settings.Preset, more: dict) -> None:
@@ -59,7 +99,7 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
         The row's folder.
 
     Raises:
-        BadInput: no such row, or weights that do not fit its settings.
+        BadInput: no such row, weights that do not fit its settings, or data that it was not trained on.
     """
     try:
         told = json.loads((checkpoints / TRAINED).read_text())
@@ -67,26 +107,28 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
         preset = settings.Preset(told["preset"], given, given.pop("model"))
         row = from_mapping(Row, told["changes"], str(checkpoints / TRAINED))
         folder = settings.folder_of(told["folder"], told["row"], told["seed"], results)
-        newest = resume.checkpoints(checkpoints)[-1]
-        check_weights(newest)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        # There may be one of more steps: a row that was trained for longer before.
+        last = checkpoints / f"step-{told['metrics']['steps']:08d}"
+        check_weights(last)
+    except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{checkpoints}: no row that is trained ({error})") from None
     if alone:
         with locks.held(folder, "measures"):
             return measure_trained(checkpoints, results, alone=False)
     model = port.build(preset.config(), told["seed"])
     try:
-        model.load_state_dict(resume.read_tensors(newest, "model", "cpu"))
+        model.load_state_dict(resume.read_tensors(last, "model", "cpu"))
     except (RuntimeError, KeyError) as error:
-        raise BadInput(f"{newest}: weights of other settings ({' '.join(str(error).split())[:200]})") from None
+        raise BadInput(f"{last}: weights of other settings ({' '.join(str(error).split())[:200]})") from None
     model.eval()
-    shift = preset.train(told["seed"])[0].shift
-    found = measure(model, dataset_for(preset, results), preset.evaluate(), row, shift)
+    dataset = dataset_for(preset, results)
+    run_folders.check_data(last, dataset)
+    found = measure(model, dataset, preset.evaluate(), row, preset.train(told["seed"])[0].shift)
     parameters = sum(p.numel() for p in model.parameters())
     write_json(folder / "environment.json", told["environment"])
     write_json(folder / "config.json", told["config"])
-    last = told["metrics"].pop("last")
-    write_json(folder / "metrics.json", told["metrics"] | {"parameters": parameters, "protocols": found, "last": last})
+    end = told["metrics"].pop("last")
+    write_json(folder / "metrics.json", told["metrics"] | {"parameters": parameters, "protocols": found, "last": end})
     sound.discard(checkpoints)
     return folder
 
@@ -121,13 +163,14 @@ def measure(model: torch.nn.Module, dataset, wanted: sections.Evaluate, row: Row
         return {"repaired": under(model, dataset, wanted, noise=row.protocol != "noise",
                                   whole=row.protocol != "whole_batches", refit=row.protocol != "refit",
                                   shift=shift)}
-    return {"clean": under(model, dataset, wanted, noise=False, whole=False, refit=False, shift=shift),
+    clean = shift if wanted.clean_shift else looks.still(shift)
+    return {"clean": under(model, dataset, wanted, noise=False, whole=False, refit=False, shift=clean),
             "faithful": under(model, dataset, wanted, noise=True, whole=True, refit=True, shift=shift)}
 
 
 def under(model: torch.nn.Module, dataset, wanted: sections.Evaluate, noise: bool, whole: bool, refit: bool,
           shift: str) -> dict[str, float]:
-    """The measures of an image model under one protocol; images are shifted."""
+    """The measures of an image model under one protocol, of images placed as `looks.batches` says of `shift`."""
     def collect(split, seed: int) -> collected.Collected:
         return collected.collect(model, split, model.config.canvas, wanted.batch_size, seed, noise=noise,
                                  whole_batches=whole, shift=shift)

@@ -71,7 +71,25 @@ def replaced(folder: Path) -> Iterator[Path]:
 def made_on(folder: Path) -> str | None:
     """Digest of the data that the newest checkpoint in a folder was made on, where it says so."""
     found = resume.checkpoints(folder)
+    return data_of(found[-1]) if found else None
+
+
+def data_of(checkpoint: Path) -> str | None:
+    """Digest of the data that a checkpoint was made on, where it says so."""
     try:
-        return json.loads((found[-1] / "state.json").read_text()).get("data") or None
-    except (IndexError, OSError, ValueError, AttributeError):
+        return json.loads((checkpoint / "state.json").read_text()).get("data") or None
+    except (OSError, ValueError, AttributeError):
         return None
+
+
+def check_data(checkpoint: Path, dataset: data.Dataset | constellation_batches.Dataset) -> None:
+    """Refuse to measure a checkpoint on other data than it was made on, where both say which.
+
+    Raises:
+        BadInput: they are others.
+    """
+    known = data_of(checkpoint)
+    if known and isinstance(dataset, data.Dataset) and known != standard_sets.digest_of(dataset):
+        raise BadInput(f"{checkpoint} was made on other data than there are now ({known}, not "
+                       f"{standard_sets.digest_of(dataset)}); put the data back, or remove {checkpoint.parent} to "
+                       "train anew")

@@ -52,10 +52,11 @@ class Run:
         """A row of a section.
 
         Raises:
-            BadInput: unknown settings.
+            BadInput: unknown settings, or a preset that no row can be of.
         """
         row = wanted.row(name)
         preset = rows.preset_of(wanted, row, params)
+        measures.check(preset)
         loop, place = training.check(preset, seed, device)
         return cls(wanted, name, row, preset, loop, place, results, runs or training.RUNS)
 
@@ -83,11 +84,17 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether nothing is left to do but to measure it."""
-        return (self.checkpoints / rows.TRAINED).exists()
+        """Whether nothing is left to do but to measure it; one of another length is another row."""
+        return measures.steps_of(self.checkpoints) == self.loop.steps
 
     def begin(self, dataset: Examples) -> ensemble.Start:
-        """Build it; it goes on from its checkpoint, if there is one."""
+        """Build it; it goes on from its checkpoint, if there is one.
+
+        Raises:
+            BadInput: nothing could be measured on these data.
+        """
+        measures.check_labels(dataset, self.preset)
+        (self.checkpoints / rows.TRAINED).unlink(missing_ok=True)  # of another length: that one is no longer the last
         sound.clear(self.checkpoints.parent, self.checkpoints.name)
         model = port.build(self.preset.config(), self.loop.seed).to(self.place)
         return ensemble.Start(model, dataset, self.loop, {"folder": self.checkpoints})

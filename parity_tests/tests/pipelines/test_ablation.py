@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,7 +16,9 @@ from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
 from pipelines import ablation
 from pipelines import train as training
+from pipelines.evaluation import row_measures
 from pipelines.results import paper_report
+from pipelines.support import sections
 from pipelines.support.values import BadInput
 from pipelines.training import beside, row_runs, rows
 
@@ -148,6 +152,51 @@ def test_a_row_that_is_there_is_not_run_again(results: Path, monkeypatch) -> Non
     row_runs.run_all(rows.Ablation(**SMALL["ablation"] | {"steps": 3, "seeds": [1]}),
                      results / "results", results / "params.yaml")
     assert again == ["whole, seed 1", "plain, seed 1", "quiet, seed 1"]
+
+
+@pytest.mark.parametrize(("preset", "change", "says"), [
+    ("capsnet_mnist_small", [], "takes models scae, hierarchy and constellation, not capsnet"),
+    ("em_mnist_small", [], "not em"), ("pcae", [], "not pcae"), ("ocae", [], "not ocae"),
+    ("digits", ["train.parts=pcae"], "train.parts must not be set"),
+    ("digits", ["train.start_from=usps"], "train.start_from must not be set")])
+def test_what_no_row_can_be_of_is_refused_before_training(
+        preset: str, change: list, says: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = yaml.safe_load(PARAMS.read_text())
+    given["ablation"] |= {"rows": ["one"], "changes": {"one": {"set": change}}}
+    Path("params.yaml").write_text(yaml.safe_dump(given))
+    monkeypatch.setattr(row_runs.train, "train", lambda *given, **more: pytest.fail("trained"))
+    for command in (["--row", "one"], ["--all"]):
+        assert ablation.main([*command, "--preset", preset]) == 2
+        error = capsys.readouterr().err
+        assert f"preset {preset}: " in error and says in error and error.count("\n") == 1
+
+
+def test_images_without_labels_are_refused_before_training(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("own.npz", x=np.zeros((20, 12, 12), np.uint8))
+    own = {"prepare": {"source": "npz", "path": str(tmp_path / "own.npz")}}
+    model = SMALL["presets"]["small"]["model"] | {"probe": False}
+    model.pop("n_classes", None)
+    small = SMALL["presets"]["small"] | own | {"model": model}
+    Path("params.yaml").write_text(yaml.safe_dump(SMALL | {"presets": {"small": small}}))
+    monkeypatch.setattr(row_runs.train, "train", lambda *given, **more: pytest.fail("trained"))
+    assert ablation.main(["--row", "whole"]) == 2
+    assert "its images have no labels" in capsys.readouterr().err
+
+
+def test_images_of_the_clean_protocol_lie_where_stage_evaluate_has_them(monkeypatch) -> None:
+    """`evaluate.clean_shift: false` puts them in the middle; what repairs the faithful one is shifted as that is."""
+    seen = []
+    monkeypatch.setattr(row_measures.collected, "collect",
+                        lambda *given, noise, whole_batches, shift=True: seen.append((noise, shift)) or 1 / 0)
+    model = port.build(port.config.from_flat(SMALL["presets"]["small"]["model"]))
+    for clean in (True, False):
+        for protocol in (None, "refit"):
+            with pytest.raises(ZeroDivisionError):
+                row_measures.measure(model, SimpleNamespace(test=None), sections.Evaluate(clean_shift=clean),
+                                     rows.Row(protocol=protocol))
+    assert seen == [(False, True), (True, True), (False, False), (True, True)]
 
 
 @pytest.mark.parametrize(("change", "message"), [

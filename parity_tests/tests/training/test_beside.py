@@ -18,7 +18,7 @@ from pipelines import train as training
 from pipelines.evaluation import row_measures
 from pipelines.support import children, console, descent
 from pipelines.support.values import CheckFailed
-from pipelines.training import beside, rows
+from pipelines.training import beside, row_runs, rows
 from port.training import ensemble, pretended, resume, sound
 from port.training import loop as train
 from port.training.rungs import RungFailed
@@ -96,6 +96,33 @@ def test_what_is_trained_is_measured_by_a_process_of_its_own(here: Path, tier: s
     assert len(row_measures.waiting(Path("runs/together"))) == 1
     assert ablation.main([*TOGETHER, "--processes", "1"]) == 0
     assert left("results", "plain", 0) == before and not row_measures.waiting(Path("runs/together"))
+
+
+@pytest.mark.parametrize(("trained", "asked"), [(4, 6), (6, 4)])
+def test_a_row_of_another_length_is_not_the_row_that_is_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                  trained: int, asked: int) -> None:
+    """Trained and not yet measured: it goes on, or begins anew, and its own length is measured."""
+    command = ["--row", "plain", "--runs", "runs/together", "--steps"]
+    with monkeypatch.context() as patch:
+        patch.setattr(row_runs.Run, "measure", lambda self: self.folder)
+        assert ablation.main([*command, str(trained)]) == 0
+    assert len(row_measures.waiting(Path("runs/together"))) == 1
+    assert ablation.main([*command, str(asked)]) == 0
+    assert ablation.main(["--row", "plain", "--results", "alone", "--runs", "runs/alone", "--steps", str(asked)]) == 0
+    found = left("results", "plain", 0)
+    assert found["steps"] == asked and found == left("alone", "plain", 0)
+
+
+def test_a_row_is_measured_on_the_data_that_it_was_trained_on(here: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              capsys: pytest.CaptureFixture) -> None:
+    command = ["--row", "plain", "--steps", "2", "--runs", "runs/together"]
+    with monkeypatch.context() as patch:
+        patch.setattr(row_runs.Run, "measure", lambda self: self.folder)
+        assert ablation.main(command) == 0
+    (state,) = Path("runs/together").glob("ablation-plain-0-*/step-*2/state.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"data": "0123456789abcdef"}))
+    assert ablation.main(command) == 2 and not Path("results/ablation/plain/0/metrics.json").exists()
+    assert "was made on other data than there are now (0123456789abcdef, not" in capsys.readouterr().err
 
 
 def test_the_end_of_the_time_and_on(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
