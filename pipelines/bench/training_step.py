@@ -23,8 +23,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pipelines.bench.worker import REFERENCES
 from pipelines.support.values import BadInput
 
+WITH_PARTS = ("scae", "ocae", "hierarchy", "pcae")  # kinds whose part encoder's convolutions are the floor
 N_WARM_UP = 2  # rounds; one where a single round is asked for
 MEMORY_STEPS = 5
 
@@ -118,19 +120,21 @@ def run(options: Options, path: str | None = None) -> dict:
         BadInput: options that cannot be used.
     """
     options = check(options, path)
+    kind = kind_of(options)
     threads = options.threads or os.cpu_count() or 1
     port = Worker("port", options, threads)
     sides = [port]
-    has_reference = options.device == "cpu" and importlib.util.find_spec("tensorflow") is not None
-    if has_reference:
+    without = why_no_reference(kind, options.device)
+    if without is None:
         sides.append(Worker("reference", options, threads))
     try:
         told = [side.ask("describe") for side in sides]
-        samples, notes = measure(sides, options)
+        samples, notes = measure(sides, options, kind)
         found = summary(samples, options) | {"notes": notes, "threads": threads} | told[0]
-        if not has_reference:
-            found["notes"].append("no reference: " + (
-                "it runs on the CPU only" if options.device != "cpu" else "TensorFlow is not installed"))
+        if without is not None:
+            notes.append(f"no reference: {without}")
+        if kind not in WITH_PARTS:
+            notes.append(f"no floor of convolutions: model {kind} has no part encoder; --floors has this model's own")
     finally:
         for side in sides:
             side.close()
@@ -142,6 +146,21 @@ def run(options: Options, path: str | None = None) -> dict:
         write(found, Path(path))
         print(f"bench: numbers in {path}")
     return found
+
+
+def kind_of(options: Options) -> str:
+    """The kind of model that a preset describes."""
+    from pipelines.support import settings
+    return settings.load_preset(options.preset, None, options.params).config().kind
+
+
+def why_no_reference(kind: str, device: str) -> str | None:
+    """Why the reference is not timed beside the port; None where it is."""
+    if kind not in REFERENCES:
+        return f"that of model {kind} is not timed"
+    if device != "cpu":
+        return "it runs on the CPU only"
+    return None if importlib.util.find_spec("tensorflow") is not None else "TensorFlow is not installed"
 
 
 def check(options: Options, path: str | None) -> Options:
@@ -171,8 +190,8 @@ def check(options: Options, path: str | None) -> Options:
     return options
 
 
-def variants(options: Options) -> Iterator[tuple[str, str]]:
-    """(side, variant) of one round."""
+def variants(options: Options, kind: str = "scae") -> Iterator[tuple[str, str]]:
+    """(side, variant) of one round of a kind of model."""
     modes = ["eager", "compiled"] if can_compile(options.device) else ["eager"]
     captured = ["captured", "compiled_captured"] if options.device == "cuda" else []
     for what in ("step", "forward"):
@@ -182,7 +201,7 @@ def variants(options: Options) -> Iterator[tuple[str, str]]:
             # Compiled too it would take most of the time, and is what nobody runs.
             yield "port", f"{what} eager plain"
         yield "reference", what
-    for mode in modes:
+    for mode in modes if kind in WITH_PARTS else ():
         yield "port", f"convolutions {mode}"
 
 
@@ -191,10 +210,10 @@ def can_compile(device: str) -> bool:
     return device != "cpu" or any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX") or "g++")))
 
 
-def measure(sides: list[Worker], options: Options) -> tuple[dict[str, list[float]], list[str]]:
+def measure(sides: list[Worker], options: Options, kind: str = "scae") -> tuple[dict[str, list[float]], list[str]]:
     """Seconds of every round by variant, and why a variant is missing."""
     workers = {side.side: side for side in sides}
-    todo = [(side, name) for side, name in variants(options) if side in workers]
+    todo = [(side, name) for side, name in variants(options, kind) if side in workers]
     samples: dict[str, list[float]] = {}
     notes = [] if can_compile(options.device) else ["not compiled: torch.compile finds no C++ compiler"]
     warm_up = min(N_WARM_UP, options.repeats)

@@ -19,6 +19,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 
+# Kind of the configuration → class of the reference that is timed beside the port's model of that kind.
+REFERENCES = {"scae": "ImageAutoencoder", "ocae": "ImageAutoencoder", "hierarchy": "HierarchyAutoencoder",
+              "pcae": "PartAutoencoder", "constellation": "ConstellationAutoencoder"}
+
+
 class Port:
     """Training step, forward pass and convolutions of the port; variants by name.
 
@@ -112,21 +117,20 @@ class Port:
     def convolutions(self, rung: str, path: str) -> Callable[[], object]:
         """The encoder's convolutions alone, forward and backward, channels last: no port does less."""
         model, layout = self.model(), self.torch.channels_last
-        if not hasattr(model, "part_encoder"):
-            raise ValueError("only the image autoencoder's are timed; --floors has this model's")
         cnn = model.part_encoder.cnn
-        image = self.images().contiguous(memory_format=layout)
+        image = self.examples().contiguous(memory_format=layout)
         for conv in cnn.conv:
             conv.weight.data = conv.weight.data.contiguous(memory_format=layout)
         parameters = list(cnn.parameters())
         run = self.torch.compile(lambda x: cnn(x)[0]) if rung == "compiled" else lambda x: cnn(x)[0]
         return lambda: self.torch.autograd.grad(run(image).sum(), parameters)
 
-    def images(self):
-        """Canvases of a batch."""
+    def examples(self):
+        """Canvases of a batch, or points."""
         config, generator = self.preset.config(), self.torch.Generator().manual_seed(0)
-        return self.torch.rand(self.batch_size, config.channels, config.canvas, config.canvas,
-                               generator=generator).to(self.device)
+        shape = (config.n_points, 2) if config.kind == "constellation" else (
+            config.channels, config.canvas, config.canvas)
+        return self.torch.rand(self.batch_size, *shape, generator=generator).to(self.device)
 
     def memory(self, variant: str, steps: int) -> dict:
         """Peak resident (on a GPU also allocated) memory of this process after some training steps."""
@@ -146,7 +150,7 @@ class Port:
         os.environ["SCAE_KERNELS"] = "auto"
         where = bench_floors.breakdown(self.step("eager", "fast"), self.device)
         run = self.run_on("eager", "fast")
-        return bench_floors.floors(bench_floors.least_bytes(self.model(), self.images()), operations,
+        return bench_floors.floors(bench_floors.least_bytes(self.model(), self.examples()), operations,
                                    where["calls"], self.device) | {
             "breakdown": where, "budget": budget.measure(run.step, run.state.optimizer)}
 
@@ -180,19 +184,16 @@ class Reference:
         """A function to time; it draws its noise, as the port's does."""
         from reference.core import rmsprop
         tf, config = self.tf, self.preset.config()
-        if not hasattr(config, "autoencoder"):
-            raise ValueError("only the image autoencoder's is timed")
-        model = self.reference.ImageAutoencoder(config.to_arguments(), seed=0)
-        variables = model.variables_by_name
+        model, given = self.model(), self.examples()
+        # Frozen parts have no gradient, and take no part in an update.
+        variables = {name: variable for name, variable in model.variables_by_name.items() if variable.trainable}
         settings = self.preset.train(0)[0]
         update = rmsprop.RMSProp(variables, settings.lr, rmsprop.rmsprop_epsilon(self.batch_size))
-        image = tf.random.uniform((self.batch_size, config.canvas, config.canvas, config.channels))
-        label = tf.random.uniform((self.batch_size,), 0, config.autoencoder.n_classes, tf.int32)
         shapes = noise_shapes(config, self.batch_size)
 
         def loss():
-            return model(image, label, [tf.random.uniform(shape, low, low + 1.0)
-                                        for shape, low in shapes]).loss
+            return model(*given, [tf.random.uniform(shape, low, low + 1.0)
+                                  for shape, low in shapes]).loss
 
         def step():
             with tf.GradientTape() as tape:
@@ -201,6 +202,21 @@ class Reference:
             update.step(dict(zip(variables, gradients, strict=True)))
             return value
         return tf.function(step if variant.startswith("step") else loss)
+
+    def model(self):
+        """The reference's model of the preset's kind."""
+        config = self.preset.config()
+        return getattr(self.reference, REFERENCES[config.kind])(config.to_arguments(), seed=0)
+
+    def examples(self) -> tuple:
+        """Images and labels of a batch, or points that are all there."""
+        tf, config, n = self.tf, self.preset.config(), self.batch_size
+        if config.kind == "constellation":
+            return tf.random.uniform((n, config.n_points, 2), -1.0, 1.0), tf.ones((n, config.n_points))
+        image = tf.random.uniform((n, config.canvas, config.canvas, config.channels))
+        if config.kind == "pcae":
+            return image, None
+        return image, tf.random.uniform((n,), 0, config.autoencoder.n_classes, tf.int32)
 
 
 def noise_shapes(config, batch_size: int) -> list[tuple[tuple[int, ...], float]]:

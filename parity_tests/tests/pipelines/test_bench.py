@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import port
+from parity_tests.goldens import REPOSITORY
 from pipelines import cli
+from pipelines.bench import floors as bench_floors
 from pipelines.bench import seeds as bench_seeds
 from pipelines.bench import training_step
 from pipelines.bench import worker as bench_worker
@@ -111,6 +115,47 @@ def test_after_a_failed_capture_another_process_goes_on(monkeypatch: pytest.Monk
     with pytest.raises(RuntimeError, match="rung captured: no"):
         worker.ask("run", "step captured fast")
     assert len(begun) == 2
+
+
+@pytest.mark.parametrize("preset", ["digits", "ocae", "digits_three_levels", "pcae", "constellation"])
+def test_the_reference_s_model_is_the_port_s(preset: str, tier: str) -> None:
+    """Of the same kind, so with the same variables; it makes a forward pass and an update."""
+    side = bench_worker.Reference(preset, str(REPOSITORY / "params.yaml"), 2, 1, "cpu")
+    made = port.build(side.preset.config(), 0)
+    assert side.model().variables_by_name.keys() == port.to_tf(made).keys()
+    if tier == "smoke":
+        return
+    side.tf.config.run_functions_eagerly(True)
+    try:
+        assert side.run("forward") > 0 and side.run("step") > 0
+    finally:
+        side.tf.config.run_functions_eagerly(False)
+
+
+def test_what_has_no_reference_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows and ratios are left out; so is the floor where there is no part encoder."""
+    begun: list[tuple[str, str]] = []
+    monkeypatch.setattr(training_step.Worker, "start", lambda self: None)
+    monkeypatch.setattr(training_step.Worker, "close", lambda self: None)
+    monkeypatch.setattr(training_step.Worker, "ask", lambda self, what, *given: (
+        {"pixel_likelihood": "none"} if what == "describe" else begun.append((self.side, given[0])) or 0.5))
+    monkeypatch.setattr(training_step, "memory", lambda *given: {})
+    options = training_step.Options(params=str(REPOSITORY / "params.yaml"), batch_size=2, repeats=1, threads=1)
+    for preset, without in (("capsnet_mnist_small", "no reference: that of model capsnet is not timed"),
+                            ("em_mnist_small", "no reference: that of model em is not timed"), ("constellation", None)):
+        begun.clear()
+        found = training_step.run(replace(options, preset=preset))
+        sides = {side for side, _ in begun}
+        assert sides == ({"port"} if without else {"port", "reference"})
+        assert (found["train_step"]["ratio"] is None) is bool(without) and found["floor_multiple"] is None
+        assert [note for note in found["notes"] if "reference" in note] == [without] * bool(without)
+        assert len([note for note in found["notes"] if "no part encoder" in note]) == 1
+
+
+def test_the_floors_of_points_are_counted() -> None:
+    """Their examples are points, not canvases."""
+    side = bench_worker.Port("constellation", str(REPOSITORY / "params.yaml"), 2, 1, "cpu")
+    assert bench_floors.least_bytes(side.model(), side.examples()) > 0
 
 
 def test_several_seeds(capsys: pytest.CaptureFixture) -> None:
