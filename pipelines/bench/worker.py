@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-
 # Kind of the configuration → class of the reference that is timed beside the port's model of that kind.
 REFERENCES = {"scae": "ImageAutoencoder", "ocae": "ImageAutoencoder", "hierarchy": "HierarchyAutoencoder",
               "pcae": "PartAutoencoder", "constellation": "ConstellationAutoencoder"}

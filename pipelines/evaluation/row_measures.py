@@ -29,7 +29,6 @@ from port.evaluation import collected, looks
 from port.evaluation import constellation as evaluate_constellation
 from port.training import resume, sound
 
-
 # Kinds of models with the object capsules that a row is measured by; those of `ocae` begin with parts that are given.
 KINDS = ("scae", "hierarchy", "constellation")
 

@@ -189,14 +189,14 @@ def test_images_of_the_clean_protocol_lie_where_stage_evaluate_has_them(monkeypa
     """`evaluate.clean_shift: false` puts them in the middle; what repairs the faithful one is shifted as that is."""
     seen = []
     monkeypatch.setattr(row_measures.collected, "collect",
-                        lambda *given, noise, whole_batches, shift=True: seen.append((noise, shift)) or 1 / 0)
+                        lambda *given, noise, whole_batches, shift: seen.append((noise, shift)) or 1 / 0)
     model = port.build(port.config.from_flat(SMALL["presets"]["small"]["model"]))
     for clean in (True, False):
         for protocol in (None, "refit"):
             with pytest.raises(ZeroDivisionError):
                 row_measures.measure(model, SimpleNamespace(test=None), sections.Evaluate(clean_shift=clean),
                                      rows.Row(protocol=protocol))
-    assert seen == [(False, True), (True, True), (False, False), (True, True)]
+    assert seen == [(False, "original"), (True, "original"), (False, "centred"), (True, "original")]
 
 
 @pytest.mark.parametrize(("change", "message"), [
