@@ -16,7 +16,17 @@ from typing import Any
 
 from port.capsnet import config as capsnet_config
 from port.capsnet.config import CapsNetConfig
-from port.configuration.fields import CHOICES, UNSET, ConfigError, convert_value, refuse_unknown, unknown
+from port.configuration.fields import (
+    CHOICES,
+    UNSET,
+    ConfigError,
+    convert_value,
+    converted,
+    mapping,
+    refuse_unknown,
+    unknown,
+    word,
+)
 from port.configuration.plain import PlainConfig, Spelling
 from port.constellation import config as config_constellation
 from port.constellation.config import ConstellationConfig
@@ -55,7 +65,7 @@ AnyConfig = Config | PartConfig | ConstellationConfig | PlainConfig
 SPELLINGS: dict[str, Spelling] = {CapsNetConfig.kind: capsnet_config.SPELLING, EMConfig.kind: em_config.SPELLING}
 
 
-def _section(name: str, values: Mapping[str, Any], sections: Mapping[str, type] = SECTIONS) -> Any:
+def _section(name: str, values: Any, sections: Mapping[str, type] = SECTIONS) -> Any:
     cls = sections[name]
     hints = typing.get_type_hints(cls)
     refuse_unknown(values, hints, name)
@@ -74,8 +84,9 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     Raises:
         ConfigError: unknown key or value, or a contradiction between sections.
     """
-    if arguments.get("model") in SPELLINGS:
-        return SPELLINGS[arguments["model"]].read(arguments)
+    model = word(mapping("a configuration", arguments), "model")
+    if model in SPELLINGS:
+        return SPELLINGS[model].read(arguments)
     constellation = config_constellation.is_constellation(arguments)
     cls = ConstellationConfig if constellation else CONFIGS[kind_of(arguments)]
     kinds = config_constellation.SECTIONS if constellation else SECTIONS_OF[cls.kind]
@@ -84,7 +95,7 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     for key in arguments:
         if key not in allowed:
             raise ConfigError(unknown("section", key, allowed))
-    sections = {name: dict(arguments.get(name, {})) for name in kinds}
+    sections = {name: dict(mapping(name, arguments.get(name, {}))) for name in kinds}
     sections.get("part_decoder", {}).pop("output_size", None)
     unset = tuple(f"{section}.{name}" for section, values in sections.items() for name in values
                   if values[name] == UNSET)
@@ -93,7 +104,11 @@ def from_arguments(arguments: Mapping[str, Any]) -> AnyConfig:
     return cls(
         **{name: convert_value(name, int, arguments.get(name, default)) for name, default in top.items()},
         **{name: _section(name, values, kinds) for name, values in sections.items()},
-        repairs=tuple(arguments.get("repairs", ())), unset=unset)
+        repairs=_repairs(arguments.get("repairs", ())), unset=unset)
+
+
+def _repairs(given: Any) -> tuple[str, ...]:
+    return converted("repairs", tuple[str, ...], given)
 
 
 FLAT = FLATS[Config.kind]
@@ -132,15 +147,16 @@ def from_flat(settings: Mapping[str, Any]) -> AnyConfig:
     Raises:
         ConfigError: unknown key or value.
     """
-    return from_arguments(_nested(settings))
+    return from_arguments(_nested(mapping("settings", settings)))
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flat settings as nested class arguments, nothing added but `n_votes`."""
     for key in _DROPPED.keys() & settings.keys():
         warnings.warn(f"{key} is dropped: {_DROPPED[key]}", stacklevel=3)
-    if settings.get("model") in SPELLINGS:
-        return SPELLINGS[settings["model"]].nested(settings, (*TRAINING_FLAGS, *_DROPPED))
+    model = word(settings, "model")
+    if model in SPELLINGS:
+        return SPELLINGS[model].nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     if config_constellation.is_constellation(settings):
         return config_constellation.nested(settings, (*TRAINING_FLAGS, *_DROPPED))
     kind = kind_of(settings)
@@ -183,8 +199,12 @@ def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
 
 
 def training_flags(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The training flags among flat settings, in their types."""
-    return {key: kind(settings[key]) for key, kind in TRAINING_FLAGS.items() if key in settings}
+    """The training flags among flat settings, in their types.
+
+    Raises:
+        ConfigError: a value of another type.
+    """
+    return {key: converted(key, kind, settings[key]) for key, kind in TRAINING_FLAGS.items() if key in settings}
 
 
 def from_manifest(manifest: Mapping[str, Any] | str | Path) -> AnyConfig:
@@ -194,7 +214,7 @@ def from_manifest(manifest: Mapping[str, Any] | str | Path) -> AnyConfig:
         manifest: the content of a `manifest.json`, or its path (or its folder's).
 
     Raises:
-        ConfigError: neither key is there, or the model is another one.
+        ConfigError: neither key is there, the model is another one, or the file cannot be read.
     """
     manifest = _mapping(manifest)
     if "arguments" not in manifest and "flags" not in manifest:
@@ -203,18 +223,26 @@ def from_manifest(manifest: Mapping[str, Any] | str | Path) -> AnyConfig:
 
 
 def read(source: AnyConfig | Mapping[str, Any] | str | Path | None) -> AnyConfig | None:
-    """A configuration from whatever names one: itself, a manifest, nested or flat settings, a file."""
+    """A configuration from whatever names one: itself, a manifest, nested or flat settings, a file.
+
+    Raises:
+        ConfigError: unknown key or value, a contradiction, or a file that cannot be read.
+    """
     if source is None or isinstance(source, AnyConfig):
         return source
     return from_arguments(_spelled_out(_mapping(source)))
 
 
 def _mapping(source: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
+    if not isinstance(source, str | Path):
+        return mapping("a configuration", source)
     path = Path(source)
-    path = path / "manifest.json" if path.is_dir() else path
-    return json.loads(path.read_text())
+    try:
+        path = path / "manifest.json" if path.is_dir() else path
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"no configuration in {path}: {error}") from None
+    return mapping(str(path), found)
 
 
 def _spelled_out(source: Mapping[str, Any], model: str | None = None) -> dict[str, Any]:
@@ -223,9 +251,9 @@ def _spelled_out(source: Mapping[str, Any], model: str | None = None) -> dict[st
     `model` is the kind of those that do not name one.
     """
     if "arguments" in source:
-        arguments = dict(source["arguments"])
+        arguments = dict(mapping("arguments", source["arguments"]))
     elif "flags" in source:
-        arguments = _nested(parse_flags(source["flags"]))
+        arguments = _nested(parse_flags(converted("flags", tuple[str, ...], source["flags"])))
     elif any(isinstance(source.get(name), Mapping) for name in SECTIONS_OF[HierarchyConfig.kind]):
         arguments = dict(source)
     else:
@@ -264,20 +292,20 @@ def explicit(source: AnyConfig | Mapping[str, Any] | str | Path | None, model: s
     if source is None:
         return {}
     if isinstance(source, Config | PartConfig):
-        mapping = json.loads(to_json(source, True))
+        stated = json.loads(to_json(source, True))
     else:
-        mapping = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
-    arguments = _spelled_out(mapping, model)
+        stated = json.loads(source.to_json()) if isinstance(source, AnyConfig) else _mapping(source)
+    arguments = _spelled_out(stated, model)
     constellation = config_constellation.is_constellation(arguments)
-    said_of = ConstellationConfig.kind if constellation else arguments["model"] \
-        if arguments.get("model") in SPELLINGS else kind_of(arguments)
+    named = word(arguments, "model")
+    said_of = ConstellationConfig.kind if constellation else named if named in SPELLINGS else kind_of(arguments)
     if model not in (None, said_of):
         raise ConfigError(f"these are settings of the model {said_of!r}, the checkpoint's is {model!r}")
     if said_of in SPELLINGS:
         spelling = SPELLINGS[said_of]
-        return spelling.outright(spelling.nested(arguments), mapping)
+        return spelling.outright(spelling.nested(arguments), stated)
     said = {}
-    if "flags" in mapping and "arguments" not in mapping and not constellation:
+    if "flags" in stated and "arguments" not in stated and not constellation:
         said = {flag: _value(Config(), *FLAT[flag][0]) for flag in FLAGS}
     given: dict[str, Any] = {}
     for section, name, value in _settings_of(arguments):
@@ -305,9 +333,9 @@ def _settings_of(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]
         if key in top:
             yield "", key, convert_value(key, int, value)
         elif key == "repairs":
-            yield "", key, tuple(value)
+            yield "", key, _repairs(value)
         elif key in kinds:
-            values = {name: v for name, v in value.items() if v != UNSET and name != "output_size"}
+            values = {name: v for name, v in mapping(key, value).items() if v != UNSET and name != "output_size"}
             section = _section(key, values, kinds)
             yield from ((key, name, getattr(section, name)) for name in values)
         elif key != "model":

@@ -90,11 +90,36 @@ def refuse_unknown(given: Any, allowed: Collection[str], where: str) -> None:
     Raises:
         ConfigError: says what, where, and the nearest key.
     """
+    for key in mapping(where, given):
+        if key not in allowed:
+            raise ConfigError(f"{where}: {unknown('key', key, allowed)}")
+
+
+def mapping(where: str, given: Any) -> Mapping[str, Any]:
+    """What was read, where it is keys and values.
+
+    Args:
+        where: its place, for the message.
+        given: as read from a file.
+
+    Raises:
+        ConfigError: something else, or a key that is no text.
+    """
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where}: expected keys and values, found {str(given)[:60]!r}")
     for key in given:
-        if key not in allowed:
-            raise ConfigError(f"{where}: {unknown('key', key, allowed)}")
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: a key must be text, not {key!r}")
+    return given
+
+
+def word(given: Mapping[str, Any], key: str) -> str | None:
+    """The text under a key, such as the name of a model, which is looked up before anything else is read.
+
+    Raises:
+        ConfigError: something else stands there.
+    """
+    return converted(key, str | None, given.get(key))
 
 
 def converted(where: str, kind: Any, value: Any) -> Any:
@@ -102,8 +127,8 @@ def converted(where: str, kind: Any, value: Any) -> Any:
 
     Args:
         where: place of the value, for the message.
-        kind: bool, int, float, str, list, dict or `tuple[T, ...]`, or a union of them, with None among them where
-            nothing is a value too.
+        kind: bool, int, float, str, list, dict, `tuple[T, ...]` or a tuple of so many, as `tuple[float, float]`; or
+            a union of them, with None among them where nothing is a value too.
         value: as read.
 
     Raises:
@@ -139,12 +164,18 @@ def _as(where: str, option: Any, value: Any) -> Any:
         return value if isinstance(value, Mapping if origin is dict else origin) else _OTHER
     try:
         items = json.loads(value) if isinstance(value, str) and option is not tuple else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return _OTHER
     if not isinstance(items, list | tuple):
         return _OTHER
     inner = typing.get_args(option)
-    return tuple(converted(where, inner[0], item) for item in items) if inner else items
+    if not inner:
+        return items
+    if inner[-1] is Ellipsis:
+        inner = (inner[0],) * len(items)
+    if len(items) != len(inner):
+        return _OTHER
+    return tuple(converted(where, kind, item) for kind, item in zip(inner, items))
 
 
 def convert_value(key: str, kind: Any, value: Any) -> Any:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from port.configuration.fields import ConfigError, convert_value, refuse_unknown, unknown
+from port.configuration.fields import ConfigError, convert_value, mapping, refuse_unknown, unknown, word
 
 
 def as_plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,17 +65,18 @@ class Spelling(NamedTuple):
         """
         arguments: dict[str, Any] = {"model": settings["model"]}
         if "program" in settings:
-            if settings["program"] not in self.programs:
-                raise ConfigError(unknown("program", settings["program"], self.programs))
-            arguments |= as_plain(self.programs[settings["program"]])
+            program = word(settings, "program")
+            if program not in self.programs:
+                raise ConfigError(unknown("program", program, self.programs))
+            arguments |= as_plain(self.programs[program])
         # A plain name reaches every section that has it; the dotted one is applied last.
         for key, value in sorted(settings.items(), key=lambda pair: "." in pair[0]):
             section, dot, name = key.rpartition(".")
             if key in ("model", "program") or key in ignored:
                 continue
             if not dot and key in self.hints:
-                if key in self.sections and isinstance(value, Mapping):
-                    value = arguments.get(key, {}) | value
+                if key in self.sections:
+                    value = arguments.get(key, {}) | dict(mapping(key, value))
                 arguments[key] = value
             elif (name if dot else key) in self.shared and (not dot or section in self.sections):
                 for place in (section,) if dot else self.sections:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from port.configuration import limits
-from port.configuration.fields import ConfigError, Section, unknown
+from port.configuration.fields import ConfigError, Section, unknown, word
 from port.configuration.limits import limited
 from port.scae.config import (
     CNN,
@@ -164,7 +164,7 @@ def kind_of(settings: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: they name a model that does not exist.
     """
-    kind = settings.get("model") or Config.kind
+    kind = word(settings, "model") or Config.kind
     if kind not in CONFIGS:
         raise ConfigError(unknown("model", kind, (*CONFIGS, "constellation", "capsnet", "em")))
     return kind

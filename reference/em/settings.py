@@ -174,9 +174,10 @@ class Network:
         if not len(self.kernels) == len(self.strides) == len(self.types) - 1:
             raise ValueError(f"{len(self.types)} capsule types need {len(self.types) - 1} kernels and "
                              f"strides, not {len(self.kernels)} and {len(self.strides)}")
-        if self.coordinates == "row" and self.padding == "SAME":
+        padded = [name for name in ("conv_padding", "padding") if getattr(self, name) == "SAME"]
+        if self.coordinates == "row" and padded:
             raise ValueError("coordinates 'row' averages positions over whole windows and has no meaning "
-                             "at a padded edge; use 'column' with padding 'SAME'")
+                             f"at a padded edge; use 'column' with {padded[0]} 'SAME'")
 
 
 IBM_ROUTING = Routing(competition="filled", initial_epsilon=1e-9, mass_epsilon=1e-9, log_epsilon=1e-9,
