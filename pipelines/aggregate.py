@@ -126,7 +126,7 @@ def read(path: Path) -> dict:
         BadInput: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing: bring all of metrics.json, config.json and "
                        "environment.json of a run") from None
@@ -268,7 +268,7 @@ def read_curves(runs: list[Run], kept: Path) -> list[dict]:
     """Thinned learning curves, one row per seed and step; `kept` serves seeds without a history."""
     old = []
     if kept.exists():
-        with open(kept, newline="") as file:
+        with open(kept, newline="", encoding="utf-8") as file:
             old = list(csv.DictReader(file))
     rows = []
     for run in runs:

@@ -287,7 +287,7 @@ def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULT
     except CheckFailed as error:
         raise CheckFailed(f"{error}; {page} has every row in order of computation, and what follows the "
                           "first that fails inherits its error") from None
-    found = json.loads(table.read_text())
+    found = json.loads(table.read_text(encoding="utf-8"))
     write_json(folder / "metrics.json", {
         "rows": found["rows"], "worst": found["worst"], "seconds": round(time.perf_counter() - started, 1)})
     return folder

@@ -191,7 +191,7 @@ def elsewhere(preset: settings.Preset, source: str, own: data.Dataset, run_folde
 def trained_with(folder: Path) -> dict:
     """Section `train` that a run in a folder of the train stage had; empty where it does not say so."""
     try:
-        return json.loads((folder / "config.json").read_text())["train"]
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["train"]
     except (OSError, ValueError, KeyError):
         return {}
 

@@ -53,7 +53,7 @@ def run(wanted: sections.Parity, results: str | os.PathLike = settings.RESULTS) 
     code = follow(command(wanted, table.resolve()), log)
     seconds = time.perf_counter() - started
     if table.exists():
-        found = count(json.loads(table.read_text()))
+        found = count(json.loads(table.read_text(encoding="utf-8")))
         write_json(folder / "metrics.json", found | {"tier": wanted.tier, "seconds": round(seconds, 1)})
         write_json(folder / "environment.json", environment.describe())
         print(f"parity: {found['ops_passed']} of {found['ops']} ops and "

@@ -83,7 +83,7 @@ def is_recorded(dataset: data.Dataset, folder: Path) -> bool:
 
     What an earlier version prepared says nothing of it.
     """
-    known = json.loads((folder / "metrics.json").read_text()).get("sha256")
+    known = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("sha256")
     return known in (None, standard_sets.digest_of(dataset))
 
 
@@ -93,8 +93,8 @@ def is_current(preset: settings.Preset, folder: Path) -> bool:
     Where there are none any more, or none were recorded, the settings alone tell.
     """
     try:
-        same = json.loads((folder / "config.json").read_text()) == preset.sections["prepare"]
-        recorded = json.loads((folder / "metrics.json").read_text()).get("raw_sha256")
+        same = json.loads((folder / "config.json").read_text(encoding="utf-8")) == preset.sections["prepare"]
+        recorded = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("raw_sha256")
     except (OSError, ValueError, AttributeError):
         return False
     if not (same and (folder / "data.npz").exists()):
@@ -201,7 +201,7 @@ def command(preset: Preset = "digits", overrides: Set = None, params: Params = "
             results: Results = "results") -> None:
     """A data set as uint8 arrays in one file, with a summary."""
     folder = run(settings.load_preset(preset, overrides, params), results)
-    counts = json.loads((folder / "metrics.json").read_text())
+    counts = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if "points" in counts:
         print(f"prepare: {counts['name']}, {counts['test']['examples']} test examples of "
               f"{counts['points']} points in {folder / 'data.npz'}")

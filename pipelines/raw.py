@@ -46,7 +46,7 @@ def run(preset: settings.Preset, results: str | os.PathLike = settings.RESULTS) 
 def recorded(path: Path, source: str) -> bool:
     """Whether the raw files of a source are known from before."""
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         return known["source"] == source and bool(known["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -131,7 +131,7 @@ def viewpoint(measured: dict) -> dict:
 def read(path: Path) -> dict:
     """A JSON file, or an empty mapping where there is none."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -225,7 +225,7 @@ def faster(preset: settings.Preset, factor: float) -> settings.Preset:
 
 def state_of(checkpoints: list[Path]) -> dict:
     """History and seconds of the newest checkpoint; of none there is nothing."""
-    state = json.loads((checkpoints[-1] / "state.json").read_text()) if checkpoints else {}
+    state = json.loads((checkpoints[-1] / "state.json").read_text(encoding="utf-8")) if checkpoints else {}
     return {"history": state.get("history", []), "seconds": state.get("seconds", 0.0)}
 
 
@@ -251,7 +251,7 @@ def done(preset: settings.Preset, factor: float, seed: int, results: Path) -> bo
 def ended_in(folder: Path, preset: settings.Preset, factor: float, seed: int) -> bool:
     """The same of a folder, wherever it lies."""
     try:
-        found, config = (json.loads((folder / name).read_text()) for name in ("metrics.json", SETTINGS))
+        found, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("metrics.json", SETTINGS))
     except (OSError, ValueError):
         return False
     wanted = asdict(faster(preset, factor).train(seed)[0])
@@ -268,7 +268,7 @@ def summary(preset: str, results: Path = settings.RESULTS) -> dict:
         BadInput: there is none.
     """
     place = settings.folder_of("soak", preset, results=results)
-    runs = [json.loads(path.read_text()) for path in place.glob("x*/*/metrics.json")]
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in place.glob("x*/*/metrics.json")]
     if not runs:
         raise BadInput(f"no run in {place}; python -m pipelines.soak --preset {preset} --factor 3 --seed 0 makes one")
     runs.sort(key=lambda one: (one["factor"], one["seed"]))

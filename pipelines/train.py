@@ -260,7 +260,7 @@ def write(folder: Path, model: torch.nn.Module, trained: train.Trained, preset: 
         resume.write_tensors(new / "model", "optimizer", resume.read_slots(model, trained.optimizer)
                              | {model_folder.STEP: torch.tensor(trained.step)})
         columns = list(dict.fromkeys(name for row in trained.history for name in row))
-        with open(new / "history.csv", "w", newline="") as file:
+        with open(new / "history.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(trained.history)

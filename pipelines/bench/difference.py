@@ -20,7 +20,7 @@ def read(path: str) -> dict[str, Any]:
         BadInput: no such file, or not one that `scae bench --json` wrote.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"--diff {path}: {error.strerror}") from None
     except ValueError:

@@ -226,7 +226,7 @@ def noise_shapes(config, batch_size: int) -> list[tuple[tuple[int, ...], float]]
 
 
 def main() -> int:
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     if sys.argv[1] == "reference":
         # The presets are read through modules that import torch, whose optimizers would load Triton.

@@ -84,7 +84,7 @@ def read(folder: str | os.PathLike) -> tuple[taken_in.Brought, Path]:
     if unlike:
         raise BadInput(f"{source}: its weights are another model's than its config.json says: {unlike[0]}")
     facts = aggregate.read(source / run_folder.ENVIRONMENT)
-    steps = json.loads((source / "metrics.json").read_text())["steps"]
+    steps = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["steps"]
     return taken_in.Brought(queue.Entry(preset.name, seed), preset, steps, facts), source
 
 

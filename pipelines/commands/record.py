@@ -146,7 +146,7 @@ def copy_checkpoint(found: original.Original, folder: Path) -> None:
     target.mkdir()
     for file in found.files:
         shutil.copyfile(file, target / file.name)
-    (target / "checkpoint").write_text(f'model_checkpoint_path: "{found.prefix.name}"\n')
+    (target / "checkpoint").write_text(f'model_checkpoint_path: "{found.prefix.name}"\n', encoding="utf-8")
 
 
 class Recorder:

@@ -44,7 +44,7 @@ def kept(dataset: data.Dataset, canvas: int, wanted: sections.Evaluate, results:
     key = digest(dataset, canvas, wanted, edges, shift)
     path = Path(results) / FOLDER / f"{dataset.name}-{key[:16]}.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if found["digest"] == key:
             print(f"evaluate: raw pixels as measured before ({path})", flush=True)
             return found["baseline"]

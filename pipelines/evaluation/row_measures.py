@@ -101,7 +101,7 @@ def measure_trained(checkpoints: Path, results: str | os.PathLike = settings.RES
         BadInput: no such row, weights that do not fit its settings, or data that it was not trained on.
     """
     try:
-        told = json.loads((checkpoints / TRAINED).read_text())
+        told = json.loads((checkpoints / TRAINED).read_text(encoding="utf-8"))
         given = dict(told["sections"])
         preset = settings.Preset(told["preset"], given, given.pop("model"))
         row = from_mapping(Row, told["changes"], str(checkpoints / TRAINED))
@@ -139,7 +139,7 @@ def check_weights(checkpoint: Path) -> None:
         Damaged: they are not as they were written.
         OSError, ValueError, KeyError: they, or their checksums, are not there.
     """
-    known = json.loads((checkpoint / sound.CHECKSUMS).read_text())
+    known = json.loads((checkpoint / sound.CHECKSUMS).read_text(encoding="utf-8"))
     for name in [name for name in known if name.startswith("model")]:
         if sound.sha256(checkpoint / name) != known[name]:
             raise sound.Damaged(f"{name} is not as it was written")

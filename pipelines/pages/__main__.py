@@ -86,14 +86,14 @@ def gather(out: Path = OUT) -> list[str]:
     pages = {path.relative_to(ROOT / "docs").as_posix(): path for path in sorted((ROOT / "docs").rglob("*.md"))}
     pages |= {place: ROOT / source for place, source in ROOT_PAGES.items()}
     for place, source in pages.items():
-        text = relinked(source.read_text(), source, place, out)
+        text = relinked(source.read_text(encoding="utf-8"), source, place, out)
         if place == "explanation/quirks.md":
             text = with_facts(text)
         if place in ALONE_PAGES:
             text = ALONE + text
         target = out / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        target.write_text(text, encoding="utf-8")
     for path in sorted((ROOT / "docs").rglob("*")):
         if path.suffix in (".png", ".svg", ".css"):
             target = out / path.relative_to(ROOT / "docs")
@@ -102,7 +102,7 @@ def gather(out: Path = OUT) -> list[str]:
     (out / notebook.PLACE).write_text(notebook.notebook(), encoding="utf-8")
     for place, page in WRITTEN.items():
         (out / place).parent.mkdir(parents=True, exist_ok=True)
-        (out / place).write_text(page())
+        (out / place).write_text(page(), encoding="utf-8")
     return [*pages, *WRITTEN]
 
 

@@ -53,7 +53,7 @@ def programs() -> list[str]:
     found = []
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
             tests = path.is_relative_to(ROOT / "parity_tests" / "tests")
             if re.search(r"^main = Program\(", text, re.M) and not tests and name not in HELPERS:

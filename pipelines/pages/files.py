@@ -59,7 +59,7 @@ def model_section() -> str:
             raise RuntimeError(f"a model's folder holds {sorted(files)}, described are {sorted(MODEL_FILES)}")
         weights = safetensors.numpy.load_file(out / "model.safetensors")
         slots = safetensors.numpy.load_file(out / "optimizer.safetensors")
-        config = json.loads((out / "config.json").read_text())
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     rows = [(f"`{name}`", str(list(value.shape)), str(value.dtype)) for name, value in weights.items()]
     return f"""## A model's folder
 
@@ -91,7 +91,8 @@ Every stage writes below `results/<stage>/<preset>/<seed>/`. JSON files are smal
 and curves stay in DVC's cache. The values shown are those of the committed run of `digits`, seed 0.
 """]
     for name, words in RUN_FILES.items():
-        parts.append(f"### `results/{name}`\n\n{words}\n\n{_keys(json.loads((ROOT / 'results' / name).read_text()))}")
+        found = json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+        parts.append(f"### `results/{name}`\n\n{words}\n\n{_keys(found)}")
     return "\n".join(parts)
 
 
@@ -106,7 +107,7 @@ their own: [taps and recordings](taps.md).
 
 def taps_page() -> str:
     """Every tap of an image model with its shape, the original's tensor and what it is."""
-    manifest = json.loads((RECORDING / "manifest.json").read_text())
+    manifest = json.loads((RECORDING / "manifest.json").read_text(encoding="utf-8"))
     files = table(("file or entry", "holds"), [(f"`{name}`", cell(words)) for name, words in manifest["files"].items()])
     keys = ", ".join(f"`{key}`" for key in manifest)
     rows = [(f"`{name}`", cell(entry["doc"]), str(entry["shape"]), f"`{entry['tf_name']}`")

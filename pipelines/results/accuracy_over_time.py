@@ -84,7 +84,7 @@ def read(name: str, x: str, results: Path) -> Preset:
 
 def of_run(folder: Path, pace: bool = False) -> Curve:
     """From a run's folder; `pace` counts every step as the fastest ones."""
-    with open(folder / "history.csv", newline="") as file:
+    with open(folder / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     config, environment = (_read(folder / f"{name}.json") for name in ("config", "environment"))
     threads = environment.get("threads") or 1
@@ -108,7 +108,7 @@ def of_aggregate(path: Path, known: set[int]) -> list[Curve]:
     """From the thinned curves of an aggregate: seeds without a history, by step alone."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found = []
     for seed in sorted({int(row["seed"]) for row in rows} - known):
@@ -134,7 +134,7 @@ def looks_of(training: dict) -> str:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

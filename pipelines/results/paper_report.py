@@ -103,7 +103,7 @@ def curves(path: Path) -> list[tuple[str, str]]:
     """Learning curves over the seeds."""
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return plots.curves_over_seeds(list(csv.DictReader(file)))
 
 

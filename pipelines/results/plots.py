@@ -62,7 +62,7 @@ NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "train
 
 def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each column of a history.csv as (steps, values), rows without a value left out."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     columns = {}
     for name in rows[0] if rows else ():
@@ -195,7 +195,7 @@ def curves_of_runs(histories: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]
 
 def tsne(path: Path) -> list[tuple[str, str]]:
     """(kind of presence, SVG) of each map in a tsne.csv."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     charts = []
     for kind in dict.fromkeys(row["presence"] for row in rows):
@@ -225,7 +225,7 @@ def save(folder: Path, charts: dict[str, str]) -> None:
 def read_confusions(path: Path) -> dict[str, np.ndarray]:
     """Tables `[true, predicted]` by clustering; examples of unmatched clusters are left out."""
     tables: dict[str, dict[tuple[int, int], int]] = {}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             cell = int(row["actual"]), int(row["predicted"])
             tables.setdefault(row["clustering"], {})[cell] = int(row["count"])

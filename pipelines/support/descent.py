@@ -79,10 +79,10 @@ def followed(command: Sequence[str]) -> int:
 
 def add_note(path: Path, line: str) -> None:
     """One line more about what was tried before."""
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         print(line, file=file)
 
 
 def notes(path: Path | None) -> list[str]:
     """What was tried before; the empty list where nothing was."""
-    return path.read_text().splitlines() if path is not None and path.exists() else []
+    return path.read_text(encoding="utf-8").splitlines() if path is not None and path.exists() else []

@@ -77,7 +77,7 @@ def made_on(folder: Path) -> str | None:
 def data_of(checkpoint: Path) -> str | None:
     """Digest of the data that a checkpoint was made on, where it says so."""
     try:
-        return json.loads((checkpoint / "state.json").read_text()).get("data") or None
+        return json.loads((checkpoint / "state.json").read_text(encoding="utf-8")).get("data") or None
     except (OSError, ValueError, AttributeError):
         return None
 

@@ -222,7 +222,7 @@ def as_json(value):
 def read(path: Path) -> dict | None:
     """A JSON file, None where there is none."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -127,7 +127,7 @@ class Stay:
         self.visit.phase("probe", ["-m", "pipelines.visit.probe", "--device", self.place, "--json",
                                    str(path)], self.at_most(PROBE_LIMIT))
         if path.exists():
-            self.visit.write(probe=json.loads(path.read_text()))
+            self.visit.write(probe=json.loads(path.read_text(encoding="utf-8")))
 
     def tier(self) -> None:
         path = self.measured / "device.json"
@@ -137,7 +137,7 @@ class Stay:
                                     "--seconds", f"{max(1.0, limit - 15):.0f}", "--json", str(path)],
                          limit, least=5.0)
         if path.exists():
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             self.visit.write(device_tier={name: found[name] for name in ("verdict", "seconds", "kinds")} | {
                 "failed": [check for check in found["checks"] if check["verdict"] in ("fail", "error")]})
 
@@ -163,7 +163,7 @@ class Stay:
         """Run after run while there is time, each a way lower where one fails."""
         tier = self.measured / "device.json"
         order = ways.in_order(ways.read(self.measured),
-                              json.loads(tier.read_text()) if tier.exists() else None)
+                              json.loads(tier.read_text(encoding="utf-8")) if tier.exists() else None)
         if self.given.ways:  # untimed, too
             order = [way for way in order if way.name in self.given.ways] or [
                 ways.NAMES[name] for name in self.given.ways]
@@ -192,7 +192,7 @@ class Stay:
             phase, limit, self.work, self.place, self.given.params, self.given.section, self.given.soak_steps,
             self.given.together if self.given.together > 1 else None), limit, least=5.0,
             environment=self.caches | beside.environment(bool(tier.exists() and ways.wrong_kernels(
-                json.loads(tier.read_text())))), watch=self.bring_now_and_then)
+                json.loads(tier.read_text(encoding="utf-8"))))), watch=self.bring_now_and_then)
         self.visit.write(beside=beside.counted(self.work))
 
     def train_on(self, group: list[queue.Entry], way: ways.Way) -> int | None:
@@ -235,12 +235,13 @@ class Stay:
         """What is recorded of a machine, as the probe found it, else as a child finds it: no GPU is touched here."""
         probe, own = self.measured / "probe.json", self.measured / "machine.json"
         if probe.exists():
-            return json.loads(probe.read_text())["environment"]
+            return json.loads(probe.read_text(encoding="utf-8"))["environment"]
         if not own.exists():
             self.visit.phase("machine", ["-m", "pipelines.visit.probe", "--facts", "--device", self.place, "--json",
                                          str(own)], PROBE_LIMIT * self.given.patience)
-        return json.loads(own.read_text())["environment"] if own.exists() else environment.describe("cpu") | {
-            "device": self.place, "device_name": "unknown"}
+        if own.exists():
+            return json.loads(own.read_text(encoding="utf-8"))["environment"]
+        return environment.describe("cpu") | {"device": self.place, "device_name": "unknown"}
 
     def at_most(self, limit: float) -> float:
         """A limit, or what is left for all that comes before training."""

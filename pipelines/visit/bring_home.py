@@ -57,7 +57,7 @@ def runs_in(work: Path) -> list[InParcel]:
     found = []
     for path in sorted((work / "runs").glob("*.json")):
         try:
-            facts = json.loads(path.read_text())
+            facts = json.loads(path.read_text(encoding="utf-8"))
             entry = queue.Entry(facts["preset"], facts["seed"])
             sections = dict(facts["sections"])
             preset = settings.Preset(entry.preset, sections, sections.pop("model"))
@@ -69,7 +69,7 @@ def runs_in(work: Path) -> list[InParcel]:
         environment = environment_of(facts, preset)
         with contextlib.suppress(OSError, ValueError):  # written when a run ends, and better
             folder = settings.folder_of("train", entry.preset, entry.seed, work / "results")
-            environment |= json.loads((folder / "environment.json").read_text())
+            environment |= json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         found.append(InParcel(entry, preset, state_of(checkpoint)["step"], environment, checkpoint,
                               bool(list(checkpoint.glob("optimizer*.safetensors")))))
     return found
@@ -86,7 +86,7 @@ def environment_of(facts: dict, preset: settings.Preset) -> dict:
 
 def state_of(checkpoint: Path) -> dict:
     """Step, seconds and history."""
-    return json.loads((checkpoint / "state.json").read_text())
+    return json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
 
 
 def write(run: InParcel, new: Path) -> None:

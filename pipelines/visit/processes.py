@@ -68,7 +68,7 @@ class Visit:
         """A line for whoever watches, and for the log."""
         line = f"[{self.spent:5.0f} s] {line}"
         print(line, flush=True)
-        with open(self.out / "log.txt", "a") as log:
+        with open(self.out / "log.txt", "a", encoding="utf-8") as log:
             print(line, file=log)
 
     def phase(self, name: str, command: Sequence[str], limit: float, least: float = 1.0,
@@ -95,7 +95,7 @@ class Visit:
             return None
         self.say(f"{name}: at most {limit:.0f} s")
         began, asked, ended = time.monotonic(), None, "done"
-        with open(self.out / "log.txt", "a") as log:
+        with open(self.out / "log.txt", "a", encoding="utf-8") as log:
             process = children.start(
                 [sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})})

@@ -106,7 +106,7 @@ def is_done(results: Path, entry: Entry, steps: int, device: str) -> bool:
     """Whether a results folder holds this run at its full length, trained on this type of device."""
     folder = settings.folder_of("train", entry.preset, entry.seed, results)
     try:
-        found, environment = (json.loads((folder / f"{name}.json").read_text())
+        found, environment = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
                               for name in ("metrics", "environment"))
         return found["steps"] >= steps and environment["device"] == device
     except (OSError, ValueError, KeyError):

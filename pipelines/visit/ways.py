@@ -79,5 +79,5 @@ def wrong_kernels(tier: Mapping[str, Any] | None) -> list[str]:
 
 def read(folder: Path, names: Sequence[str] = tuple(NAMES)) -> dict[str, dict]:
     """The times that were measured, by name of the way."""
-    return {name: json.loads(path.read_text()) for name in names
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name in names
             if (path := folder / f"step {name}.json").is_file()}

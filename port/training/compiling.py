@@ -115,7 +115,7 @@ def key(state: State, settings: Settings) -> str:
 def remembered(state: State, settings: Settings) -> Times | None:
     """What the last run like this one measured; None without one."""
     try:
-        found = json.loads((compiler_cache.folder() / FILE).read_text())[key(state, settings)]
+        found = json.loads((compiler_cache.folder() / FILE).read_text(encoding="utf-8"))[key(state, settings)]
         return Times(float(found["start_up"]), float(found["saved"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -125,5 +125,5 @@ def remember(state: State, settings: Settings, found: Times) -> None:
     """Keep what was measured for the next run; where that fails, the next one measures anew."""
     path = compiler_cache.folder() / FILE
     with contextlib.suppress(OSError, ValueError, TypeError):
-        known = json.loads(path.read_text()) if path.exists() else {}
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         write_text(path, json.dumps(known | {key(state, settings): found._asdict()}, indent=1))

@@ -120,7 +120,7 @@ class State:
         write_tensors(temporary, "streams", self.stream_tensors())
         (temporary / "state.json").write_text(json.dumps(
             self.place() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
-                                "format": sound.FORMAT}))
+                                "format": sound.FORMAT}), encoding="utf-8")
         sound.write_checksums(temporary)
         for path in [*temporary.iterdir(), temporary]:
             flush(path)
@@ -193,7 +193,7 @@ class State:
             model = read_tensors(path, "model", device)
             slots = read_tensors(path, "optimizer", device)
             streams = read_tensors(path, "streams", "cpu")
-            state = json.loads((path / "state.json").read_text())
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise sound.Damaged(f"it cannot be read ({' '.join(str(error).split())[:120]})") from None
         sound.check_position(state, int(path.name[5:]), (path / sound.CHECKSUMS).exists())

@@ -33,8 +33,8 @@ class Damaged(DataError):
 
 def write_checksums(folder: Path) -> None:
     """The SHA-256 of every file in a folder, as one file more."""
-    (folder / CHECKSUMS).write_text(json.dumps({path.name: sha256(path)
-                                                for path in sorted(folder.iterdir())}, indent=1) + "\n")
+    sums = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:
@@ -50,7 +50,7 @@ def check_files(folder: Path) -> None:
         Damaged: a file that differs, is missing or was added.
     """
     try:
-        known = json.loads((folder / CHECKSUMS).read_text())
+        known = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         there = {path.name for path in folder.iterdir()} - {CHECKSUMS}
         if not isinstance(known, dict) or known.keys() != there:
             raise Damaged(f"its files are not those that {CHECKSUMS} lists")
