@@ -13,8 +13,9 @@ from port.checkpoints.hub import from_pretrained, save_pretrained
 from port.checkpoints.model_folder import load, save
 from port.config import Config, ConfigError
 from port.constellation.model import ConstellationAutoencoder
-from port.core import quirks, variable_table
+from port.core import quirks
 from port.core import rmsprop as optim
+from port.core import variable_table as mapping
 from port.families import build
 from port.scae.hierarchy import HierarchyAutoencoder
 from port.scae.model import ImageAutoencoder, Result
@@ -29,6 +30,6 @@ __all__ = ["Config", "ConfigError", "ConstellationAutoencoder", "HierarchyAutoen
 
 # The public modules can be imported by their public names, wherever they stand; `mapping` is the name under which
 # version 0.1 showed the rows of conversion tables to ports of other models.
-for _name, _module in {"checkpoint": checkpoint, "convert": convert, "export": export, "mapping": variable_table,
+for _name, _module in {"checkpoint": checkpoint, "convert": convert, "export": export, "mapping": mapping,
                        "optim": optim, "quirks": quirks, "run_folder": run_folder}.items():
     sys.modules[f"{__name__}.{_name}"] = _module

@@ -88,13 +88,12 @@ class Adam(Optimizer):
     def __init__(self, params: Iterable, lr: float | Tensor, beta1: float = 0.9, beta2: float = 0.999,
                  epsilon: float = 1e-8) -> None:
         super().__init__(params, {"lr": lr, "beta1": beta1, "beta2": beta2, "epsilon": epsilon})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = {"m": torch.zeros_like(parameter),
-                                         "v": torch.zeros_like(parameter),
-                                         # Float64 is exact for every count, and so are its powers' digits.
-                                         "step": torch.zeros((), dtype=torch.float64,
-                                                             device=parameter.device)}
+
+    def make_slots(self, parameters: list[Tensor]) -> None:
+        for parameter in parameters:
+            self.state[parameter] = {"m": torch.zeros_like(parameter), "v": torch.zeros_like(parameter),
+                                     # Float64 is exact for every count, and so are its powers' digits.
+                                     "step": torch.zeros((), dtype=torch.float64, device=parameter.device)}
 
     @torch.no_grad()
     def step(self, closure=None):

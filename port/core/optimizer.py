@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,7 +20,15 @@ def unwrapped(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Optimizer(torch.optim.Optimizer):
-    """`torch.optim.Optimizer`; arguments as there."""
+    """`torch.optim.Optimizer`, whose state is there from the start; arguments as there."""
 
-    add_param_group = unwrapped(torch.optim.Optimizer.add_param_group)
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group and make its slots; torch calls this for the first groups, too."""
+        unwrapped(torch.optim.Optimizer.add_param_group)(self, param_group)
+        self.make_slots(self.param_groups[-1]["params"])
+
+    def make_slots(self, parameters: list[Tensor]) -> None:
+        """Give each parameter of a new group its state."""
+        raise NotImplementedError
+
     zero_grad = unwrapped(torch.optim.Optimizer.zero_grad)

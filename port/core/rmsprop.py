@@ -106,13 +106,21 @@ class RMSProp(Optimizer):
 
     def __init__(self, params: Iterable, lr: float | Tensor, epsilon: float, decay: float = 0.9,
                  momentum: float = 0.9) -> None:
+        self.flats: list[_Flat | None] = []
         super().__init__(params, {"lr": lr, "epsilon": epsilon, "decay": decay,
                                   "momentum": momentum})
-        self.flats = [_Flat.of(group["params"]) for group in self.param_groups]
-        for group, flat in zip(self.param_groups, self.flats):
-            for i, parameter in enumerate(group["params"]):
-                self.state[parameter] = {"ms": torch.full_like(parameter, FIRST_SQUARE),
-                                         "mom": torch.zeros_like(parameter)} if flat is None else flat.slots(i)
+
+    def make_slots(self, parameters: list[Tensor]) -> None:
+        flat = _Flat.of(parameters)
+        self.flats.append(flat)
+        for i, parameter in enumerate(parameters):
+            self.state[parameter] = {"ms": torch.full_like(parameter, FIRST_SQUARE),
+                                     "mom": torch.zeros_like(parameter)} if flat is None else flat.slots(i)
+
+    def __setstate__(self, state: dict) -> None:
+        """Of a copy or of a loaded pickle, whose slots are tensors of their own."""
+        super().__setstate__(state)
+        self.flats = [None] * len(self.param_groups)
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -121,14 +129,13 @@ class RMSProp(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for i, group in enumerate(self.param_groups):
+        for group, flat in zip(self.param_groups, self.flats, strict=True):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
             mom = [self.state[p]["mom"] for p in parameters]
             constants = (group["lr"], group["decay"], group["momentum"], group["epsilon"])
-            # A group that was added, or slots that `load_state_dict` put in, are in no flat memory.
-            flat = self.flats[i] if i < len(self.flats) else None
+            # Slots that were put in later are in no flat memory.
             if flat is not None and flat.holds(group["params"], self.state):
                 for grad, ms, moved in flat.pieces(group["params"]):
                     _move(grad, ms, moved, *constants)

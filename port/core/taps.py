@@ -42,9 +42,12 @@ class Taps(Mapping[str, Tensor]):
         self._tensors[name] = (tensor, None if order is None else tuple(order))
 
     def watch(self, tensor: Tensor) -> Tensor:
-        """Let a gradient be taken at a tensor that no weight reaches (a constant, cut tokens)."""
+        """Let a gradient be taken at a tensor that no weight reaches (a constant, cut tokens, an input).
+
+        The tensor itself stays as it is, since it may be the caller's; what is returned shares its memory.
+        """
         constant = torch.is_grad_enabled() and not tensor.requires_grad
-        return tensor.requires_grad_() if constant else tensor
+        return tensor.detach().requires_grad_() if constant else tensor
 
     def __getitem__(self, name: str) -> Tensor:
         tensor, order = self._tensors[name]

@@ -58,8 +58,7 @@ def route(pose: Float[Tensor, "batch height width types 16"],
     parents, children = tuple(seen.shape[1:3]), seen[0, 0, 0].numel()
     matrices = weight.permute(3, 4, 5, 0, 1, 2).reshape(types, POSE, children).contiguous()
     pose, seen = pose.contiguous(), seen.flatten(3)[:, :, :, None]
-    start = em_routing.initial_assignment(parents, kernel, types, stride, routing)
-    assignment = torch.as_tensor(start, dtype=pose.dtype)
+    assignment = em_routing.First(parents, kernel, types, stride, routing).beside(pose)
     scale = 100.0 * types / children if routing.cost_scale == "children" else 1.0
     shape, found, mean = (len(pose), *parents, types), None, pose.new_zeros(())
     for iteration in range(routing.iterations):

@@ -8,6 +8,7 @@ Read beside `reference/em/routing.py`: same names, same order.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,21 @@ class Routed(NamedTuple):
     activation: Array
     logit: Array
     assignment: Array
+
+
+class First(NamedTuple):
+    """What the first assignment depends on: the arguments of `initial_assignment`."""
+
+    parents: Sequence[int]
+    kernel: Sequence[int]
+    types: int
+    stride: int
+    routing: Routing
+
+    def beside(self, tensor: Array) -> Array:
+        """The assignment in the dtype and on the device of another tensor, also in a compiled graph."""
+        numbers = *self.parents, *self.kernel, self.types, self.stride, self.routing.initial_epsilon
+        return computed(_initial_assignment, numbers, self.routing.initial, dtype=tensor.dtype, device=tensor.device)
 
 
 def inverse_temperature(iteration: int, routing: Routing) -> float:
@@ -261,9 +277,7 @@ def route(votes: Array, activation: Array, beta_u: Array, beta_a: Array, stride:
     Source: paper procedure 1; official `em_layers.py: em_routing`; IBM `em_routing.py`.
     """
     beta_u, beta_a = paper_betas(beta_u, beta_a, routing.betas)
-    assignment = computed(
-        _initial_assignment, (*votes.shape[1:5], votes.shape[6], stride, routing.initial_epsilon),
-        routing.initial, dtype=votes.dtype, device=votes.device)
+    assignment = First(votes.shape[1:3], votes.shape[3:5], votes.shape[6], stride, routing).beside(votes)
     # Not `nbytes`, which a compiler that does not know the batch size yet cannot compute.
     n_bytes = votes.numel() * votes.element_size()
     saving = (torch.is_grad_enabled() and not backends.exporting() and votes.requires_grad

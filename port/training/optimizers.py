@@ -38,17 +38,30 @@ class SGD(torch.optim.SGD):
     """
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):
         """Apply one step; parameters whose `grad` is None are skipped."""
-        if not self.param_groups[0]["params"][0].is_cuda:
-            super().step(closure)
-            return
+        if not self.on_gpu():
+            return super().step(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                       for p in parameters] if group["momentum"] else []
+            buffers = [self._buffer(p) for p in parameters] if group["momentum"] else []
             if parameters:
                 sgd_foreach(parameters, [p.grad for p in parameters], buffers, group)
+        return loss
+
+    def on_gpu(self) -> bool:
+        """Whether the update has to leave the host alone."""
+        return self.param_groups[0]["params"][0].is_cuda
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
 
 
 def sgd_foreach(parameters: list[Tensor], grads: list[Tensor], buffers: list[Tensor], group: dict

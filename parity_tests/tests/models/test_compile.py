@@ -7,6 +7,7 @@ subprocess of its own, which also shows that neither package imports the other's
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -124,10 +125,48 @@ def test_compiled_equals_eager(tier: str) -> None:
     compiled_cases([0] if tier == "default" else [0, 3, 7], "inductor")
 
 
+COMPARE_EM = """
+import sys, torch, port
+from port.em import fused
+assert not any(name.startswith("tensorflow") for name in sys.modules)
+for program in ("paper", "official", "ibm"):
+    torch._dynamo.reset()
+    model = port.build(port.config.from_flat({"model": "em", "program": program, "canvas": 18, "channels": 4,
+                                              "types": [2, 2, 3], "classes": 4}))
+    image = torch.rand(2, 1, 18, 18, generator=torch.Generator().manual_seed(1))
+    label, first, found = torch.tensor([0, 3]), [], []
+    assert fused.reason_against(image.device) == sys.argv[1]
+    def backend(graph, _):
+        first.extend(node for node in graph.graph.nodes if "_initial_assignment" in node.args)
+        return graph
+    for run in (model, torch.compile(model, fullgraph=True, backend=backend)):
+        model.zero_grad()
+        result = run(image, label)
+        result.loss.backward()
+        found.append([result.loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *found)), program
+    # An operator for each of the three routings: what NumPy computes is never traced.
+    assert len(first) == 3, (program, first)
+"""
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_matrix_capsules_are_one_graph(kernels: str, tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel and without it, bit for bit as without a compiler."""
+    if tier == "smoke":
+        pytest.skip("smoke tier: eager only")
+    if kernels == "auto" and importlib.util.find_spec("numba") is None:
+        pytest.skip("the kernel needs Numba, which is not installed")
+    monkeypatch.setenv("SCAE_KERNELS", kernels)
+    done = run(COMPARE_EM, "SCAE_KERNELS=off" if kernels == "off" else "")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_public_modules_by_their_names() -> None:
     """`import port.optim` and what pairs written for version 0.1 import."""
     code = ("import port.optim, port.convert, port.quirks, port.run_folder, port.checkpoint\n"
             "from port.optim import RMSProp\nfrom port.mapping import Row\n"
+            "import port.mapping\nassert port.mapping.Row is Row\n"
             "from parity_tests.strategies import Case, Maker\nfrom parity_tests.sides import Recipe\n"
             "assert port.optim.RMSProp is RMSProp\n")
     done = run(code)

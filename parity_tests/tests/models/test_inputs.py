@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,20 @@ def test_labels(name: str) -> None:
     wanted = model(name)(IMAGE, LABEL).loss
     for dtype in (torch.int32, torch.uint8, torch.int16):
         assert torch.equal(model(name)(IMAGE, LABEL.to(dtype)).loss, wanted)
+
+
+@pytest.mark.parametrize("name", [*FLAT, "constellation"])
+def test_the_callers_tensors_stay_as_they_are(name: str) -> None:
+    """A model that records its intermediates watches a tensor of its own, where gradients are to be taken."""
+    if name == "constellation":
+        network, given = port.build(port.config.from_flat({"model": name})), (torch.rand(2, 11, 2), torch.ones(2, 11))
+    else:
+        network, given = model(name), (IMAGE.clone(), LABEL.clone())
+    before = [tensor.clone() for tensor in given]
+    taps = {"taps": True} if "taps" in inspect.signature(network.forward).parameters else {}
+    network(*given, **taps).loss.backward()
+    for tensor, kept in zip(given, before, strict=True):
+        assert not tensor.requires_grad and tensor.grad is None and torch.equal(tensor, kept)
 
 
 def test_the_networks_without_a_configuration() -> None:

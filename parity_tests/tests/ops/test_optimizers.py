@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity_tests.harness import runs
 from port.core import adam, rmsprop
@@ -191,3 +194,82 @@ def test_loaded_slots_are_used():
         parameter.grad = torch.zeros_like(parameter)
     rule.step()
     assert all(torch.allclose(p, torch.tensor(0.1)) for p in parameters)
+
+
+def stepped(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
+    """Three steps with seeded gradients."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("make", [lambda params: rmsprop.RMSProp(params, 1e-2, 1e-5),
+                                  lambda params: adam.Adam(params, 1e-2)], ids=["tf-rmsprop", "tf-adam"])
+def test_a_group_that_is_added(make):
+    """Its slots are there, and the weights become those of an optimizer that had the group from the start."""
+    whole, parted = list(weights().values()), list(weights().values())
+    stepped(make([{"params": whole[:2]}, {"params": whole[2:]}]), whole)
+    rule = make(parted[:2])
+    rule.add_param_group({"params": parted[2:]})
+    assert rule.state[parted[2]].keys() == rule.state[parted[0]].keys()
+    stepped(rule, parted)
+    assert all(map(torch.equal, whole, parted)) and not torch.equal(parted[2], weights()["decoder.w"])
+
+
+@pytest.mark.parametrize("make", [lambda params: rmsprop.RMSProp(params, 1e-2, 1e-5),
+                                  lambda params: adam.Adam(params, 1e-2)], ids=["tf-rmsprop", "tf-adam"])
+def test_a_copy_takes_the_same_steps(make):
+    """As `copy.deepcopy` or a pickle makes one; the slots of the copy are its own."""
+    parameters = list(weights().values())
+    rule = make(parameters)
+    stepped(rule, parameters)
+    other = copy.deepcopy(rule)
+    theirs = other.param_groups[0]["params"]
+    stepped(rule, parameters)
+    assert not torch.equal(parameters[0], theirs[0])
+    stepped(other, theirs)
+    assert all(map(torch.equal, parameters, theirs))
+
+
+class _OnGPU(optimizers.SGD):
+    """Takes the path of a GPU on any machine."""
+
+    def on_gpu(self) -> bool:
+        return True
+
+
+class _Zeros(TorchDispatchMode):
+    """Counts the tensors of zeros that are made."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += "zeros" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_sgd_makes_its_buffers_once():
+    """Not one more for each parameter and step, to be thrown away."""
+    parameters = list(weights().values())
+    rule = _OnGPU(parameters, 1e-2, momentum=0.9)
+    stepped(rule, parameters)
+    with _Zeros() as made:
+        stepped(rule, parameters)
+    assert made.count == 0
+
+
+@pytest.mark.parametrize("kind", [optimizers.SGD, _OnGPU])
+def test_sgd_gives_back_the_loss(kind):
+    """A closure is called with gradients on, and counts, on a GPU as elsewhere."""
+    parameter = torch.nn.Parameter(torch.ones(()))
+    rule = kind([parameter], 0.5)
+
+    def closure():
+        rule.zero_grad()
+        loss = parameter.square()
+        loss.backward()
+        return loss
+
+    assert rule.step(closure) == 1.0 and parameter == 0.0
