@@ -83,7 +83,7 @@ def is_beside(checkpoint: Path) -> bool:
     return checkpoint.parent.name.startswith(BESIDE)
 
 
-def groups_of(work: Path, checkpoints: Sequence[Path]) -> list[Group]:
+def groups_of(checkpoints: Sequence[Path]) -> list[Group]:
     """Weights of every run, then slots of every run, the one written last first in both.
 
     Of rows and soaks come the weights of those that wait to be measured, then the whole state of those under way.
@@ -164,7 +164,7 @@ def pack(work: Path, out: Path, runs: Sequence[str] = ()) -> dict:
             tar.add(path, path.relative_to(work))
     used = sum(path.stat().st_size for path in (staging / SMALL, *out.glob("*.txt"), *out.glob("*.json")))
     taken, brought, left_out = [], {}, []
-    for group in groups_of(work, checkpoints):
+    for group in groups_of(checkpoints):
         if not group.files:
             continue
         more = [*taken, *group.files]

@@ -51,7 +51,7 @@ class ClassificationProbe(nn.Module):
             return logits, None, None
         labels = inputs.check_labels(labels, features.shape[0], look=False, what="labels")
         # No number is passed over: by default cross_entropy would leave -100 out without a word.
-        xe = F.cross_entropy(logits, labels.long(), reduction="none", ignore_index=NO_CLASS)
+        xe = F.cross_entropy(logits, labels, reduction="none", ignore_index=NO_CLASS)
         if labeled is not None:
             xe = xe * labeled.to(xe.dtype)
         hits = torch.argmax(logits, 1) == labels

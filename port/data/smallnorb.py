@@ -13,12 +13,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from port.core import files
-from port.data import augment as augmentation
 from port.data.dataset import DataError, Dataset, Split, split_of
 
 STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training",
@@ -110,28 +106,3 @@ def load(root: Path, download: bool, size: int = 48) -> Dataset:
                         "set by SCAE_DATA or prepare.data_root")
     parts = [read_part(folder, part, size)[0] for part in STEMS]
     return Dataset("smallnorb", *parts, n_classes=len(CATEGORIES))
-
-
-def augment(image: Float[Tensor, "batch channels side side"], generator: torch.Generator, crop: int = 32,
-            brightness: float = 32 / 255, contrast: tuple[float, float] = (0.5, 1.5)
-            ) -> Float[Tensor, "batch channels crop crop"]:
-    """A random crop, then brightness and contrast, one draw an example.
-
-    x + δ with δ in ±brightness; then (x - mean)·c + mean with c in `contrast`, the mean of each channel.
-
-    Args:
-        image: in [0, 1].
-        generator: on the image's device.
-        crop: side in pixels.
-        brightness: largest |δ|.
-        contrast: range of c.
-
-    Source: paper section 5; official `norb_input_record.py` has these ranges.
-    """
-    return augmentation.jitter(augmentation.crop(image, crop, generator), generator, brightness, contrast)
-
-
-def centre_crop(image: Float[Tensor, "batch channels side side"], crop: int = 32
-                ) -> Float[Tensor, "batch channels crop crop"]:
-    """The middle `crop` × `crop` pixels, as at test time."""
-    return augmentation.crop(image, crop, None)

@@ -20,7 +20,6 @@ from port.scae import pixel_likelihood
 
 Array = Float[Tensor, "..."]
 
-NONLINEARITIES = ("relu1", "sigmoid")
 N_COLOR_HIDDENS = 32
 
 

@@ -17,7 +17,6 @@ from reference.core.module import NamedModule
 
 Array = Float[tf.Tensor, "..."]
 
-NONLINEARITIES = ("relu1", "sigmoid")
 N_COLOR_HIDDENS = 32
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from port.data import smallnorb, sources
+from port.data import augment, smallnorb, sources
 from port.data.dataset import DataError
 
 MAGIC = {np.dtype("u1"): 0x1E3D4C55, np.dtype("<i4"): 0x1E3D4C54}
@@ -94,12 +94,13 @@ def test_augment() -> None:
     """Crops are pieces of the picture; with neither brightness nor contrast they are unchanged."""
     generator = torch.Generator().manual_seed(0)
     image = torch.arange(3 * 2 * 12 * 12.0).reshape(3, 2, 12, 12) / 1000
-    found = smallnorb.augment(image, generator, 8, 0.0, (1.0, 1.0))
+    found = augment.jitter(augment.crop(image, 8, generator), generator, 0.0, (1.0, 1.0))
     for example, crop in zip(image, found):
         pieces = example.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         assert (pieces - crop).abs().amax((1, 2, 3)).min() < 1e-6
-    changed = smallnorb.augment(image, torch.Generator().manual_seed(0), 8)
+    generator.manual_seed(0)
+    changed = augment.jitter(augment.crop(image, 8, generator), generator, 32 / 255, (0.5, 1.5))
     assert changed.shape == found.shape and not torch.allclose(changed, found)
     mean = changed.mean((2, 3)) - found.mean((2, 3))
     assert (mean.abs() <= 32 / 255 + 1e-6).all()
-    assert torch.equal(smallnorb.centre_crop(image, 8), image[..., 2:10, 2:10])
+    assert torch.equal(augment.crop(image, 8, None), image[..., 2:10, 2:10])
