@@ -27,13 +27,16 @@ Array = Float[Tensor, "..."]
 
 
 class Result(NamedTuple):
-    """A forward pass: the optimised scalar, its terms, presences, probe logits, taps, pictures."""
+    """A forward pass: the optimised scalar, its terms, presences, probe logits, taps, pictures.
+
+    Parts alone have no object capsules, and points that are given without presences are all there: None.
+    """
 
     loss: Array
     scalars: dict[str, Array]
-    mass_explained_by_capsule: Array
-    caps_presence_prob: Array
-    part_presence: Array
+    mass_explained_by_capsule: Array | None
+    caps_presence_prob: Array | None
+    part_presence: Array | None
     posterior_logits: Array | None
     prior_logits: Array | None
     taps: Taps | None

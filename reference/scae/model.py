@@ -29,13 +29,16 @@ AT_ONCE = 8  # reconstructions by one capsule each: B·O of K canvases would be 
 
 
 class Result(NamedTuple):
-    """A forward pass: the optimised scalar, its terms, presences, probe logits and taps."""
+    """A forward pass: the optimised scalar, its terms, presences, probe logits and taps.
+
+    Parts alone have no object capsules, and points that are given without presences are all there: None.
+    """
 
     loss: Array
     scalars: dict[str, Array]
-    mass_explained_by_capsule: Array
-    caps_presence_prob: Array
-    part_presence: Array
+    mass_explained_by_capsule: Array | None
+    caps_presence_prob: Array | None
+    part_presence: Array | None
     posterior_logits: Array | None
     prior_logits: Array | None
     taps: Taps | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from port.evaluation import classes as evaluate_classes
 from port.evaluation import clustering as evaluate
 from port.evaluation import collected, labels
 from port.evaluation.labels import NotMeasurable
+from port.scae import model as scae_model
 from port.training import loop as train
 from port.training.schedule import Settings
+from reference.scae import model as reference_model
 
 CLASSES = 10
 SCAE = TINY | {"canvas_size": 18}
@@ -107,6 +110,18 @@ def test_the_callers_tensors_stay_as_they_are(name: str) -> None:
     network(*given, **taps).loss.backward()
     for tensor, kept in zip(given, before, strict=True):
         assert not tensor.requires_grad and tensor.grad is None and torch.equal(tensor, kept)
+
+
+@pytest.mark.parametrize("name", ["pcae", "constellation"])
+def test_what_a_result_lacks_may_be_missing(name: str) -> None:
+    """A field that some model leaves empty says so in its type, on both sides."""
+    network = port.build(port.config.from_flat(FLAT.get(name, {"model": name})))
+    result = network(IMAGE if name == "pcae" else torch.rand(2, 11, 2))
+    assert any(value is None for value in result)
+    for side in (scae_model, reference_model):
+        hints = typing.get_type_hints(side.Result)
+        assert all(type(None) in typing.get_args(hints[field]) for field, value in result._asdict().items()
+                   if value is None and field in hints)
 
 
 def test_the_networks_without_a_configuration() -> None:
