@@ -19,7 +19,7 @@ from pipelines.support import pictures, sections, settings
 from pipelines.support.values import BadInput
 from port.configuration.fields import refuse_unknown
 from port.constellation import data as constellation_data
-from port.constellation.batches import Batch, Dataset, Generator
+from port.constellation.batches import Batch, Dataset, PointSettings
 from port.core import files
 from port.data import dataset as data
 from port.evaluation import constellation as evaluate_constellation
@@ -58,9 +58,9 @@ def draw(options: dict | None) -> Dataset:
     examples, seed = given.pop("examples", 10_000), given.pop("seed", 0)
     if "slots" in given:
         given["slots"] = tuple(given["slots"])
-    refuse_unknown(given, Generator.__dataclass_fields__, "options of source constellation")
+    refuse_unknown(given, PointSettings.__dataclass_fields__, "options of source constellation")
     try:
-        wanted = Generator(**given)
+        wanted = PointSettings(**given)
         found = constellation_data.create(np.random.RandomState(seed), examples, **asdict(wanted))
     except (TypeError, ValueError) as error:
         raise BadInput(f"options of source constellation: {error}") from None

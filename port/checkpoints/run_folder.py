@@ -84,7 +84,7 @@ class Preprocessing:
         return dataset.arrange(raw, self.canvas, self.shift, generator, self.max_shift)
 
     def load(self, data_root: str | Path | None = None, download: bool = False
-             ) -> dataset.Dataset | constellation_batches.Generator:
+             ) -> dataset.Dataset | constellation_batches.PointSettings:
         """The data the run was trained on; of a constellation the generator's settings.
 
         Args:
@@ -97,8 +97,8 @@ class Preprocessing:
         options = dict(self.options or {})
         if self.kind == CONSTELLATION:
             drawn = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()
-                     if k in constellation_batches.Generator.__dataclass_fields__}
-            return constellation_batches.Generator(**drawn)
+                     if k in constellation_batches.PointSettings.__dataclass_fields__}
+            return constellation_batches.PointSettings(**drawn)
         if self.source is None:
             raise dataset.DataError("this model's folder names no data source; load the folder of its run")
         root = data_root or os.environ.get("SCAE_DATA") or self.data_root

@@ -23,7 +23,7 @@ BLOCK = 100  # batches that are scaled together, as in the original (Q29)
 
 
 @dataclass(frozen=True)
-class Generator:
+class PointSettings:
     """What is drawn; see `port.constellation.data.draw`.
 
     Attributes:
@@ -62,7 +62,7 @@ class Batch(NamedTuple):
     pattern_id: Int64[Tensor, "batch points"]
 
 
-def draw(generator: torch.Generator, size: int, wanted: Generator) -> data.Draws:
+def draw(generator: torch.Generator, size: int, wanted: PointSettings) -> data.Draws:
     """Draw what is random about `size` examples, on the generator's device, in float64.
 
     Args:
@@ -94,7 +94,7 @@ def assemble(draws: data.Draws, slots: Sequence[int] = SLOTS) -> Batch:
 
     Args:
         draws: of tensors, on any device.
-        slots: see `Generator`.
+        slots: see `PointSettings`.
 
     Returns:
         One block of constellations.
@@ -130,7 +130,7 @@ class Batches:
         device: where the batches are wanted.
     """
 
-    def __init__(self, wanted: Generator, batch_size: int, seed: int,
+    def __init__(self, wanted: PointSettings, batch_size: int, seed: int,
                  device: torch.device | str = "cpu") -> None:
         self.wanted, self.batch_size = wanted, batch_size
         self.place_generator = torch.Generator(device).manual_seed(seed)
@@ -163,11 +163,6 @@ class Batches:
         """Points and presences of these rows."""
         return self.block.corners[index], self.block.presence[index]
 
-    def next_batch(self) -> Batch:
-        """The next batch with its ground truth."""
-        index = self.next_index()
-        return Batch(*(field[index] for field in self.block))
-
     def __next__(self) -> tuple[Tensor, Tensor]:
         return self.take(self.next_index())
 
@@ -195,7 +190,7 @@ class Batches:
 class Dataset:
     """Constellations to train on, drawn as they are needed, and fixed ones to evaluate on."""
 
-    wanted: Generator
+    wanted: PointSettings
     test: Batch
     name: str = "constellation"
 

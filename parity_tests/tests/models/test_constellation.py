@@ -34,7 +34,9 @@ def tiny(seed: int = 0, **settings: object) -> port.ConstellationAutoencoder:
 
 def batch(size: int = 4) -> constellation_batches.Batch:
     """Points and presences in float64."""
-    found = constellation_batches.Batches(constellation_batches.Generator(), size, 3).next_batch()
+    stream = constellation_batches.Batches(constellation_batches.PointSettings(), size, 3)
+    index = stream.next_index()
+    found = constellation_batches.Batch(*(field[index] for field in stream.block))
     return found._replace(corners=found.corners.double(), presence=found.presence.double())
 
 
@@ -87,7 +89,7 @@ def test_same_draws_same_points() -> None:
 def test_same_distribution(name: str) -> None:
     """What a torch generator draws is distributed as what NumPy's draws (Kolmogorov-Smirnov)."""
     size, settings = 4000, {"gaussian_noise": 0.1, "drop_prob": 0.3, "max_translation": 0.5}
-    wanted = constellation_batches.Generator(**settings)
+    wanted = constellation_batches.PointSettings(**settings)
     ours = constellation_batches.draw(torch.Generator().manual_seed(1), size, wanted)
     theirs = constellation_data.draw(np.random.RandomState(1), size, **settings)
     found, expected = (np.asarray(getattr(draws, name), np.float64).ravel() for draws in (ours, theirs))
@@ -97,7 +99,7 @@ def test_same_distribution(name: str) -> None:
 
 def test_orders_are_uniform() -> None:
     """Every point stands at every place equally often, and each order is a permutation."""
-    wanted = constellation_batches.Generator()
+    wanted = constellation_batches.PointSettings()
     order = constellation_batches.draw(torch.Generator().manual_seed(2), 5000, wanted).order.numpy()
     n_points = wanted.n_points
     assert (np.sort(order, 1) == np.arange(n_points)).all()
@@ -108,7 +110,7 @@ def test_orders_are_uniform() -> None:
 def test_batches_continue() -> None:
     """A stream that is taken up again gives the same batches, across the end of a block."""
     def stream() -> constellation_batches.Batches:
-        return constellation_batches.Batches(constellation_batches.Generator(), 2, 9)
+        return constellation_batches.Batches(constellation_batches.PointSettings(), 2, 9)
 
     first = stream()
     for _ in range(constellation_batches.BLOCK - 1):
@@ -141,7 +143,7 @@ def test_refuses_bad_input() -> None:
         port.config.from_flat({"model": "constellation", "klass": "ConstellationDecoder",
                                "caps_dropout_rate": 0.3})
     with pytest.raises(ValueError, match="slots"):
-        constellation_batches.Generator(slots=(0, 4))
+        constellation_batches.PointSettings(slots=(0, 4))
 
 
 def test_settings_make_the_round_trip() -> None:

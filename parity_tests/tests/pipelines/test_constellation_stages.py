@@ -137,4 +137,4 @@ def test_bad_presets_are_refused(tmp_path: Path) -> None:
         prepare.run(settings.load_preset("constellation", ["prepare.options={slot: [0]}"]), tmp_path)
     with pytest.raises(BadInput, match="slots must be at most 3, not 9"):
         prepare.run(settings.load_preset("constellation", ["prepare.options={slots: [9]}"]), tmp_path)
-    assert constellation_batches.Generator(slots=(0, 1)).n_points == 7
+    assert constellation_batches.PointSettings(slots=(0, 1)).n_points == 7

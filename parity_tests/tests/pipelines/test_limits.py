@@ -25,7 +25,7 @@ from port.training import schedule
 
 SECTIONS = [sections.Evaluate, sections.CapsnetDimensions, sections.CapsnetReconstruction, sections.Parity,
             sections.Equivariance, sections.Report, sections.Prepare, schedule.Settings,
-            sources.SplitOptions, constellation_batches.Generator]
+            sources.SplitOptions, constellation_batches.PointSettings]
 MODEL = [*config_schema.SECTIONS.values(), config_schema.Config, config_modes.PartLosses,
          config_modes.PartConfig, config_modes.UpperEncoder, config_modes.UpperDecoder,
          config_modes.UpperLosses, config_modes.HierarchyConfig, config_constellation.PointEncoder,

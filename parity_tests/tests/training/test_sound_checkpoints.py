@@ -230,6 +230,6 @@ def test_a_slot_never_broadcasts() -> None:
 
 def test_constellations_have_ranges_too() -> None:
     from port.constellation import batches as points
-    batches = points.Batches(points.Generator(), 4, 0)
+    batches = points.Batches(points.PointSettings(), 4, 0)
     assert batches.limits == [points.BLOCK] and batches.generators().keys() == {"block"}
     assert isinstance(sound.Damaged(""), dataset.DataError)
