@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints, read and written without TensorFlow."""
+"""Models on disk: TensorFlow checkpoints without TensorFlow, their conversion, and folders of models and runs."""
 
 from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.checkpoints.tensor_bundle.reader import Checkpoint, read_checkpoint

@@ -1,1 +1,1 @@
-"""What the metrics need: labels that are classes, and a word for what cannot be measured."""
+"""What a trained model is measured by: clusters, classifiers, class capsules, parts, points, and what is alive."""

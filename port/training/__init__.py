@@ -1,1 +1,1 @@
-"""Training: the ways in which a step can be made, and what it would do on a GPU (`pretended`)."""
+"""Training: the loop and its settings, steps on every rung, update rules, several ranks or seeds, and checkpoints."""

@@ -68,7 +68,7 @@ def train(model: torch.nn.Module, dataset: Examples, settings: Settings,
     """Train a model in place, continuing from the newest checkpoint in `folder` if there is one.
 
     Args:
-        model: an autoencoder, on the device to train on.
+        model: an autoencoder or a classifier, on the device to train on.
         dataset: uint8 images, or constellations, on the same device.
         settings: how to train.
         folder: where checkpoints go; None writes none.
