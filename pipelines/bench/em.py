@@ -37,7 +37,7 @@ def pieces(preset: str, batch: int, side: int) -> dict[str, Callable[[], None]]:
     """What is timed, each forward and backward.
 
     Args:
-        preset: of `em_settings`.
+        preset: of `em.settings`.
         batch: images a step.
         side: of the images.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """Configuration of `capsnet.CapsNet`; the defaults are the paper's network.
+    """Configuration of `capsnet.network.CapsNet`; the defaults are the paper's network.
 
     Attributes:
         canvas: side of the image in pixels.

@@ -1,6 +1,6 @@
-"""EM routing of a convolutional capsule layer without its votes: the kernel of `em_kernel`.
+"""EM routing of a convolutional capsule layer without its votes: the kernel of `em.kernel`.
 
-The same result as `em_routing.route` of `em_layers.pose_product`, on a CPU. SCAE_KERNELS=off (see
+The same result as `em.routing.route` of `em.layers.pose_product`, on a CPU. SCAE_KERNELS=off (see
 `port.core.backends`) keeps plain PyTorch, as do other devices and an installation without Numba.
 """
 
@@ -39,7 +39,7 @@ def route(pose: Float[Tensor, "batch height width types 16"],
           activation: Float[Tensor, "batch height width types"],
           weight: Float[Tensor, "high wide types parents 4 4"], beta_u: Array, beta_a: Array,
           stride: int, routing: Routing) -> Routed:
-    """EM routing of a padded grid of children; see `em_routing.route`.
+    """EM routing of a padded grid of children; see `em.routing.route`.
 
     Args:
         pose: `[B, H, W, I, 16]`.
@@ -50,7 +50,7 @@ def route(pose: Float[Tensor, "batch height width types 16"],
         stride: s.
         routing: everything else.
 
-    Source: paper procedure 1; the arithmetic of `em_routing.route` in another order.
+    Source: paper procedure 1; the arithmetic of `em.routing.route` in another order.
     """
     kernel, types = tuple(weight.shape[:2]), weight.shape[3]
     cost, threshold = em_routing.paper_betas(beta_u, beta_a, routing.betas)
@@ -82,7 +82,7 @@ def _children_last(assignment: Array) -> Array:
 
 def _assignment(pose: Array, matrices: Array, mean: Array, variance: Array, logit: Array, stride: int,
                 kernel: tuple[int, int], routing: Routing) -> Array:
-    """The E step: `em_routing.e_step` and `compete`."""
+    """The E step: `em.routing.e_step` and `compete`."""
     distance = torch.ops.scae.em_distances(pose, matrices, mean, variance.rsqrt(), stride, *kernel)
     base = em_routing.log_activation(logit, routing) - 0.5 * (POSE * LOG_2PI + variance.log().sum(-1))
     joint = (base[..., None] - 0.5 * distance).clamp(min=LOWEST)
@@ -124,18 +124,18 @@ def _(pose, weight, share, previous, stride, high, wide, momentum, epsilon, floo
 
 @operators.operator("scae::em_moments_backward", ("cpu",))
 @no_type_check
-def _moments_backward(pose: Tensor, weight: Tensor, share: Tensor, previous: Tensor, mass: Tensor,
-                      mean: Tensor, variance: Tensor, grad_mass: Tensor, grad_mean: Tensor,
-                      grad_variance: Tensor, stride: int, high: int, wide: int, momentum: float,
-                      epsilon: float, floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _moments_backward(pose: Tensor, weight: Tensor, share: Tensor, mass: Tensor, mean: Tensor,
+                      variance: Tensor, grad_mass: Tensor, grad_mean: Tensor, grad_variance: Tensor,
+                      stride: int, high: int, wide: int, momentum: float, epsilon: float,
+                      floor: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from port.em import kernel as em_kernel
 
-    arrays = _arrays(pose, weight, share, previous)
+    arrays = _arrays(pose, weight, share)
     saved = _arrays(mass, mean, variance, grad_mass, grad_mean, grad_variance)
     constants = _constants(arrays[0].dtype, momentum, epsilon, floor,
                            em_kernel.smallest_mass(arrays[0].dtype))
     grads = (torch.zeros_like(pose), weight.new_zeros(len(pose), *weight.shape),
-             torch.empty_like(share), torch.empty_like(previous))
+             torch.empty_like(share), torch.empty_like(mean))
     results = [tensor.numpy() for tensor in grads]
     backends.share(len(pose), lambda first, last: em_kernel.moments_backward(
         first, last, *arrays, stride, high, wide, *constants, *saved, *results))
@@ -144,13 +144,13 @@ def _moments_backward(pose: Tensor, weight: Tensor, share: Tensor, previous: Ten
 
 @_moments_backward.register_fake
 @no_type_check
-def _(pose, weight, share, previous, *_):
-    return tuple(torch.empty_like(tensor) for tensor in (pose, weight, share, previous))
+def _(pose, weight, share, mass, mean, *_):
+    return tuple(torch.empty_like(tensor) for tensor in (pose, weight, share, mean))
 
 
 @no_type_check
 def _keep_moments(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:4], *output)
+    ctx.save_for_backward(*inputs[:3], *output)  # the gradients do not depend on the previous mean
     ctx.constants = inputs[4:]
 
 

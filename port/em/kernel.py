@@ -104,7 +104,7 @@ def moments_forward(first, last, pose, weight, share, previous, stride, high, wi
         previous: mean of the iteration before `[B, P, Q, J, 16]`.
         stride: s.
         high, wide: K, L.
-        momentum, epsilon, floor: of `em_settings.Routing`.
+        momentum, epsilon, floor: of `em.settings.Routing`.
         smallest: a mass below it counts as none.
         mass, mean, variance: results `[B, P, Q, J]`, `[B, P, Q, J, 16]` twice.
     """
@@ -141,8 +141,8 @@ def moments_forward(first, last, pose, weight, share, previous, stride, high, wi
 
 @_compiled
 @no_type_check
-def moments_backward(first, last, pose, weight, share, previous, stride, high, wide, momentum, epsilon,
-                     floor, smallest, mass, mean, variance, grad_mass, grad_mean, grad_variance,
+def moments_backward(first, last, pose, weight, share, stride, high, wide, momentum, epsilon, floor, smallest,
+                     mass, mean, variance, grad_mass, grad_mean, grad_variance,
                      grad_pose, grad_weight, grad_share, grad_previous):
     """Gradients of `moments_forward`; `grad_weight` is one array an example.
 
@@ -251,5 +251,5 @@ def distances_backward(first, last, pose, weight, mean, root, stride, high, wide
 
 
 def smallest_mass(dtype: np.dtype) -> float:
-    """Where `em_routing.safe_divide` begins to divide: the root of the smallest normal number."""
+    """Where `em.routing.safe_divide` begins to divide: the root of the smallest normal number."""
     return math.sqrt(float(np.finfo(dtype).tiny))

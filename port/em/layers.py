@@ -2,7 +2,7 @@
 
 Capsules of a grid are `[B, H, W, types, 16]` poses (4 × 4, row-major) and `[B, H, W, types]`
 activations; images and features are channels first. Parameters have one layout for all programs;
-`convert_em` maps the programs' variables. Read beside `reference/em/layers.py`.
+`em.tf_names` maps the programs' variables. Read beside `reference/em/layers.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from port.em.windows import windows
 
 Array = Float[Tensor, "..."]
 
-# Entries of a vote that get the two coordinates, by `Network.coordinates`.
+# Entries of a vote that get the two coordinates, by `em.settings.Network.coordinates`.
 SLOTS = {"column": (3, 7), "row": (0, 1)}
 
 

@@ -69,7 +69,7 @@ class Routing:
         momentum: share of the previous mean in the new one; the first previous mean is 0.
         log_epsilon: ln(a + this) in the E step; 0 is ln a exactly, as the log-sigmoid of the logit.
         cost_scale: `children` multiplies the cost by 100·parent types / children of a window (IBM).
-        betas: what the two trained numbers of a parent type mean, see `em_routing.paper_betas`; also
+        betas: what the two trained numbers of a parent type mean, see `em.routing.paper_betas`; also
             the family of variable names and layouts in `reference`.
     """
 

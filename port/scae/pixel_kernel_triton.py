@@ -116,7 +116,7 @@ def forward_kernel(templates, alpha, inverse, log_presence, background, backgrou
                    shift, mixing_sum, joint_sum, PER_EXAMPLE: tl.constexpr, PARTS: tl.constexpr,
                    CHANNELS: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
                    COLUMNS: tl.constexpr, TILE_Y: tl.constexpr, TILE_X: tl.constexpr):
-    """Pixel log-likelihoods of one tile of one example; contiguous arrays, as in `decoder_launch.forward`.
+    """Pixel log-likelihoods of one tile of one example; contiguous arrays, as in `pixel_launch.forward`.
 
     PER_EXAMPLE is 1 where each example has templates of its own, else 0.
     """
@@ -213,7 +213,7 @@ def backward_kernel(templates, alpha, inverse, log_presence, background, backgro
                     WIDE: tl.constexpr):
     """Gradients of one part of one example; program PARTS of an example is its background.
 
-    Contiguous arrays, as in `decoder_launch.backward`. TALL and WIDE are the template's sides rounded up to
+    Contiguous arrays, as in `pixel_launch.backward`. TALL and WIDE are the template's sides rounded up to
     powers of two of 16 and more, which the products need.
     """
     real: tl.constexpr = target.dtype.element_ty

@@ -1,4 +1,4 @@
-"""Launches of the template decoder's kernels for a GPU (`decoder_kernel_triton`), and what they cover.
+"""Launches of the template decoder's kernels for a GPU (`pixel_kernel_triton`), and what they cover.
 
 Nothing is tuned at run time, nothing waits for the device and memory comes from PyTorch, so the launches
 can stand in a CUDA graph once a first step has compiled them. Contraction into fused multiply-adds is off

@@ -10,7 +10,7 @@ many ranks made it.
 Continuing is exact to the bit where device, software, threads, ranks, `compile` and `deterministic` are
 as before. Those change the order in which numbers are rounded, not what is computed, so a checkpoint
 made with others is continued too, with a note. What does change the run (model, data, seed, precision,
-device type, …) is part of `train.identity`, which names the folder: such a run starts anew elsewhere.
+device type, …) is part of `loop.identity`, which names the folder: such a run starts anew elsewhere.
 """
 
 from __future__ import annotations

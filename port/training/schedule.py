@@ -46,7 +46,7 @@ class Settings:
             of the canvas's size `translate` by up to `max_shift` pixels, and of larger ones `crop` takes
             a part.
         max_shift: pixels that `translate` moves an image at most, in each direction.
-        jitter: change brightness and contrast at random (`port.data.smallnorb`).
+        jitter: change brightness and contrast at random (`port.data.augment`).
         grad_value_clip: largest absolute gradient; 0 is none.
         grad_norm_clip: largest norm, times the root of the number of weights; 0 is none.
         log_every: steps between two reads of the scalars.
@@ -129,10 +129,10 @@ class Settings:
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """Rate of the update after `step` updates: lr, max(lr · decay^(step / decay_steps), floor), or cosines.
+    """Rate of the update after `step` updates: lr, max(lr · lr_decay^(step / lr_decay_steps), lr_floor), or cosines.
 
     Args:
-        settings: `staircase` takes the whole part of the exponent.
+        settings: `lr_staircase` takes the whole part of the exponent.
         step: updates done before, 0 for the first; TensorFlow's global step.
 
     Returns:

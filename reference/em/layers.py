@@ -22,7 +22,7 @@ from reference.em.windows import windows
 
 Array = Float[tf.Tensor, "..."]
 
-# Entries of a vote that get the two coordinates, by `Network.coordinates`.
+# Entries of a vote that get the two coordinates, by `em.settings.Network.coordinates`.
 SLOTS = {"column": (3, 7), "row": (0, 1)}
 
 

@@ -24,7 +24,7 @@ class Checkpoint(Mapping):
     Attributes:
         prefix: of its files.
         shapes: name → shape, sorted by name.
-        dtypes: name → TensorFlow's name of the type; what NumPy lacks comes widened (`checkpoints.dtypes`).
+        dtypes: name → TensorFlow's name of the type; what NumPy lacks comes widened (`tensor_bundle.dtypes`).
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
