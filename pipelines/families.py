@@ -12,7 +12,7 @@ from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.configuration.fields import unknown
 
-AUTOENCODERS = "collected"  # of `Family.evaluation`: what the stage itself measures
+AUTOENCODERS = "collected"  # in a row of `port.families.FAMILIES`: what the stage itself measures
 
 # Model and data source → preset: `--model` and `--dataset` on the command line.
 PRESETS = {("capsnet", "mnist"): "capsnet_mnist", ("capsnet", "svhn"): "capsnet_svhn",
@@ -78,7 +78,7 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
 def evaluation(preset: settings.Preset) -> ModuleType | None:
     """The module of `pipelines.evaluation` that measures a preset's family; None for image autoencoders.
 
-    It has the name of the module that measures held-out examples while the family trains (`Family.evaluation`),
+    It has the name of the module that measures held-out examples while the family trains (`port.families.FAMILIES`),
     and its `evaluate(preset, seed, results, dataset, final, place, steps, on)` returns what goes into metrics.json.
     """
     name = port.families.family_of(preset.config()).evaluation
