@@ -12,7 +12,10 @@ from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.configuration.fields import unknown
 
-AUTOENCODERS = "collected"  # in a row of `port.families.FAMILIES`: what the stage itself measures
+# What measures held-out examples while a family trains (`port.families.FAMILIES`) → module of `pipelines.evaluation`
+# with `evaluate(preset, seed, results, dataset, final, place, steps, on)`, which returns what goes into metrics.json;
+# None is what stage `evaluate` does itself.
+EVALUATIONS = {"collected": None, "parts": "parts", "constellation": "constellation", "classes": "classes"}
 
 # Model and data source → preset: `--model` and `--dataset` on the command line.
 PRESETS = {("capsnet", "mnist"): "capsnet_mnist", ("capsnet", "svhn"): "capsnet_svhn",
@@ -76,10 +79,6 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
 
 
 def evaluation(preset: settings.Preset) -> ModuleType | None:
-    """The module of `pipelines.evaluation` that measures a preset's family; None for image autoencoders.
-
-    It has the name of the module that measures held-out examples while the family trains (`port.families.FAMILIES`),
-    and its `evaluate(preset, seed, results, dataset, final, place, steps, on)` returns what goes into metrics.json.
-    """
-    name = port.families.family_of(preset.config()).evaluation
-    return None if name == AUTOENCODERS else importlib.import_module(f"pipelines.evaluation.{name}")
+    """The module that evaluates a preset's family; None for image autoencoders."""
+    name = EVALUATIONS[port.families.family_of(preset.config()).evaluation]
+    return None if name is None else importlib.import_module(f"pipelines.evaluation.{name}")

@@ -80,7 +80,7 @@ QUIRKS: dict[str, Quirk] = {quirk.id: quirk for quirk in (
     Quirk("Q24", "scae/model.py", "special features enter the object encoder with their gradient",
           "object losses train the part encoder's feature channels; poses, presences and templates "
           "are cut"),
-    Quirk("Q25", "scae/model.py", "per-capsule reconstructions pair votes in order (example, capsule) with "
+    Quirk("Q25", "scae/recording.py", "per-capsule reconstructions pair votes in order (example, capsule) with "
           "presences and features in order (capsule, example)", "most pictures mix two examples",
           "both in order (example, capsule)", _MODEL),
     Quirk("Q26", "evaluation/clustering.py", "k-means is fitted again on the split it is scored on",
