@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import aggregate, prepare
-from pipelines.support import settings
+from pipelines.support import environment, settings
 from pipelines.support.identity import differences, identity
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
@@ -128,9 +128,10 @@ def put_in(brought: taken_in.Brought, source: Path, results: Path, replace: bool
     elif taken_in.put_in(brought, results, functools.partial(copy, source), replace) is None:
         print(f"add: {folder} is there already, with as many steps or more", flush=True)
     else:
-        print(f"add: {brought.entry.name} at step {brought.steps:,}, trained at revision "
-              f"{brought.environment.get('revision')} on {brought.environment.get('device_name')}: in {folder}",
-              flush=True)
+        revision = str(brought.environment.get("revision"))
+        unknown = ", which is no commit of this repository" if environment.is_here(revision) is False else ""
+        print(f"add: {brought.entry.name} at step {brought.steps:,}, trained at revision {revision}{unknown} on "
+              f"{brought.environment.get('device_name')}: in {folder}", flush=True)
     return folder
 
 

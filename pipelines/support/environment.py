@@ -56,18 +56,39 @@ def revision() -> str:
     if told := os.environ.get("SCAE_REVISION"):
         return told
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(("git", *arguments), check=True, capture_output=True, text=True,
-                              cwd=root, timeout=20).stdout.strip()
-    here = Path(__file__).resolve()
-    root = here.parents[len(__name__.split(".")) - 1]
     try:
-        git("ls-files", "--error-unmatch", here.relative_to(root).as_posix())
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!dvc.lock",
                       ":!pipelines/dvc.lock")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def is_here(revision: str) -> bool | None:
+    """Whether a revision, with or without `+`, is a commit of this repository; None where that cannot be known."""
+    try:
+        if git("rev-parse", "--is-shallow-repository") != "false":
+            return None
+        found = git("rev-parse", "--verify", "--quiet", "--end-of-options", revision.rstrip("+") + "^{commit}",
+                    check=False)
+        return bool(found)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git(*arguments: str, check: bool = True) -> str:
+    """What git says in the repository of this file.
+
+    Raises:
+        OSError: there is no git.
+        SubprocessError: it fails, or this file is none of its repository's.
+    """
+    here = Path(__file__).resolve()
+    root = here.parents[len(__name__.split(".")) - 1]
+    own = ("ls-files", "--error-unmatch", here.relative_to(root).as_posix())
+    for words, must in ((own, True), (arguments, check)):
+        done = subprocess.run(("git", *words), check=must, capture_output=True, text=True, cwd=root, timeout=20)
+    return done.stdout.strip()
 
 
 def processor() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from parity_tests.goldens import REPOSITORY
 from pipelines.support import environment
 from pipelines.support.values import BadInput
 
@@ -53,6 +55,24 @@ def test_an_installed_copy_has_no_revision(checkout: Path, monkeypatch: pytest.M
     assert environment.revision() == "unknown"
     monkeypatch.setenv("SCAE_REVISION", "told")
     assert environment.revision() == "told"
+
+
+def test_a_revision_is_looked_for(checkout: Path) -> None:
+    revision = environment.revision()
+    assert environment.is_here(revision) and environment.is_here(revision + "+")
+    assert environment.is_here("0123456789") is False and environment.is_here("unknown") is False
+    (checkout / ".git/shallow").write_text(git(checkout, "rev-parse", "HEAD") + "\n")
+    assert environment.is_here("0123456789") is None
+
+
+def test_every_committed_result_was_made_at_a_commit_that_is_here() -> None:
+    """A mistyped revision would point at no code at all."""
+    if environment.is_here("HEAD") is None:
+        pytest.skip("no repository with all of its commits")
+    files = [name for name in environment.git("ls-files", "results").splitlines() if name.endswith("/environment.json")]
+    said = {name: json.loads((REPOSITORY / name).read_text(encoding="utf-8")).get("revision") for name in files}
+    wrong = [f"{name}: {revision}" for name, revision in said.items() if revision and not environment.is_here(revision)]
+    assert len(said) > 50 and not wrong
 
 
 def test_another_gpu_than_the_current_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
