@@ -62,7 +62,7 @@ def table(wanted: Ablation, results: str | os.PathLike = settings.RESULTS,
         other = by_name.get(row["beside"]) if row["beside"] != row["row"] else None
         row["difference"] = {} if other is None else difference(row["protocols"], other["protocols"])
     return {"preset": wanted.preset, "steps": wanted.steps, "full_steps": rows.full_steps(wanted, params),
-            "seeds": wanted.seeds, "rows": found, "left_out": rows.left_out(runs)}
+            "seeds": wanted.seeds, "rows": found, "left_out": rows.left_out(wanted, runs)}
 
 
 def means(protocols: list[dict]) -> dict:

@@ -129,7 +129,7 @@ def put_in(brought: taken_in.Brought, source: Path, results: Path, replace: bool
         print(f"add: {folder} is there already, with as many steps or more", flush=True)
     else:
         revision = str(brought.environment.get("revision"))
-        unknown = ", which is no commit of this repository" if environment.is_here(revision) is False else ""
+        unknown = ", which is no commit of this repository," if environment.is_here(revision) is False else ""
         print(f"add: {brought.entry.name} at step {brought.steps:,}, trained at revision {revision}{unknown} on "
               f"{brought.environment.get('device_name')}: in {folder}", flush=True)
     return folder

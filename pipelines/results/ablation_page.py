@@ -92,7 +92,7 @@ def gather(wanted: sections.Ablation, results: str | os.PathLike = settings.RESU
             "full_steps": sections.full_steps(wanted, params), "rows": rows,
             "devices": Counter(one["device_name"] or "an unknown device"
                                for found, _ in runs.values() for one in found),
-            "left_out": sections.left_out(runs)}
+            "left_out": sections.left_out(wanted, runs)}
 
 
 def row_of(wanted: sections.Ablation, name: str, runs: dict) -> dict:
@@ -105,6 +105,7 @@ def row_of(wanted: sections.Ablation, name: str, runs: dict) -> dict:
         raise BadInput(f"row {name} has no {JUDGED} under the clean protocol; leave it out of the section's rows")
     judged, compared = spread(values[JUDGED]), runs.get(other, ([], []))[0]
     told: dict = {"row": name, "words": row.words, "quirk": row.quirk, "beside": other,
+                  "beside_words": wanted.row(other).words,
                   "seeds": [one["seed"] for one in found], "values": values,
                   "seconds": statistics.fmean(one["seconds"] for one in found), "difference": None, "paper": None}
     if name != other and compared:
@@ -122,17 +123,16 @@ def sentence(row: dict) -> str:
     subject = row["words"][:1].upper() + row["words"][1:]
     found = f"{subject}: {mean:.1f} % of the test images by posterior clusters ({seeds(n)})"
     if row["row"] == row["beside"]:
-        return f"{found}; the other rows are held against it."
+        return f"{found}; the other rows are compared with it."
     change = row["difference"]
     if change is None:
-        return f"{found}; what it is held against, {row['beside']}, is not yet run."
-    what = {"better": "more", "worse": "fewer"}.get(change.direction)
-    if what:
-        found += f", {abs(change.points):.1f} points {what} than {row['beside']} ({interval(change)})"
+        return f"{found}; what it is compared with, {row['beside_words']}, is not yet run."
+    found += f", {abs(change.points):.1f} points {'fewer' if change.points < 0 else 'more'} than {row['beside_words']}"
+    if change.low is None:
+        found += "; one seed gives no interval"
     else:
-        found += f", {change.points:+.1f} points beside {row['beside']}" + (
-            "; one seed of either has no interval" if change.low is None else
-            f", which these seeds do not tell from none ({interval(change)})")
+        found += f" ({interval(change)})" if change.direction != "open" else (
+            f", which these seeds cannot distinguish from no difference ({interval(change)})")
     paper = row["paper"]
     if paper is None:
         return f"{found}."
@@ -141,11 +141,12 @@ def sentence(row: dict) -> str:
 
 
 def agreement(ours: Difference, paper: Difference) -> str:
-    """Whether two differences have the same sign, as far as either can be told from none."""
+    """Whether two differences have the same sign, as far as either can be distinguished from 0."""
+    if ours.low is None:
+        return "ours cannot be judged yet"
     if "open" in (ours.direction, paper.direction):
-        who = {(True, True): "neither tells", (True, False): "ours does not tell",
-               (False, True): "the paper's does not tell"}
-        return f"{who[ours.direction == 'open', paper.direction == 'open']} its difference from none"
+        who = {(True, True): "neither is", (True, False): "ours is not", (False, True): "the paper's is not"}
+        return f"{who[ours.direction == 'open', paper.direction == 'open']} distinguishable from 0"
     return "the same direction" if ours.direction == paper.direction else "the opposite direction"
 
 
@@ -180,8 +181,8 @@ def markdown(found: dict) -> str:
     lines = [f"Preset `{found['preset']}` at {found['steps']:,} of its {found['full_steps']:,} steps, trained on "
              f"{devices}; a run took {minutes:.0f} minutes on average, others beside it included. All figures are of "
              "test images under the clean protocol.", "",
-             f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference of the first, points | "
-             "paper, % | paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
+             f"| row | {' | '.join(words for _, words in MEASURES)} | seeds | difference in posterior clusters, points "
+             "| paper, % | paper's difference |", f"|---|{'---|' * len(MEASURES)}---|---|---|---|"]
     for row in found["rows"]:
         paper = PAPER.get(row["row"])
         lines.append("| " + " | ".join([

@@ -59,7 +59,9 @@ def identity(config: dict) -> dict:
 
 
 def differences(found: dict, wanted: dict, without: Collection[str] = ()) -> list[str]:
-    """`key is 1 against 2` for every key that is not the same; absent keys too, but for those of `without`."""
+    """`key is 1, not 2` for every key that is not the same, left out here or there too, but for those of `without`."""
+    def word(of: dict, key: str) -> str:
+        return repr(of[key]) if key in of else "left out"
     absent = object()
-    return [f"{key} is {found.get(key, 'absent')!r} against {wanted.get(key, 'absent')!r}"
+    return [f"{key} is {word(found, key)}, not {word(wanted, key)}"
             for key in {**wanted, **found} if key not in without and found.get(key, absent) != wanted.get(key, absent)]

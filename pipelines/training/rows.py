@@ -131,13 +131,14 @@ def finished(wanted: Ablation, name: str, results: str | os.PathLike, params: st
     return found, left_out
 
 
-def left_out(runs: dict[str, tuple[list[dict], dict[int, str]]]) -> list[str]:
-    """A line for each row that lacks seeds, with the reasons: `complete: not yet run (seeds 1, 2)`.
+def left_out(wanted: Ablation, runs: dict[str, tuple[list[dict], dict[int, str]]]) -> list[str]:
+    """A line for each row that lacks seeds, with the reasons: `no noise (no_noise): not yet run (seeds 1, 2)`.
 
     Args:
+        wanted: the ablation, which has the rows in words.
         runs: by row, as `finished` gives them.
     """
-    return [f"{name}: " + "; ".join(
+    return [f"{wanted.row(name).words} ({name}): " + "; ".join(
         f"{why} (seed{'s' if n > 1 else ''} {', '.join(str(seed) for seed, one in missing.items() if one == why)})"
         for why, n in Counter(missing.values()).items()) for name, (_, missing) in runs.items() if missing]
 

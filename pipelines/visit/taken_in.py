@@ -69,7 +69,7 @@ def is_earlier(run: Brought, folder: Path) -> bool:
     theirs = {key: config.get(key, {}) for key in ours}
     differences = identity.differences(identity.identity(ours), identity.identity(theirs), without=("train.steps",))
     if facts.get("device") != run.environment.get("device"):
-        differences.append(f"device is {run.environment.get('device')!r} against {facts.get('device')!r}")
+        differences.append(f"device is {run.environment.get('device')!r}, not {facts.get('device')!r}")
     if differences:
         raise BadInput(f"{folder} holds another run: {differences[0]}; move it away, or replace it with "
                        "--replace")

@@ -25,7 +25,7 @@ def test_seeds_of_another_origin_are_refused(mnist, tmp_path) -> None:
     write_seed(tmp_path, mnist, 0)
     write_seed(tmp_path, mnist, 1, origin={"device": "cuda"})
     with pytest.raises(BadInput, match="seeds 0 and 1 do not belong together: the device trained on is "
-                                       "'cuda' against 'cpu'"):
+                                       "'cuda', not 'cpu'"):
         aggregate.run(mnist, tmp_path)
     write_seed(tmp_path, mnist, 1, origin={"device": "cpu", "device_name": "another processor"})
     aggregate.run(mnist, tmp_path)
@@ -78,7 +78,7 @@ def test_identical_seeds_keep_the_uncertainty_of_the_examples(tmp_path, mnist):
     ({"steps": 2000}, "unfinished: at 2,000 of 300,000 steps"),
     ({"data": "affnist_like"}, "not the published affNIST"),
     ({"data": "usps"}, "no figure in the paper"),
-    ({"train": {"lr": 1e-3}}, "not the preset's settings: train.lr is 0.001 against 3e-05"),
+    ({"train": {"lr": 1e-3}}, "not the preset's settings: train.lr is 0.001, not 3e-05"),
 ])
 def test_no_verdict_where_the_runs_do_not_allow_one(tmp_path, mnist, changed, says):
     measured = five(tmp_path, mnist, [0.99] * 5, **changed)
@@ -92,7 +92,7 @@ def test_how_products_are_rounded_is_named_and_is_no_obstacle(tmp_path, mnist):
     """Five seeds with TF32 are judged as five without; the table says TF32."""
     measured = five(tmp_path, mnist, [0.987] * 5, train={"tf32": True})
     assert measured["protocols"]["clean"]["posterior_kmeans"]["verdict"] == "within"
-    assert measured["unlike_preset"] == ["train.tf32 is True against False"]
+    assert measured["unlike_preset"] == ["train.tf32 is True, not False"]
     assert results_table.runs(measured) == "5 seeds, 300,000 steps, TF32"
     assert results_table.runs(five(tmp_path, mnist, [0.987] * 5)) == "5 seeds, 300,000 steps"
 
@@ -112,13 +112,13 @@ def damage(folder, seed, file, change):
 
 
 @pytest.mark.parametrize(("file", "change", "says"), [
-    ("train/mnist/{seed}/config.json", lambda c: c["train"].update(lr=1.0), "train.lr is 1.0 against"),
+    ("train/mnist/{seed}/config.json", lambda c: c["train"].update(lr=1.0), "train.lr is 1.0, not"),
     ("train/mnist/{seed}/config.json", lambda c: c["arguments"]["part_encoder"].update(n_caps=24),
-     "arguments.part_encoder.n_caps is 24 against 40"),
+     "arguments.part_encoder.n_caps is 24, not 40"),
     ("train/mnist/{seed}/config.json", lambda c: c["prepare"].update(options={"test_share": 0.5}),
-     "prepare.options.test_share is 0.5 against 'absent'"),
+     "prepare.options.test_share is 0.5, not left out"),
     ("evaluate/mnist/{seed}/config.json", lambda c: c["evaluate"].update(fit_images=100),
-     "evaluate.fit_images is 100 against 0"),
+     "evaluate.fit_images is 100, not 0"),
     ("evaluate/mnist/{seed}/metrics.json", lambda c: c.update(data="digits"), "data is 'digits'"),
     ("evaluate/mnist/{seed}/metrics.json", lambda c: c.update(steps=7), "measured at 7 steps"),
     ("evaluate/mnist/{seed}/metrics.json",
@@ -141,7 +141,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path, mnist, capsys, file,
 def test_steps_that_differ_are_refused(tmp_path, mnist):
     write_seed(tmp_path, mnist, 0)
     write_seed(tmp_path, mnist, 1, steps=1000)
-    with pytest.raises(BadInput, match="steps is 1000 against 300000"):
+    with pytest.raises(BadInput, match="steps is 1000, not 300000"):
         summarised(tmp_path, mnist)
 
 
@@ -163,7 +163,7 @@ def test_a_setting_unknown_to_an_older_run_counts_as_its_default(tmp_path, mnist
 def test_a_decay_that_applies_decides(tmp_path, mnist):
     for seed, decay in ((0, 0.5), (1, 0.6)):
         write_seed(tmp_path, mnist, seed, train={"lr_schedule": "exponential", "lr_decay": decay})
-    with pytest.raises(BadInput, match="train.lr_decay is 0.6 against 0.5"):
+    with pytest.raises(BadInput, match="train.lr_decay is 0.6, not 0.5"):
         aggregate.run(mnist, tmp_path)
 
 

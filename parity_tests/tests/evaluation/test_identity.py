@@ -39,4 +39,4 @@ def test_the_model_counts_by_its_arguments() -> None:
 
 def test_differences_name_the_key_and_both_values() -> None:
     assert differences({"x": 1, "z": 3}, {"x": 2, "y": 1, "z": 3}) == [
-        "x is 1 against 2", "y is 'absent' against 1"]
+        "x is 1, not 2", "y is left out, not 1"]

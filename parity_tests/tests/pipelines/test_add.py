@@ -57,7 +57,8 @@ def test_a_run_becomes_a_result(elsewhere: Path, tmp_path: Path, capsys) -> None
     before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
     assert add(elsewhere, tmp_path) == 0
     said = capsys.readouterr().out
-    assert "trained on the data that are here" in said and "trained at revision 0123456789 on another machine" in said
+    assert "trained on the data that are here" in said
+    assert "trained at revision 0123456789, which is no commit of this repository, on another machine" in said
     facts = json.loads((tmp_path / "train/digits/0/environment.json").read_text())
     assert facts["revision"] == "0123456789" and facts["imported_at"] and facts["weights"]
     found = json.loads((tmp_path / "aggregate/digits/metrics.json").read_text())
@@ -71,7 +72,7 @@ def test_settings_unlike_the_preset_are_named(elsewhere: Path, tmp_path: Path, c
     away = copied(elsewhere, tmp_path)
     changed(away / "params.json", lambda found: found["presets"]["digits"]["train"].update(lr=0.125))
     assert add(away, tmp_path, "--no-evaluate") == 0
-    assert "unlike preset digits" in (said := capsys.readouterr().out) and "train.lr is 0.0006 against 0.125" in said
+    assert "unlike preset digits" in (said := capsys.readouterr().out) and "train.lr is 0.0006, not 0.125" in said
 
 
 def test_the_aggregate_says_it_too(elsewhere: Path, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_the_aggregate_says_it_too(elsewhere: Path, tmp_path: Path) -> None:
     changed(away / "params.json", lambda found: found["presets"]["digits"]["train"].update(validation_images=20))
     assert add(away, tmp_path) == 0
     found = json.loads((tmp_path / "aggregate/digits/metrics.json").read_text())
-    assert found["unlike_preset"] == ["train.validation_images is 0 against 20"]
+    assert found["unlike_preset"] == ["train.validation_images is 0, not 20"]
 
 
 def other_pixels(away: Path) -> None:

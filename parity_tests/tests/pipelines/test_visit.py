@@ -258,7 +258,7 @@ def refuses_another_run(brought: Path, home: Path, folder: Path, weights: str,
         write_json(home / "evaluate" / name / "0" / "metrics.json", {"weights": digest})
     assert bring_home.main([str(brought), "--results", str(home), "--no-evaluate"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "holds another run: device is 'cpu' against 'cuda'" in line and "--replace" in line
+    assert "holds another run: device is 'cpu', not 'cuda'" in line and "--replace" in line
     assert bring_home.main([str(brought), "--results", str(home), "--no-evaluate", "--replace"]) == 0
     assert sorted(path.name for path in (home / "evaluate").iterdir()
                   if (path / "0").exists()) == ["digits_on_usps", "digits_three_levels"]
