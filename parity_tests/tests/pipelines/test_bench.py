@@ -118,8 +118,11 @@ def test_after_a_failed_capture_another_process_goes_on(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("preset", ["digits", "ocae", "digits_three_levels", "pcae", "constellation"])
-def test_the_reference_s_model_is_the_port_s(preset: str, tier: str) -> None:
+def test_the_reference_s_model_is_the_port_s(preset: str, tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same kind, so with the same variables; it makes a forward pass and an update."""
+    import tensorflow as tf
+    for threads in ("intra", "inter"):  # TensorFlow takes them before its first operation alone
+        monkeypatch.setattr(tf.config.threading, f"set_{threads}_op_parallelism_threads", lambda count: None)
     side = bench_worker.Reference(preset, str(REPOSITORY / "params.yaml"), 2, 1, "cpu")
     made = port.build(side.preset.config(), 0)
     assert side.model().variables_by_name.keys() == port.to_tf(made).keys()
