@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import train as train_command
-from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, application
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, application, to_write
 from pipelines.support.values import BadInput
 
 app = application("Stacked Capsule Autoencoders: train, evaluate, look.")
@@ -107,7 +107,7 @@ def report(runs: Annotated[list[str] | None, typer.Argument(
                "repeated.")] = None,
            out: Annotated[str | None, typer.Option(
                metavar="FILE", help="The page; default: report.html in the results, paper.html with "
-               "--presets, runs.html with RUN.")] = None,
+               "--presets, runs.html with RUN.", callback=to_write)] = None,
            diff: Annotated[tuple[str, str] | None, typer.Option(
                metavar="A B", help="Print what differs between two parity JSONs, or two runs; ends with 1 "
                "if a parity of B got worse past its bound.")] = None) -> None:
@@ -158,7 +158,8 @@ def add(runs: Annotated[list[str], typer.Argument(
 
 Checkpoint = Annotated[str, typer.Argument(
     metavar="CKPT", help="TensorFlow checkpoint: its prefix, or its folder.")]
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.",
+                                               callback=to_write)]
 SomePreset = Annotated[str | None, typer.Option(
     help="A preset of params.yaml that the checkpoint was trained with.")]
 ModelFile = Annotated[str | None, typer.Option(
@@ -223,7 +224,7 @@ def verify(checkpoint: Annotated[str | None, typer.Argument(
                "records of single functions, as of CapsNet.")] = None,
            json_file: JsonFile = None,
            html_file: Annotated[str | None, typer.Option(
-               "--html", metavar="FILE", help="Write the table as one page.")] = None) -> None:
+               "--html", metavar="FILE", help="Write the table as one page.", callback=to_write)] = None) -> None:
     """A converted folder against its checkpoint, or both against a recording, tap by tap."""
     if checkpoint is None and golden is not None:
         from pipelines.commands import records
@@ -270,7 +271,7 @@ def bench(preset: Annotated[str | None, typer.Option(
               "--floors", help="Also what memory, arithmetic and launches allow at best, and where the "
               "time goes.")] = False,
           json_file: Annotated[str | None, typer.Option(
-              "--json", metavar="FILE", help="Where the numbers go.")] = None,
+              "--json", metavar="FILE", help="Where the numbers go.", callback=to_write)] = None,
           diff: Annotated[tuple[str, str] | None, typer.Option(
               metavar="FILE FILE", help="Measure nothing: compare what two calls left with --json.")] = None,
           params: Params = "params.yaml") -> None:

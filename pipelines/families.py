@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from pathlib import Path
 from types import ModuleType
 
 import port.families
 from pipelines.support import settings
-from pipelines.support.values import BadInput
+from pipelines.support.values import BadInput, file_to_write
 from port.configuration.fields import unknown
 
 # What measures held-out examples while a family trains (`port.families.FAMILIES`) → module of `pipelines.evaluation`
@@ -70,10 +69,7 @@ def bench(model: str, batch_size: int, repeats: int, threads: int, json_file: st
     if threads < 0:
         raise BadInput(f"--threads: {threads} is below 0; 0 is all cores")
     if json_file is not None:
-        try:  # before minutes of timing
-            Path(json_file).absolute().parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(f"--json {json_file} cannot be written: {error.strerror}") from None
+        file_to_write(json_file, "--json")  # before minutes of timing
     module = importlib.import_module(f"pipelines.bench.{BENCHES[model]}")
     module.command(batch=batch_size, repeats=repeats, threads=threads or os.cpu_count() or 1, json_file=json_file)
 

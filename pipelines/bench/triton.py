@@ -20,7 +20,7 @@ import torch
 import typer
 
 from pipelines.support import settings
-from pipelines.support.command_line import Params, Program, among, several
+from pipelines.support.command_line import Params, Program, among, several, to_write
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.scae import pixel_kernel_triton as programs
@@ -130,7 +130,7 @@ def command(presets: Annotated[list[str], several(
                 )] = tuple(POINTERS),
             params: Params = "params.yaml",
             json_file: Annotated[str | None, typer.Option(
-                "--json", metavar="FILE", help="Where the numbers go.")] = None) -> None:
+                "--json", metavar="FILE", help="Where the numbers go.", callback=to_write)] = None) -> None:
     """What Triton's compiler makes of the template decoder's kernels for an H100 or H200 (sm_90), with no GPU."""
     if programs.triton is None:
         raise BadInput("Triton is not installed; it comes with PyTorch for CUDA")

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 
 import port
-from pipelines.support.values import BadInput, load_params
+from pipelines.support.values import BadInput, parse_settings, text_of_settings
 from port.checkpoints import CheckpointError, contents, convert, infer, model_folder
 from port.checkpoints.strangers import Choices, choose, hint
 from port.checkpoints.tensor_bundle.dtypes import CODES, DTYPES
@@ -134,15 +134,13 @@ def given_configuration(preset: str | None, config: str | None, params: str, var
 def _read_mapping(path: str) -> dict:
     """A JSON or YAML file; a folder stands for its manifest."""
     file = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise BadInput(f"{file}: no such file; --config takes a JSON or YAML file or a recording")
-    with in_words(str(file)):
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            raise BadInput(f"{file} is no text; expected JSON or YAML") from None
-        except ValueError:
-            found = load_params(file)
+    text = text_of_settings(file)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = parse_settings(text, str(file))
     if not isinstance(found, dict):
         raise BadInput(f"{file}: expected keys and values")
     return found

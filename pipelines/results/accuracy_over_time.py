@@ -28,7 +28,7 @@ import typer
 
 from pipelines.results import plots
 from pipelines.support import settings
-from pipelines.support.command_line import Program, among
+from pipelines.support.command_line import Program, among, to_write
 from pipelines.support.values import BadInput
 from port.core import files
 
@@ -193,8 +193,8 @@ def command(presets: Annotated[list[str], typer.Argument(help="Names of trained 
                 callback=among(AXES), help=f"What lies across: {', '.join(AXES)}.")] = "minutes",
             results: Annotated[str, typer.Option(
                 metavar="DIR", help="Folder the results lie in.")] = str(settings.RESULTS),
-            out: Annotated[str, typer.Option(
-                metavar="FILE", help="The picture.")] = "results/readme/accuracy_over_time.png") -> None:
+            out: Annotated[str, typer.Option(metavar="FILE", help="The picture.", callback=to_write)
+                           ] = "results/readme/accuracy_over_time.png") -> None:
     """Accuracy over time: how right the probes of each preset are on images it does not train on."""
     found = [read(name, x, Path(results)) for name in dict.fromkeys(presets)]
     draw(found, x, Path(out))

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from pipelines.support.values import BadInput
+from pipelines.support.values import BadInput, file_to_write
 
 SEVERAL = "…"  # ends the metavar of an option that takes all words up to the next option
 
@@ -65,11 +65,24 @@ def among(words: Collection[str]) -> Callable[..., Any]:
         return value
     return check
 
+
+
+def to_write(param: typer.CallbackParam, value: Any) -> Any:
+    """Callback of an option that names a file to write: what cannot be one is refused before the work.
+
+    Raises:
+        BadInput: as `values.file_to_write`.
+    """
+    if value is not None:
+        file_to_write(value, param.opts[0])
+    return value
+
+
 Threads = Annotated[int, typer.Option(min=1, help="Of torch.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Interleaved repeats.")]
 Clock = Annotated[str, typer.Option(metavar="CLOCK", help="Of wall or cpu time.", callback=among(("wall", "cpu")))]
 JsonFile = Annotated[Path | None, typer.Option(
-    "--json", metavar="FILE", help="Write the numbers to this file too.")]
+    "--json", metavar="FILE", help="Write the numbers to this file too.", callback=to_write)]
 
 
 class Command(typer.core.TyperCommand):

@@ -5,6 +5,7 @@ Nothing here needs torch, since the command line reads this module before it doe
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -53,6 +54,31 @@ def plain_word(name: object, what: str) -> str:
     raise BadInput(f"{what} {shown}: give a plain word, without / and no dot first; it names a folder")
 
 
+def file_to_write(path: str | os.PathLike, what: str) -> Path:
+    """A place where a file can be written, looked at before the work begins; nothing is made there.
+
+    What the disk refuses all the same `port.core.files` says when it writes.
+
+    Args:
+        path: the place; a pipe, a device and a link are as good as a file.
+        what: of the command line names it, as `--json`.
+
+    Raises:
+        BadInput: a folder stands there, or something that is none above it, or nothing may be written.
+    """
+    path = Path(path)
+    if path.is_dir() or path.name in ("", ".."):
+        raise BadInput(f"{what} {path}: that is a folder; name a file in it")
+    if path.exists():
+        return path
+    above = next(one for one in Path(os.path.realpath(path)).parents if one.exists())
+    if not above.is_dir():
+        raise BadInput(f"{what} {path}: {above} is a file, where a folder should stand; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise BadInput(f"{what} {path}: nothing may be written in {above}; name another place")
+    return path
+
+
 def load_params(path: str | os.PathLike = PARAMS) -> dict:
     """Read params.yaml (or a JSON file, which is YAML too), see `params_at`.
 
@@ -60,24 +86,37 @@ def load_params(path: str | os.PathLike = PARAMS) -> dict:
         BadInput: the file is missing or cannot be read.
     """
     path = params_at(path)
-    try:
-        if os.stat(path).st_size > MOST_BYTES:
-            raise BadInput(f"{path} has more than {MOST_BYTES // 2**20} MB: no file of settings")
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}; run from the repository root, or "
-                       "name the file with --params") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is no UTF-8 text: byte 0x{error.object[error.start]:02x} in line "
-                       f"{error.object[:error.start].count(10) + 1}; save it as UTF-8") from None
-    params = _parsed(text, str(path))
+    params = parse_settings(text_of_settings(path, "; run from the repository root, or name the file with --params"),
+                     str(path))
     if not isinstance(params, dict):
         raise BadInput(f"{path} holds no mapping")
     return params
 
 
-def _parsed(text: str, where: str):
+def text_of_settings(path: str | os.PathLike, hint: str = "") -> str:
+    """The text of a file of settings; of one without end no more than settings have.
+
+    Args:
+        path: of the file, or of a pipe.
+        hint: what to do where it cannot be read.
+
+    Raises:
+        BadInput: it cannot be read, is too large, or no text.
+    """
+    from port.core import files  # late: torch comes with it
+
+    try:
+        return files.read_bytes(path, MOST_BYTES).decode()
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise BadInput(f"{path} has more than {MOST_BYTES // 2**20} MB: no file of settings") from None
+        raise BadInput(f"cannot read {path}: {error.strerror}{hint}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is no UTF-8 text: byte 0x{error.object[error.start]:02x} in line "
+                       f"{error.object[:error.start].count(10) + 1}; save it as UTF-8") from None
+
+
+def parse_settings(text: str, where: str):
     """What a YAML text means, small enough to be written out.
 
     Raises:
@@ -120,7 +159,7 @@ def parse_value(text: str):
     Raises:
         BadInput: no YAML.
     """
-    value = _parsed(text, f"--set …={text[:40]}")
+    value = parse_settings(text, f"--set …={text[:40]}")
     if isinstance(value, str):
         try:
             return float(value)  # YAML 1.1 takes 1e-4 for a string

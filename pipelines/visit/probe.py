@@ -17,7 +17,7 @@ import torch
 import typer
 
 from pipelines.support import environment
-from pipelines.support.command_line import Program
+from pipelines.support.command_line import Program, to_write
 from pipelines.support.output import write_json
 
 REPEATS = 5
@@ -99,7 +99,8 @@ def installed(package: str) -> str | None:
         return None
 
 
-def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the facts go.")],
+def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the facts go.",
+                                                callback=to_write)],
             device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
             facts: Annotated[bool, typer.Option(
                 "--facts", help="What the machine is, and measure nothing.")] = False) -> None:

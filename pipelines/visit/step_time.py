@@ -22,7 +22,7 @@ from pipelines import train as stage
 from pipelines.bench import floors
 from pipelines.prepare import dataset_for
 from pipelines.support import settings
-from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set
+from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, to_write
 from pipelines.support.output import write_json
 from port.training import loop as train
 from port.training import precision, rungs
@@ -88,7 +88,8 @@ def measured(preset: settings.Preset, seed: int, results: Path, device: str | No
     return found
 
 
-def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the times go.")],
+def command(json_file: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the times go.",
+                                                callback=to_write)],
             preset: Preset = "digits", seed: Seed = 0, overrides: Set = None, device: Device = None,
             seconds: Annotated[float, typer.Option(help="Of blocks, at most five of them.")] = 5.0,
             params: Params = "params.yaml", results: Results = "results") -> None:
