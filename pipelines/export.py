@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import io
 import logging
 import os
 import warnings
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from pipelines.support import settings
-from pipelines.support.values import BadInput, CheckFailed
+from pipelines.support.values import BadInput, CheckFailed, file_to_write
 from port.checkpoints import evaluations, export, model_card, model_folder, run_folder
 from port.core import files
 from port.families import Model
@@ -74,11 +75,12 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
     if missing:
         raise BadInput(f"writing ONNX needs {' and '.join(missing)}; install the extra `export` "
                        "(onnx, onnxscript, onnxruntime), or write a .pt2")
+    file_to_write(out, "OUT")
     model = settings.load_model(folder).cpu()
     try:
         with files.whole(out, out.suffix if out.suffix in FORMATS else f".{kind}") as temporary:
             _write(model, temporary, kind)
-            answers = _reader(temporary, kind)
+            size, answers = os.path.getsize(temporary), _reader(temporary, kind)
             shares = {} if answers is None else compare(model, answers)
             wrong = [f"{name} by {share:.3g} times its bound" for name, share in shares.items()
                      if not share <= 1]
@@ -87,7 +89,7 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
                                   "it is not left behind")
     except OSError as error:
         raise BadInput(f"{out} cannot be written: {error.strerror or error}") from None
-    print(f"export: {out}, {os.path.getsize(out):,} bytes; gives "
+    print(f"export: {out}, {size:,} bytes; gives "
           f"{', '.join(export.Outputs(model)(export.example(model, 1)))}")
     print(f"export: compared with the model for {', '.join(map(str, BATCHES))} examples: at most "
           f"{max(shares.values()):.2g} of the bound" if shares else
@@ -145,7 +147,10 @@ def _write(model: Model, path: Path, kind: str) -> None:
             if kind == "onnx":
                 export.save_onnx(made, path)
             else:
-                torch.export.save(made, path)
+                # Into memory first: where the disk is full, torch's own writer ends the whole process.
+                content = io.BytesIO()
+                torch.export.save(made, content)
+                path.write_bytes(content.getbuffer())
         except export.ExportError as error:
             raise BadInput(str(error)) from None
         finally:
