@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.support import children
+from pipelines.support import boundary, children
 from pipelines.support.values import BadInput, CheckFailed
 
 # Task → the function that does it: JSON values in, JSON values out.
@@ -150,6 +150,8 @@ def main() -> int:
         found = {"answer": answer(task, request)}
     except (BadInput, CheckFailed) as error:
         found = {type(error).__name__: str(error)}
+    except OSError as error:  # a full disk under the table that it writes, say
+        found = {BadInput.__name__: boundary.of_the_system(error)}
     except ValueError as error:
         from port.configuration.fields import ConfigError  # late: torch may not come before `reference_side`
         if not isinstance(error, ConfigError):

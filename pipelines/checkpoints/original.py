@@ -58,15 +58,19 @@ class Original:
 
 @contextlib.contextmanager
 def in_words(where: str = "") -> Iterator[None]:
-    """Turn what reading, sorting and configuring raise into one line for the user."""
+    """Turn what reading, sorting and configuring raise into one line for the user.
+
+    What the system refuses has one at the end of every command (`boundary`), and is named here where it is not yet.
+    """
     try:
         yield
     except (convert.ConversionError, port.ConfigError, CheckpointError,
             safetensors.SafetensorError) as error:
         raise BadInput(_one_line(f"{where}: {error}" if where else str(error))) from None
     except OSError as error:
-        place = error.filename or where
-        raise BadInput(_one_line(f"{place}: {error.strerror or error}")) from None
+        if error.filename is None and where:
+            error.filename = where
+        raise
 
 
 def read(path: str | os.PathLike, choices: Choices | None = None) -> Original:
@@ -165,7 +169,8 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
         replaceable: names or patterns of names that a folder already there may hold.
 
     Raises:
-        BadInput: something else is there, or the place cannot be written.
+        BadInput: something else is there.
+        OSError: the place cannot be written.
     """
     with in_words(str(out)):
         if out.exists() and not out.is_dir():
@@ -176,15 +181,6 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
             raise BadInput(f"{out} holds {strangers[0]}, which would be lost; name another folder")
     with in_words(str(out)), swap.swapped(out, replaceable) as made:
         yield made
-        mask = _umask()  # both libraries make their files for the owner alone
-        for item in made.rglob("*"):
-            item.chmod((0o777 if item.is_dir() else 0o666) & ~mask)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def training_constants(config: str | None, defaults: dict[str, float]) -> dict[str, float]:

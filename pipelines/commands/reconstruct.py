@@ -13,6 +13,7 @@ transformed.png (all of them), capsules.png (each object capsule alone), explain
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from pipelines.prepare import dataset_for
 from pipelines.support import environment, pictures, settings
 from pipelines.support.command_line import Params, Preset, Program, Results, Seed, Set
 from pipelines.support.values import BadInput
+from port.core import swap
 from port.data import dataset
 
 IMAGES = 16
@@ -58,7 +60,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
                            " number of test examples to show")
         place = next(loaded.parameters()).device
         test = dataset_for(preset, results).to(place).test
-        return constellation.write_pictures(out, {"run": loaded}, test, number)
+        return _together(out, constellation.write_pictures, {"run": loaded}, test, number)
     if not isinstance(loaded, port.ImageAutoencoder | port.PartAutoencoder):
         raise BadInput(f"the model in {folder} is a classifier; `scae evaluate` leaves its pictures in "
                        "results/evaluate/<preset>/<seed>/pictures")
@@ -66,7 +68,14 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     split = given_images.read(images, config.channels, config.canvas) if number is None \
         else test_images(preset, results, config, folder)
     write = parts.write_pictures if isinstance(loaded, port.PartAutoencoder) else pictures.write
-    return write(out, loaded, split, len(split) if number is None else number, seed)
+    return _together(out, write, loaded, split, len(split) if number is None else number, seed)
+
+
+def _together(out: Path, write: Callable[..., list[Path]], *given: object) -> list[Path]:
+    """All the pictures, or none: the disk may be full after some of them."""
+    with swap.together(out) as made:
+        written = write(made, *given)
+    return [out / path.name for path in written]
 
 
 def of_run(folder: str | os.PathLike, results: str | os.PathLike = settings.RESULTS,

@@ -55,7 +55,7 @@ def line_for(error: BaseException) -> str | None:
     if os.environ.get(TRACEBACK):
         return None
     if isinstance(error, OSError):
-        return _of_the_system(error)
+        return of_the_system(error)
     text = one_line(error)
     if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in OWN:
         return text
@@ -83,7 +83,8 @@ def line_for(error: BaseException) -> str | None:
     return None
 
 
-def _of_the_system(error: OSError) -> str:
+def of_the_system(error: OSError) -> str:
+    """Where, why, and what to do, of something that the system refused."""
     reason = error.strerror or one_line(error)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2)
              if isinstance(name, str | bytes | os.PathLike)]

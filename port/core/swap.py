@@ -8,6 +8,7 @@ says whose it is, so that what another one is writing just now is left alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import hashlib
 import itertools
@@ -16,6 +17,8 @@ import platform
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from port.core import files
 
 ROLES = ("new", "old")
 LONGEST = 120  # bytes of a name that stands in the hidden ones, which may have 255
@@ -52,17 +55,18 @@ def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
     recover(folder, own)
     token = f"{_machine()}-{os.getpid()}-{next(_count)}"
     new, old = (beside(folder, token, role) for role in ROLES)
-    new.mkdir(parents=True)
-    try:
-        yield new
-        for path in [*new.rglob("*"), new]:
-            flush(path)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-        flush(folder.parent)
-    finally:
-        recover(folder, own, token)
+    with files.named(folder, new):
+        new.mkdir(parents=True)
+        try:
+            yield new
+            for path in [*new.rglob("*"), new]:
+                flush(path)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(new, folder)
+            flush(folder.parent)
+        finally:
+            recover(folder, own, token)
 
 
 @contextlib.contextmanager
@@ -77,6 +81,24 @@ def aside(place: Path) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """A folder to write files to, which go into another one when all of them are there; what else is there stays.
+
+    Raises:
+        OSError: one cannot be written, or no folder is there; it names the place that was meant.
+    """
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with aside(folder) as made, files.named(folder, made):
+        yield made
+        folder.mkdir(exist_ok=True)
+        for path in made.iterdir():
+            os.replace(path, folder / path.name)
 
 
 def recover(folder: Path, own: Collection[str], token: str = "") -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from port.core import files, tensor_files
 from port.core.swap import flush
 from port.data.dataset import DataError
 from port.data.streams import Stream
@@ -114,21 +114,30 @@ class State:
         # Of a process that was killed while it wrote, or removed.
         for left_over in (*folder.glob("step-*.tmp"), *folder.glob(f".step-*{sound.OLD}")):
             shutil.rmtree(left_over)
-        temporary.mkdir()
-        write_tensors(temporary, "model", self.model.state_dict())
-        write_tensors(temporary, "optimizer", read_slots(self.model, self.optimizer))
-        write_tensors(temporary, "streams", self.stream_tensors())
-        (temporary / "state.json").write_text(json.dumps(
-            self.place() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
-                                "format": sound.FORMAT}), encoding="utf-8")
-        sound.write_checksums(temporary)
-        for path in [*temporary.iterdir(), temporary]:
-            flush(path)
-        sound.discard(final)  # the same step again: out of the way first, a folder cannot be replaced
-        os.replace(temporary, final)
+        try:
+            with files.named(final, temporary):
+                self._write(temporary, made_with)
+                sound.discard(final)  # the same step again: out of the way first, a folder cannot be replaced
+                os.replace(temporary, final)
+        except BaseException:  # on a full disk what is half there takes the room that is needed
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         flush(folder)
         for other in [path for path in checkpoints(folder) if path.name < final.name][:-1]:
             sound.discard(other)
+
+    def _write(self, folder: Path, made_with: dict | None) -> None:
+        """The files of a checkpoint, flushed to the disk."""
+        folder.mkdir()
+        write_tensors(folder, "model", self.model.state_dict())
+        write_tensors(folder, "optimizer", read_slots(self.model, self.optimizer))
+        write_tensors(folder, "streams", self.stream_tensors())
+        (folder / "state.json").write_text(json.dumps(
+            self.place() | {"history": self.history, "made_with": made_with or {}, "data": self.data,
+                                "format": sound.FORMAT}), encoding="utf-8")
+        sound.write_checksums(folder)
+        for path in [*folder.iterdir(), folder]:
+            flush(path)
 
     def load(self, folder: Path, steps: int, world: World = ALONE) -> dict | None:
         """Continue from the newest sound checkpoint that is not past `steps`, if there is one.
@@ -311,7 +320,7 @@ def write_tensors(folder: Path, stem: str, tensors: dict[str, Tensor]) -> None:
             size += piece.nbytes
     for number, (part, shapes) in enumerate(parts, 1):
         suffix = "" if len(parts) == 1 else f"-{number:05d}"
-        save_file(part, folder / f"{stem}{suffix}.safetensors", shapes or None)
+        tensor_files.write(part, folder / f"{stem}{suffix}.safetensors", shapes or None)
 
 
 def read_tensors(folder: Path, stem: str, device: torch.device | str) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 REFUSED = {  # words → file name, format, what the line says
     "no kind": ("parts", None, "end its name with .pt2 or .onnx"),
     "unknown kind": ("parts.pt2", "tflite", "--format pt2, onnx or folder"),
-    "a folder in its place": ("model", "pt2", "cannot be written")}
+    "a folder in its place": ("model", "pt2", "that is a folder")}
 
 
 @pytest.mark.parametrize("words", REFUSED)
