@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import port
 from pipelines.support import fit_images
 from pipelines.support.output import write_json
@@ -198,7 +200,9 @@ def load_model_keys(path: str | os.PathLike) -> dict:
 
 
 def load_model(folder: str | os.PathLike):
-    """A model from a folder that the train stage (or `port.save`) wrote, in evaluation mode.
+    """A model from a folder that the train stage (or `port.save`) wrote, in evaluation mode and in float32.
+
+    Images are measured in float32; weights that were saved in another precision are rounded, and that is said.
 
     Raises:
         BadInput: no model there, or it cannot be read.
@@ -212,10 +216,13 @@ def load_model(folder: str | os.PathLike):
         raise BadInput(f"no model in {folder}; run the train stage first, or name a folder with "
                        "config.json and model.safetensors")
     try:
-        return port.load(folder)
+        model = port.load(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise BadInput(f"the model in {folder} cannot be read: "
                        f"{' '.join(str(error).split())[:300]}") from None
+    if model.dtype != torch.float32:
+        print(f"the weights in {folder} are {str(model.dtype).removeprefix('torch.')}; used in float32", flush=True)
+    return model.float()
 
 
 def folder_of(stage: str, preset: str, seed: int | None = None,

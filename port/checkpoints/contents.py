@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from port.scae.tf_names import MAPPING
 _AVERAGE = re.compile(r".+/ExponentialMovingAverage(_\d+)?(/(biased|local_step))?")
 _INDUCED = "set_transformer/induced_self_attention"
 AVERAGE = "average of a reported scalar"
-STEP_TYPES = (np.int64, np.int32)  # a program that keeps its own step has it as int32
+STEP_TYPES = ("int64", "int32")  # a program that keeps its own step has it as int32
 
 
 class Strangers(ConversionError):
@@ -143,11 +144,23 @@ def _step(arrays: Mapping[str, np.ndarray]) -> int | None:
     if "global_step" not in arrays:
         return None
     step = np.asarray(arrays["global_step"])
-    if step.dtype not in STEP_TYPES or step.ndim or step < 0:
-        raise ConversionError(f"global_step is {step.dtype} of shape {list(step.shape)}"
-                              + (f", {step}" if not step.ndim else "")
-                              + "; expected one int64 or int32 from 0 up")
+    refused = step_refusal(step)
+    if refused:
+        raise ConversionError(refused)
     return int(step)
+
+
+def step_refusal(step: Any) -> str:
+    """Why a value is no number of steps made so far; "" where it is one.
+
+    Args:
+        step: an array or a tensor.
+    """
+    kind = str(step.dtype).removeprefix("torch.")
+    if kind in STEP_TYPES and not step.ndim and step >= 0:
+        return ""
+    return (f"global_step is {kind} of shape {list(step.shape)}" + (f", {step.item()}" if not step.ndim else "")
+            + f"; expected one {' or '.join(STEP_TYPES)} from 0 up")
 
 
 def listed(names: list[str], most: int = 3) -> str:

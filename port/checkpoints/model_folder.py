@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from port.checkpoints import model_card, run_folder
+from port.checkpoints import contents, model_card, run_folder
 from port.checkpoints.evaluations import Evaluation
-from port.checkpoints.tensor_bundle.errors import CheckpointError
+from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
 from port.config import ConfigError, from_arguments
-from port.core import swap
+from port.core import swap, tensor_files
 from port.families import Model, build
 from port.training import optimizers, resume
 
@@ -24,6 +25,8 @@ Slots = Mapping[str, Mapping[str, Tensor]]
 # Slots of each optimizer whose state comes with a checkpoint of the original's.
 OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
 STEP = "global_step"
+# Of weights. Measurements are made in float32 (`pipelines.support.settings.load_model`).
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 FILES = ("model.safetensors", "config.json", "README.md", "optimizer.safetensors", "optimizer-?????.safetensors")
 
 
@@ -62,7 +65,7 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
     kept = {"format": "pt", **(metadata or {})}
     if step is not None:
         kept[STEP] = str(step)
-    save_file(state, folder / "model.safetensors", kept)
+    tensor_files.write(state, folder / "model.safetensors", kept)
     (folder / "config.json").write_text(model.config.to_json() + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card.text(model, note, license, metrics, evaluations), encoding="utf-8")
     if slots:
@@ -71,7 +74,7 @@ def write_files(folder: Path, model: Model, note: str = "", slots: Slots | None 
                    for name, values in slots.items() for slot in OPTIMIZERS[optimizer]}
         if step is not None:
             tensors[STEP] = torch.tensor(step, dtype=torch.int64)
-        save_file(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": optimizer})
+        tensor_files.write(tensors, folder / "optimizer.safetensors", {"format": "pt", "optimizer": optimizer})
 
 
 def optimizer_of(slots: Collection[str]) -> str:
@@ -111,10 +114,7 @@ def load(folder: str | Path) -> Model:
         state = load_file(folder / "model.safetensors")
     except (ConfigError, ValueError, safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: cannot be read ({error})") from error
-    model = build(config)
-    dtypes = {tensor.dtype for tensor in state.values()}
-    if len(dtypes) == 1:
-        model.to(dtypes.pop())
+    model = build(config).to(_dtype(state, folder / "model.safetensors"))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -125,6 +125,25 @@ def load(folder: str | Path) -> Model:
     except ValueError as error:
         raise CheckpointError(f"{folder.parent}: {error}") from error
     return model.eval()
+
+
+def _dtype(state: Mapping[str, Tensor], path: Path) -> torch.dtype:
+    """The one dtype of a model's weights.
+
+    Raises:
+        CheckpointError: there are several, or it is none that models compute in.
+    """
+    most = Counter(tensor.dtype for tensor in state.values()).most_common(1)[0][0] if state else torch.float32
+    for name, tensor in state.items():
+        if tensor.dtype not in DTYPES or tensor.dtype != most:
+            among = "" if tensor.dtype == most else f", others are {_word(most)}"
+            raise CheckpointError(f"{path}: {name} is {_word(tensor.dtype)}{among}; save all weights as one of "
+                                  f"{', '.join(map(_word, DTYPES))}")
+    return most
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def load_metadata(folder: str | Path) -> dict[str, str]:
@@ -158,8 +177,11 @@ def _read_slots(folder: str | Path, model: Model, known: Collection[frozenset[st
     """Slots and number of updates by parameter name, and the step; a parameter has all slots of one of `known`."""
     paths = slot_files(folder)
     if not paths:
-        step = load_metadata(folder).get(STEP)
-        return {}, {}, None if step is None else int(step)
+        said = load_metadata(folder).get(STEP)
+        if said is not None and not (said.isascii() and said.isdecimal() and len(said) < 19):
+            raise CheckpointError(f"{Path(folder) / 'model.safetensors'}: {STEP} is {printable(repr(said))}; expected "
+                                  "a whole number from 0 up")
+        return {}, {}, None if said is None else int(said)
     path = paths[0] if len(paths) == 1 else Path(folder, "optimizer-….safetensors")
     try:
         tensors = resume.read_tensors(Path(folder), "optimizer", "cpu")
@@ -167,25 +189,26 @@ def _read_slots(folder: str | Path, model: Model, known: Collection[frozenset[st
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     except (KeyError, RuntimeError):  # a tensor that is cut in pieces lacks its last one
         tensors = {}
-    step = tensors.pop(STEP, None)
+    step = _step(tensors.pop(STEP, None), path)
     if len(paths) > 1 and step is None:  # a run writes it last
         raise CheckpointError(f"{path}: {paths[-1].name} is not the last of them; one is missing")
     parameters, slots, counts = dict(model.named_parameters()), {}, {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         if slot == "step" and name in parameters and not value.ndim:  # a rule's own count of the updates
-            counts[name] = float(value)
+            # Of float32; a number that is none or no whole one stays as it is, and is refused.
+            counts[name] = float(_step(value.long() if value == value.round() else value, path) or 0)
             continue
         if name not in parameters or not any(slot in names for names in known) \
-                or value.shape != parameters[name].shape:
-            raise CheckpointError(f"{path}: {key} {list(value.shape)} is no slot of this model")
+                or value.shape != parameters[name].shape or value.dtype not in DTYPES:
+            raise CheckpointError(f"{path}: {key}, {_word(value.dtype)} {list(value.shape)}, is no slot of this model")
         slots.setdefault(name, {})[slot] = value
     half = [name for name, values in slots.items() if frozenset(values) not in known]
     if half:
         raise CheckpointError(f"{path}: {half[0]} has only one of its slots")
     if step is None and counts:  # one that no gradient ever reached may have counted none
-        step = max(counts.values())
-    return slots, counts, None if step is None else int(step)
+        step = int(max(counts.values()))
+    return slots, counts, step
 
 
 def slot_names(folder: str | Path) -> frozenset[str]:
@@ -202,6 +225,18 @@ def slot_names(folder: str | Path) -> frozenset[str]:
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error})") from error
     return optimizers.names_of(key for key in keys if key != STEP)
+
+
+def _step(step: Tensor | None, path: Path) -> int | None:
+    """The number of updates that a file says, held to what one of the original may say.
+
+    Raises:
+        CheckpointError: it is no such number.
+    """
+    refused = "" if step is None else contents.step_refusal(step)
+    if refused:
+        raise CheckpointError(f"{path}: {refused}")
+    return None if step is None else int(step)
 
 
 def slot_files(folder: str | Path) -> list[Path]:

@@ -20,7 +20,7 @@ from pipelines import convert as stage
 from pipelines.checkpoints import original
 from pipelines.support import sections
 from port.checkpoints import model_folder
-from port.core import rmsprop
+from port.core import rmsprop, tensor_files
 
 GOLDENS = goldens.models()
 
@@ -144,7 +144,7 @@ def test_configurations(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         config.write_text(json.dumps(wanted))
         assert message in refused(capsys, "convert", ckpt(FIXTURE), out, "--config", str(config)), wanted
     config.write_bytes(b"\xff\xfe\x00")
-    assert "no text" in refused(capsys, "convert", ckpt(FIXTURE), out, "--config", str(config))
+    assert "no UTF-8 text" in refused(capsys, "convert", ckpt(FIXTURE), out, "--config", str(config))
     nowhere = str(tmp_path / "none")
     assert "no such file" in refused(capsys, "convert", ckpt(FIXTURE), out, "--config", nowhere)
     assert "did you mean 'mnist'" in refused(capsys, "convert", ckpt(FIXTURE), out, "--preset", "mnst")
@@ -190,7 +190,7 @@ def test_bad_targets(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     def fail(error: BaseException) -> None:
         def raising(*arguments: object, **keywords: object) -> None:
             raise error
-        monkeypatch.setattr(model_folder, "save_file", raising)
+        monkeypatch.setattr(tensor_files, "write", raising)
 
     fail(OSError(errno.ENOSPC, "No space left on device"))
     assert "No space left on device" in refused(capsys, *convert)
