@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from pipelines.commands import given_images
 from pipelines.support import picture_files
+from pipelines.support.boundary import printable
 from pipelines.support.own_found import PARTS, Own, named
 from pipelines.support.values import BadInput
 from port.data import dataset
@@ -88,9 +89,11 @@ def _pictures(folder: Path) -> dict[str | None, list[Path]]:
         return {None: files}
     found: dict[str | None, list[Path]] = {}
     for one in folders:
-        found[one.name] = sorted(entry for entry in one.iterdir() if picture_files.visible(entry)
-                                 and entry.is_file() and _is_picture(entry))
-        if not found[one.name]:
+        # A name that no table and no page can hold is spelled out, here and so everywhere.
+        name = printable(one.name)
+        found[name] = sorted(entry for entry in one.iterdir() if picture_files.visible(entry)
+                             and entry.is_file() and _is_picture(entry))
+        if not found[name]:
             raise BadInput(f"own images {one}: no picture {', '.join(given_images.PICTURES)} in this class;"
                            " remove the folder, or put some into it")
     return found

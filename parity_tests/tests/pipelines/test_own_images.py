@@ -14,7 +14,7 @@ import port
 from parity_tests.device.repeat import CAPSNET, EM
 from parity_tests.harness import runs
 from pipelines import cli, prepare, raw
-from pipelines.support import console, fit_images, settings
+from pipelines.support import boundary, console, fit_images, settings
 from port.data import dataset_file, sources
 
 Image = pytest.importorskip("PIL.Image")
@@ -192,11 +192,15 @@ def test_a_classifier_needs_labels(tmp_path: Path, capsys: pytest.CaptureFixture
 
 # -------------------------------------------------------------------------------- through every stage
 
-@pytest.mark.parametrize("labelled", [True, False], ids=["with classes", "without classes"])
-def test_every_stage(labelled: bool, tmp_path: Path, capsys: pytest.CaptureFixture,
+@pytest.mark.parametrize("classes", [("ant", "bee"), ("",), ("ant", "\udcff")],
+                         ids=["with classes", "without classes", "names that are no UTF-8"])
+def test_every_stage(classes: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture,
                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder(tmp_path / "mine", classes=("ant", "bee") if labelled else ("",), n=6)
+    labelled = classes != ("",)
+    folder(tmp_path / "mine", classes=classes, n=6)
+    if "\udcff" in classes:
+        (tmp_path / "mine" / "ant" / "0.png").rename(tmp_path / "mine" / "ant" / "\udcfe.png")
     options = params(tmp_path, {"source": "folder", "path": "mine"})
     preset, results = options[:4], tmp_path / "results"
     assert prepare.main(options) == 0 and raw.main(options) == 0
@@ -213,7 +217,7 @@ def test_every_stage(labelled: bool, tmp_path: Path, capsys: pytest.CaptureFixtu
     counted = json.loads((results / "prepare" / "mine" / "metrics.json").read_text())
     if labelled:
         assert 0 <= final["posterior_kmeans"]["value"] <= 1 and "posterior_probe" in final
-        assert counted["classes"] == ["ant", "bee"] and counted["test"]["per_class"] == [2, 2]
+        assert counted["classes"] == sorted(map(boundary.printable, classes)) and counted["test"]["per_class"] == [2, 2]
     else:
         assert final["posterior_kmeans"] is None and "posterior_probe" not in final
         reason = measured["not_measured"]["protocols.clean.final.posterior_kmeans"]
