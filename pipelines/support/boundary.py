@@ -20,6 +20,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import TextIO
 
 TRACEBACK = "SCAE_TRACEBACK"
 CLOSED_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
@@ -109,13 +110,42 @@ def _excerpt(error: UnicodeEncodeError) -> str:
 
 @contextlib.contextmanager
 def streams() -> Iterator[None]:
-    """A terminal or log that is no UTF-8 gets escapes for what it cannot show, not an error."""
+    """A terminal or log that is no UTF-8 gets escapes for what it cannot show, not an error; one that is closed
+    takes what is written and forgets it."""
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        setattr(sys, name, _nowhere({"stdout": 1, "stderr": 2}[name]))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):
             # A lone surrogate, as from a file's undecodable name, is an error even in UTF-8.
             if stream.errors in ("strict", "surrogateescape"):
                 stream.reconfigure(errors="backslashreplace")
-    yield
+    try:
+        yield
+    finally:
+        for name in closed:
+            getattr(sys, name).close()
+            setattr(sys, name, None)
+
+
+def _nowhere(descriptor: int) -> TextIO:
+    """A stream that forgets; its descriptor too, which the next file that is opened would get otherwise."""
+    with contextlib.suppress(OSError):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks on; a stream may be closed, or missing."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return stream is not None and stream.isatty()
+    return False
 
 
 @contextlib.contextmanager
@@ -145,9 +175,17 @@ def flush() -> None:
         sys.stdout.flush()
 
 
-def close_output() -> None:
-    """Let nothing more be written: Python would try at its end, and complain."""
+def close_output(stream: TextIO | None = None) -> None:
+    """Let nothing more be written to a stream, else stdout: Python would try at its end, and complain."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, (stream or sys.stdout).fileno())
         os.close(nowhere)
+
+
+def to_stderr(line: str) -> None:
+    """A line on stderr; where that is full or closed, none, and the exit code is what says it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        close_output(sys.stderr)

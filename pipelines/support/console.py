@@ -51,10 +51,10 @@ def exit_code(work: Callable[[], None]) -> int:
             boundary.close_output()
             return boundary.CLOSED_PIPE
         except boundary.Terminated:
-            print("terminated", file=sys.stderr)
+            boundary.to_stderr("terminated")
             return 128 + signal.SIGTERM
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            boundary.to_stderr("interrupted")
             return 128 + signal.SIGINT
         except Exception as error:
             line = boundary.line_for(error)
@@ -99,7 +99,7 @@ def _code_of_the_port(error: Exception) -> int | None:
 
     if isinstance(error, dataset.DataError):  # of one machine among several, perhaps: every rank says it
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
+        boundary.to_stderr(f"error: {error}")
         return BAD_INPUT
     if isinstance(error, resume.NonFiniteLoss):
         say(f"failed: {error}; the last good state is kept; try a lower train.lr")
@@ -118,7 +118,7 @@ def say(line: str) -> None:
     streams are one."""
     sys.stdout.flush()
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+        boundary.to_stderr(line)
 
 
 class Progress:
@@ -139,7 +139,7 @@ class Progress:
         self.printed_at = self.started
         if done > 1:
             print(f"{self.what}: continuing from step {done - 1}", flush=True)
-        self.bar = self._rich_bar() if sys.stderr.isatty() else None
+        self.bar = self._rich_bar() if boundary.is_terminal(sys.stderr) else None
 
     def _rich_bar(self):
         try:

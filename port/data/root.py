@@ -91,7 +91,8 @@ def digest(source: str, root: str | os.PathLike | None = None, options: Mapping[
     for name, path in sorted(files.items()):
         with open(path, "rb") as file:
             # The bytes of the name, whatever they are: a system's names need be no UTF-8.
-            whole.update(f"{hashlib.file_digest(file, 'sha256').hexdigest()} {name}\n".encode("utf-8", "surrogateescape"))
+            line = f"{hashlib.file_digest(file, 'sha256').hexdigest()} {name}\n"
+            whole.update(line.encode("utf-8", "surrogateescape"))
     return whole.hexdigest()[:16]
 
 

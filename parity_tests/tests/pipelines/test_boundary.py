@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import zipfile
 import zlib
@@ -119,6 +121,30 @@ def test_the_command_line_hands_them_on(error, monkeypatch, capsys) -> None:
         raise error
     monkeypatch.setattr(sections, "section", fail)
     assert cli.main(["report"]) == (2 if isinstance(error, EOFError) else boundary.CLOSED_PIPE)
+
+
+@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("work", "code"), [
+    ("raise BadInput('x')", 2), ("raise CheckFailed('x')", 1), ("raise OSError(28, 'full', 'x')", 2),
+    ("raise KeyboardInterrupt", 130), ("raise boundary.Terminated", 143),
+    ("[bar.step(1) for bar in [console.Progress(3)]]", 0), ("import os; assert os.open('.', 0) > 2", 0)])
+def test_the_exit_code_is_kept_where_nothing_can_be_said(end: str, work: str, code: int) -> None:
+    """A closed or full stderr; a file that is opened does not get its number."""
+    program = ("from pipelines.support import boundary, console; from pipelines.support.values import *\n"
+               f"def work():\n    {work}\nraise SystemExit(console.exit_code(work))")
+    done = subprocess.run(["bash", "-c", f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} {end}"],
+                          cwd=goldens.REPOSITORY)
+    assert done.returncode == code
+
+
+def test_a_stream_that_is_missing_or_closed_is_no_terminal(monkeypatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    assert not any(map(boundary.is_terminal, (None, closed, io.StringIO())))
+    monkeypatch.setattr(sys, "stderr", None)
+    console.Progress(3).step(1)
+    console.exit_code(lambda: console.Progress(3).step(1))
+    assert sys.stderr is None
 
 
 # ------------------------------------------------------------------------------- outputs, whole or not
