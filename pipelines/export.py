@@ -88,7 +88,7 @@ def run(folder: str | os.PathLike, out: str | os.PathLike, kind: str | None = No
                 raise CheckFailed(f"{out.name} says something else than the model: {', '.join(wrong)}; "
                                   "it is not left behind")
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {boundary.of_the_system(error)}") from None
+        raise BadInput(boundary.of_the_system(error)) from None
     print(f"export: {out}, {size:,} bytes; gives "
           f"{', '.join(export.Outputs(model)(export.example(model, 1)))}")
     print(f"export: compared with the model for {', '.join(map(str, BATCHES))} examples: at most "
@@ -126,7 +126,7 @@ def hand_on(folder: str | os.PathLike, out: Path, license: str) -> None:
         note = f"Preset `{told.get('preset')}`, seed {told.get('train', {}).get('seed')}, trained by this project."
         model_folder.save(model, out, note, license=license, metrics=held_out, evaluations=accuracies)
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {boundary.of_the_system(error)}") from None
+        raise BadInput(boundary.of_the_system(error)) from None
     except ValueError as error:
         raise BadInput(str(error)) from None
     n = sum(len(one.accuracies) for one in accuracies)

@@ -81,8 +81,13 @@ def _run(task: str, request: dict[str, Any], reply: Path) -> str:
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     # The child's own folder is no place to import from; the packages are this process's.
     command = [sys.executable, "-P", "-m", "pipelines.checkpoints.child", task, str(reply)]
+    from port.core import files  # late: torch comes with it, which in the child may not come before TensorFlow
+
+    # What this process has open and is to be written to, a shell's `>(command)`, the child has under the same number.
+    named = [files.descriptor_of(Path(value)) for value in request.values() if isinstance(value, str)]
+    opened = {number for number in named if number is not None and number > 2}
     sys.stdout.flush()
-    with children.start(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    with children.start(command, pass_fds=tuple(opened), stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                         errors="backslashreplace",
                         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}) as child:
         try:

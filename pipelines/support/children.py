@@ -25,11 +25,12 @@ PATIENCE = 60.0  # seconds to save a state, then the child ends at once
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen:
     """`subprocess.Popen` of a command that calls `follow_parent`."""
+    handed_on = options.pop("pass_fds", ())
     reading, writing = os.pipe()
     try:
         told = f"{reading}:{os.fstat(reading).st_ino}"
         environment = dict(options.pop("env", None) or os.environ) | {VARIABLE: told}
-        process = subprocess.Popen(command, pass_fds=(reading,), env=environment, **options)
+        process = subprocess.Popen(command, pass_fds=(reading, *handed_on), env=environment, **options)
     except BaseException:
         os.close(writing)
         raise

@@ -63,7 +63,7 @@ def place_of(path: str | os.PathLike) -> Path | None:
         OSError: a folder stands there, or links lead in a circle.
     """
     path = Path(path)
-    if _descriptor(path) is not None:
+    if descriptor_of(path) is not None:
         return None
     try:
         mode = os.stat(path).st_mode
@@ -78,8 +78,8 @@ def place_of(path: str | os.PathLike) -> Path | None:
     return Path(os.path.realpath(path)) if path.is_symlink() and mode & stat.S_IWUSR else path
 
 
-def _descriptor(path: Path) -> int | None:
-    """This process's own open file that a path leads to, as /dev/stdout and a shell's `>(command)` do."""
+def descriptor_of(path: Path) -> int | None:
+    """This process's own open file that a path leads to, as /dev/stdout and a shell's `>(command)` do; else None."""
     for _ in range(LINKS):
         if path.name.isdecimal() and os.path.realpath(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
             return int(path.name)
@@ -149,7 +149,7 @@ def named(path: str | os.PathLike, *aside: Path) -> Iterator[None]:
 
 
 def _pour(source: Path, path: Path) -> None:
-    descriptor = _descriptor(path)
+    descriptor = descriptor_of(path)
     with open(source, "rb") as content, open(path if descriptor is None else os.dup(descriptor), "wb") as target:
         shutil.copyfileobj(content, target)
 

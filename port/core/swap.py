@@ -76,11 +76,12 @@ def aside(place: Path) -> Iterator[Path]:
         if path.suffix == ".new":
             shutil.rmtree(path, ignore_errors=True)
     made = beside(place, f"{_machine()}-{os.getpid()}-{next(_count)}", "new")
-    made.mkdir()
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    with files.named(place, made):
+        made.mkdir()
+        try:
+            yield made
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -94,7 +95,7 @@ def together(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with aside(folder) as made, files.named(folder, made):
+    with aside(folder) as made:
         yield made
         folder.mkdir(exist_ok=True)
         for path in made.iterdir():

@@ -12,6 +12,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,26 @@ def test_a_link_to_its_own_output_is_written_into(into: str, tmp_path: Path) -> 
         said = done.stdout.decode() if into == "pipe" else out.read()
     assert said == "before\ncontent\nafter\n"
     assert link.is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("place", ["link to /dev/full", "/dev/fd/{writing}"])
+def test_the_process_with_tensorflow_writes_there_too(place: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """A full device is one line and exit code 2; what a shell opened for the command is open for it."""
+    out, link = convert_fixture(tmp_path / "out"), tmp_path / "full"
+    link.symlink_to("/dev/full")
+    capfd.readouterr()
+    if place.startswith("link"):
+        assert f"{link}: No space left on device" in _error(2, capfd, "verify", ckpt(FIXTURE), str(out), "--json", link)
+        return
+    with tempfile.TemporaryFile() as file:
+        assert not _error(0, capfd, "verify", ckpt(FIXTURE), str(out), "--json", place.format(writing=file.fileno()))
+        file.seek(0)
+        assert json.load(file)["rows"]
+
+
+def _error(code: int, capfd: pytest.CaptureFixture, *words: str | Path) -> str:
+    assert cli.main([str(word) for word in words]) == code
+    return capfd.readouterr().err
 
 
 def test_a_full_device_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -178,7 +199,7 @@ def test_a_graph_on_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.Captu
     """torch's own writer ended the whole process there."""
     folder, pipe = saved(tmp_path / "model"), tmp_path / "full.pt2"
     pipe.symlink_to("/dev/full")
-    assert f"{pipe} cannot be written: No space left" in refused(capsys, "export", str(folder), str(pipe))
+    assert f"error: {pipe}: No space left on device; free" in refused(capsys, "export", str(folder), str(pipe))
 
 
 def test_a_graph_is_written_by_python_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -191,7 +212,7 @@ def test_a_graph_is_written_by_python_alone(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(Path, "write_bytes", full)
     said = refused(capsys, "export", str(saved(tmp_path / "model")), str(tmp_path / "x.pt2"))
-    assert isinstance(seen[0], io.BytesIO) and f"{tmp_path / 'x.pt2'} cannot be written: No space left" in said
+    assert isinstance(seen[0], io.BytesIO) and f"{tmp_path / 'x.pt2'}: No space left" in said
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
