@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -193,5 +194,5 @@ def is_there(prefix: Path) -> bool:
     """Whether any file of a checkpoint lies at a prefix; a place that may not be looked at counts."""
     try:
         return prefix.exists() or Path(f"{prefix}{INDEX}").exists() or bool(v1_shards(prefix))
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG  # which no file can have
