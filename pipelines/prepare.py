@@ -123,11 +123,11 @@ def options_of(wanted: sections.Prepare) -> dict:
     """Arguments of the source.
 
     Raises:
-        BadInput: a place or size of own images, and another source.
+        BadInput: a place or size of own images, and another source; or an option that is none of own images.
     """
     own = {"path": wanted.path, "size": wanted.size}
     if wanted.source in own_images.KINDS:
-        return {**(wanted.options or {}), **own}
+        return {**own_images.checked_options(wanted.options), **own}
     given = [name for name, value in own.items() if value is not None]
     if given:
         raise BadInput(f"prepare.{given[0]}: source {wanted.source} takes none; own images are the sources "

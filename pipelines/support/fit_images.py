@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.support.own_images import KINDS, checked_size, found_at, halves, look, path_of
+from pipelines.support.own_images import KINDS, checked_options, checked_size, found_at, halves, look, path_of
 from pipelines.support.values import BadInput
 from port.data import root as data_root
 
@@ -60,9 +60,8 @@ def facts(source: str, path: Path, size: int | None = None, options: Mapping[str
         raise BadInput(f"own images {path}: of {shown[0][0]}x{shown[0][1]} and {shown[-1][0]}x"
                        f"{shown[-1][1]} pixels; give one size, or have them cut square and resampled: "
                        "prepare.size")
-    wanted = {key: value for key, value in (options or {}).items() if key in ("test_share", "split_seed")}
     tested = len(own.parts["test"][1]) if "test" in own.parts else len(
-        halves(own.parts["all"][1], where=path, **wanted)[1])
+        halves(own.parts["all"][1], where=path, **checked_options(options))[1])
     return Facts(channels, size or max(max(one) for one in sizes), len(own.classes), tested)
 
 
@@ -89,6 +88,7 @@ def fit(sections: Mapping[str, dict], model: Mapping[str, Any], before: Mapping[
         kept = {key: value for key, value in model.items() if key not in gone or f"model.{key}" in said}
         if before.get("source") != section["source"] and "prepare.options" not in said:
             section.pop("options", None)
+    checked_options(section.get("options"))
     changed = dict(sections) | {"prepare": section}
     if all(key in kept or (key == "n_classes" and kept.get("probe") is False) for key in needed(kept)):
         return changed, kept

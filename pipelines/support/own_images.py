@@ -15,20 +15,24 @@ Importing this file makes the two sources known to `port.data.sources`, which ha
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.support.boundary import printable
 from pipelines.support.own_arrays import unpacked
 from pipelines.support.own_folders import decoded, look, resized, scan
 from pipelines.support.own_found import PARTS, Own
 from pipelines.support.values import BadInput
+from port.configuration.fields import unknown
 from port.data import dataset, sources
 from port.data import root as data_root
 
 KINDS = ("folder", "npz")
+OPTIONS = ("test_share", "split_seed")
 
 
 def path_of(path: str | None, root: str | os.PathLike) -> Path:
@@ -57,6 +61,20 @@ def checked_size(size: Any) -> None:
     """Refuse what is no number of pixels."""
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 4 <= size <= 1024):
         raise BadInput(f"prepare.size must be a whole number of pixels from 4 to 1024, not {size!r}")
+
+
+def checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of the source, without those that have settings of their own or mean nothing here.
+
+    Raises:
+        BadInput: another name.
+    """
+    for name in options or {}:
+        if name in ("path", "size"):
+            raise BadInput(f"prepare.options: {name} is a setting of its own; write prepare.{name}")
+        if name not in OPTIONS:
+            raise BadInput(f"prepare.options of own images: {unknown('option', name, OPTIONS)}")
+    return dict(options or {})
 
 
 def load(source: str, root: Path, path: str | None = None, size: int | None = None,
@@ -99,7 +117,7 @@ def load(source: str, root: Path, path: str | None = None, size: int | None = No
                      + (f"{test_share:g} of each class" if own.classes else f"a share of {test_share:g}")
                      + f" drawn by seed {split_seed}")
     for note in notes:
-        print(f"own images: {note}", flush=True)
+        print(printable(f"own images: {note}"), flush=True)
     n_classes = len(own.classes)
     return dataset.Dataset(own.name, *(dataset.split_of(*parts[part], n_classes) for part in PARTS),
                         n_classes=n_classes, classes=own.classes)

@@ -5,7 +5,9 @@ Nothing here needs torch, since the command line reads this module before it doe
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -126,7 +128,7 @@ def parse_settings(text: str, where: str):
             len(line) - len(line.lstrip(" -")) > MOST_DEPTH for line in text.splitlines()):
         raise BadInput(f"{where}: more lists within lists than settings have")
     try:
-        found = _parse_yaml(text)
+        found = _parse(text)
         unfolded = _size(found, {}, 0)
     except (ValueError, OverflowError) as error:
         if isinstance(error, BadInput):
@@ -160,12 +162,20 @@ def parse_value(text: str):
         BadInput: no YAML.
     """
     value = parse_settings(text, f"--set …={text[:40]}")
-    if isinstance(value, str):
+    if isinstance(value, str) and text.strip()[:1] not in ('"', "'"):  # what is quoted is meant as text
         try:
             return float(value)  # YAML 1.1 takes 1e-4 for a string
         except ValueError:
             pass
     return value
+
+
+def _parse(text: str):
+    """JSON where it is some, else YAML, which takes the two halves of a JSON string's \\ud83d\\ude00 for letters."""
+    if text.lstrip()[:1] in ("{", '"'):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return _parse_yaml(text)
 
 
 def _parse_yaml(text: str):
