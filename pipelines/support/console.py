@@ -80,14 +80,30 @@ def _code(work: Callable[[], None]) -> int:
     except Ended as error:
         return error.code
     except Exception as error:
-        code = _code_of_the_port(error)
-        if code is None:
+        known = _of_the_port(error)
+        if known is None:
             raise
+        code, line = known
+        say(line, every_rank=code == BAD_INPUT)  # of one machine among several, perhaps
         return code
 
 
-def _code_of_the_port(error: Exception) -> int | None:
-    """Say what one of the port's own errors says; None for another error.
+def code_of(error: BaseException) -> int | None:
+    """The exit code that an error ends with; None for a mistake of this program, which keeps its traceback."""
+    if isinstance(error, Ended):
+        return error.code
+    if isinstance(error, CheckFailed):
+        return 1
+    if isinstance(error, BadInput):
+        return BAD_INPUT
+    if isinstance(error, BrokenPipeError):
+        return boundary.CLOSED_PIPE
+    known = _of_the_port(error)
+    return known[0] if known else None if boundary.line_for(error) is None else BAD_INPUT
+
+
+def _of_the_port(error: BaseException) -> tuple[int, str] | None:
+    """Exit code and line of one of the port's own errors; None for another error.
 
     They are looked up here, so that a command line that never gets as far as the port need not wait for it.
     """
@@ -97,28 +113,24 @@ def _code_of_the_port(error: Exception) -> int | None:
     from port.training import loop, resume
     from port.training.rungs import RungFailed
 
-    if isinstance(error, dataset.DataError):  # of one machine among several, perhaps: every rank says it
-        sys.stdout.flush()
-        boundary.to_stderr(f"error: {error}")
-        return BAD_INPUT
+    if isinstance(error, dataset.DataError):
+        return BAD_INPUT, f"error: {error}"
     if isinstance(error, resume.NonFiniteLoss):
-        say(f"failed: {error}; the last good state is kept; try a lower train.lr")
-        return 1
+        return 1, f"failed: {error}; the last good state is kept; try a lower train.lr"
     if isinstance(error, RungFailed):
-        say(f"failed: {error}")
-        return RUNG_FAILED
+        return RUNG_FAILED, f"failed: {error}"
     if isinstance(error, loop.Interrupted):
-        say(f"{error}; state saved, the same command continues")
-        return 128 + (error.signum if error.signum == signal.SIGTERM else signal.SIGINT)
+        signum = error.signum if error.signum == signal.SIGTERM else signal.SIGINT
+        return 128 + signum, f"{error}; state saved, the same command continues"
     return None
 
 
-def say(line: str) -> None:
+def say(line: str, every_rank: bool = False) -> None:
     """A line on stderr, from the first rank alone, after all that was printed before it: in a log the two
-    streams are one."""
+    streams are one. Names of files in it may hold line ends and escape codes, which are spelled out."""
     sys.stdout.flush()
-    if os.environ.get("RANK", "0") == "0":
-        boundary.to_stderr(line)
+    if every_rank or os.environ.get("RANK", "0") == "0":
+        boundary.to_stderr(boundary.printable(line))
 
 
 class Progress:
