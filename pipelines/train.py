@@ -36,8 +36,11 @@ from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.training import continued, given_weights
 from port.checkpoints import model_folder, run_folder
+from port.configuration import limits
+from port.configuration.fields import converted
 from port.core import swap
 from port.data import dataset as data
+from port.data import validation
 from port.families import family_of
 from port.scae.pixel_likelihood import describe
 from port.training import distributed, resume, rungs, sound
@@ -45,6 +48,7 @@ from port.training import loop as train
 
 RUNS = Path("runs")
 LEFT = ("model", run_folder.ENVIRONMENT, *run_folder.FILES)  # by a run, in its folder
+EPOCHS = {"epochs": "steps", "lr_decay_epochs": "lr_decay_steps"}  # lengths in epochs → what they are in steps
 CONSTELLATIONS_AN_EPOCH = 60_000  # as many as MNIST has training images
 
 
@@ -171,25 +175,46 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
 
 
 def counted(preset: settings.Preset, dataset: data.Dataset) -> settings.Preset:
-    """The preset with its epochs as steps; of constellations, drawn without end, 60,000 are an epoch."""
-    section = dict(preset.sections["train"])
-    examples = len(dataset.train) if hasattr(dataset, "train") else CONSTELLATIONS_AN_EPOCH
-    examples -= section.get("validation_images", 0)
-    per_epoch = examples / section.get("batch_size", train.Settings.batch_size)
-    for name, key in (("epochs", "steps"), ("lr_decay_epochs", "lr_decay_steps")):
-        epochs = section.pop(name, None)
-        if epochs is not None:
-            if epochs < 1:
-                raise BadInput(f"train of preset {preset.name}: {name} must be at least 1, not "
-                               f"{epochs}")
-            section[key] = math.ceil(epochs * per_epoch)
-    return replace(preset, sections=preset.sections | {"train": section})
+    """The preset with its epochs as steps; of constellations, drawn without end, 60,000 are an epoch.
+
+    Raises:
+        BadInput: as `epochs`.
+        DataError: more validation images than there are to take out.
+    """
+    lengths, preset = epochs(preset), without_epochs(preset)
+    wanted = preset.train(0)[0]  # whatever the seed
+    trained_on = validation.trained_on(dataset, wanted)
+    per_epoch = (len(trained_on.train) if hasattr(trained_on, "train") else CONSTELLATIONS_AN_EPOCH) / wanted.batch_size
+    steps = {EPOCHS[name]: math.ceil(length * per_epoch) for name, length in lengths.items()}
+    return replace(preset, sections=preset.sections | {"train": preset.sections["train"] | steps})
+
+
+def epochs(preset: settings.Preset) -> dict[str, int]:
+    """Lengths in epochs that a preset gives, by `EPOCHS`.
+
+    Raises:
+        ConfigError: no whole number.
+        BadInput: out of range.
+    """
+    where, found = f"train of preset {preset.name}", {}
+    for name in EPOCHS:
+        length = converted(f"{where}: {name}", int | None, preset.sections["train"].get(name))
+        if length is not None:
+            words = limits.Limits(at_least=1, at_most=limits.STEPS).refusal(length)
+            if words:
+                raise BadInput(f"{where}: {name} {words}, not {length}")
+            found[name] = length
+    return found
 
 
 def without_epochs(preset: settings.Preset) -> settings.Preset:
-    """The preset before the data are there, to look at its other settings."""
-    section = {name: value for name, value in preset.sections["train"].items()
-               if name not in ("epochs", "lr_decay_epochs")}
+    """The preset before the data are there, to look at its other settings.
+
+    Raises:
+        BadInput: as `epochs`.
+    """
+    epochs(preset)
+    section = {name: value for name, value in preset.sections["train"].items() if name not in EPOCHS}
     return replace(preset, sections=preset.sections | {"train": section})
 
 

@@ -40,11 +40,19 @@ class Preset:
         name: plain word.
         sections: `prepare`, `train`, `evaluate` as plain values.
         model: flat configuration keys, as the original's flags.
+
+    Raises:
+        ConfigError: a family that is no word, or options of the data's source that are no mapping.
     """
 
     name: str
     sections: dict[str, dict]
     model: dict
+
+    def __post_init__(self) -> None:
+        # Both are looked up by others long before all settings are read.
+        converted(f"model of preset {self.name}: model", str | None, self.model.get("model"))
+        converted(f"prepare of preset {self.name}: options", dict | None, self.sections["prepare"].get("options"))
 
     def config(self) -> port.Config:
         """The model's configuration.
@@ -154,6 +162,7 @@ def overridden(preset: Preset, overrides: list[str] | None) -> Preset:
             raise BadInput(unknown("section", section, PRESET_SECTIONS))
         target = model if section == "model" else sections[section]
         target[key] = parse_value(value)
+    Preset(preset.name, sections, model)  # looks at what `fit` reads
     said = {override.partition("=")[0] for override in overrides or []}
     for steps, epochs in (("steps", "epochs"), ("lr_decay_steps", "lr_decay_epochs")):
         if f"train.{steps}" in said and f"train.{epochs}" not in said:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 KEY = "limits"
 SEEDS = 2**32 - 1  # the largest that scikit-learn takes
 THREADS = 1024
+STEPS = 2**53  # up to here a float tells each number from the next, and rates are computed from the step as one
 
 
 class Limits(NamedTuple):

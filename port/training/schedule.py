@@ -76,16 +76,16 @@ class Settings:
 
     batch_size: int = limited(128, at_least=1, at_most=10**6)
     lr: float = limited(3e-5, above=0)
-    steps: int = limited(300_000, at_least=1)
+    steps: int = limited(300_000, at_least=1, at_most=limits.STEPS)
     seed: int = limits.seed()
     optimizer: str = "tf-rmsprop"
     momentum: float = limited(0.9, at_least=0, below=1)
     weight_decay: float = limited(0.0, at_least=0)
     lr_schedule: str = "constant"
     lr_decay: float = limited(0.96, above=0)
-    lr_decay_steps: int = limited(10_000, at_least=1)
+    lr_decay_steps: int = limited(10_000, at_least=1, at_most=limits.STEPS)
     lr_floor: float = limited(0.0, at_least=0)
-    lr_restart_interval: int = limited(4000, at_least=1)
+    lr_restart_interval: int = limited(4000, at_least=1, at_most=limits.STEPS)
     lr_factors: dict | None = None
     lr_staircase: bool = False
     noise: bool = True
