@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -230,7 +231,7 @@ def half_proven(report: Report) -> str:
 def without_reference(source: str, out: str) -> str:
     """What is open without TensorFlow, and how to close it."""
     return ("not proven: that it computes what the original does, since TensorFlow is not installed "
-            f"({child.HOW}; then scae verify {source} {out})")
+            f"({child.HOW}; then {shlex.join(['scae', 'verify', source, out])})")
 
 
 def print_table(source: contents.Contents) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 import shutil
+import signal
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.support.command_line import Params
-from pipelines.support.values import BadInput, load_params
+from pipelines.support.values import BadInput, CheckFailed, load_params
 
 OPTIM = ("tf-rmsprop", "rmsprop", "sgd", "adam", "radam")
 PARTS, OBJECTS, LOG = "Part capsules (PCAE)", "Object capsules (OCAE)", "Logging"
@@ -148,7 +151,7 @@ def train(
             raise BadInput("--data and --dataset both name the images; give one of them")
         overrides = [*fit_images.overrides(images), *(overrides or ())]
     if init is not None:
-        overrides = [*(overrides or ()), f"train.continue_from={init}"]
+        overrides = [*(overrides or ()), f"train.continue_from={json.dumps(init)}"]
     run(preset, options, seed, seeds, overrides, config, device, wandb, params, results, resume)
 
 
@@ -167,7 +170,6 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     from pipelines.support import console, locks, settings
     from pipelines.training import numbered
     from pipelines.training import seeds as several
-    from port.training import loop
 
     given = {name: value for name, value in options.items() if value is not None}
     said = bool(preset or given)
@@ -199,7 +201,8 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
             raise BadInput("with torchrun, name the folder of the results with --results")
         # What can be refused is, before a folder is made.
         parts.named(chosen)
-        stage.check(stage.without_epochs(chosen), seed, device)
+        for one in [seed] if seeds is None else several.parse(seeds):
+            stage.check(stage.without_epochs(chosen), one, device)
         if seeds is None:
             chosen = numbered.with_given_weights(chosen, seed)
         folder = numbered.unfinished(chosen, run_name, seed) if seeds is None else None
@@ -213,26 +216,24 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
             several.run(chosen, several.parse(seeds), folder or results, device, wandb)
             return
         stage.run(chosen, seed, folder or results, device, wandb, runs=folder and folder / "checkpoints")
-    except (ValueError, console.Ended) as error:
-        # Bad input that shows with the data or the weights alone: no run has been.
-        code = getattr(error, "code", console.BAD_INPUT)
-        if code > 128 and folder is not None and seeds is None:
+    except Exception as error:
+        code = console.code_of(error)
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM) and folder is not None and seeds is None:
             say_how_to_go_on(folder, run_name)
-        unused = begun is not None and not any((begun / name).exists() for name in ("checkpoints", "train"))
-        if code == console.BAD_INPUT and unused:
+        # Bad input, or too little memory, that shows with the data or the weights alone: no run has been.
+        if begun is not None and (code == console.BAD_INPUT or isinstance(error, CheckFailed)) \
+                and not numbered.has_begun(begun):
             shutil.rmtree(begun)
             with contextlib.suppress(OSError):  # other runs of the name are there
                 begun.parent.rmdir()
         raise
-    except loop.Interrupted:
-        if folder is not None and seeds is None:
-            say_how_to_go_on(folder, run_name)
-        raise
     if folder is not None:
-        print(f"train: this is {folder}; scae evaluate --params {folder / numbered.PARAMS} --preset "
-              f"{chosen.name} --seed {seed} --results {folder}", flush=True)
+        words = ["scae", "evaluate", "--params", folder / numbered.PARAMS, "--preset", chosen.name, "--seed", seed,
+                 "--results", folder]
+        print(f"train: this is {folder}; {shlex.join(map(str, words))}", flush=True)
 
 
 def say_how_to_go_on(folder: os.PathLike, run_name: str) -> None:
     """The command that continues a numbered run."""
-    print(f"train: {folder} goes on with scae train --resume --log-run-name {run_name}", flush=True)
+    words = ["scae", "train", "--resume", "--log-run-name", run_name]
+    print(f"train: {folder} goes on with {shlex.join(words)}", flush=True)

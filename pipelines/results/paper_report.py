@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 from pathlib import Path
 
 from pipelines import report
@@ -42,7 +43,7 @@ def run(presets: list[str], results: str | os.PathLike = settings.RESULTS,
         for name in presets:
             if name not in found:
                 raise BadInput(f"no aggregate of {name} in {results / 'aggregate'}; run "
-                               f"python -m pipelines.aggregate --preset {name}")
+                               f"python -m pipelines.aggregate --preset {shlex.quote(name)}")
         found = {name: found[name] for name in presets}
     page = report.render("paper.html", {
         "title": "Stacked Capsule Autoencoders: results over seeds",

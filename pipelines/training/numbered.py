@@ -6,6 +6,8 @@ results lie its checkpoints and `params.json`, a params file with its one preset
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 from pipelines.support import settings
@@ -45,6 +47,11 @@ def begin(preset: settings.Preset, name: str) -> Path:
     return folder
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run has left a checkpoint or a model, with which it could go on or be of use."""
+    return any(folder.glob("checkpoints/*/*/model*.safetensors")) or any(folder.glob("train/*/*/model"))
+
+
 def latest(name: str | None) -> Path:
     """The newest run of a name; without one, that of the name under which the last run was begun.
 
@@ -75,8 +82,8 @@ def with_given_weights(preset: settings.Preset, seed: int) -> settings.Preset:
             found = next((run for run in runs if (run / "model").is_dir()), None)
             if found is None:
                 raise BadInput(f"train.{key}: no run of {name} with seed {seed} in {RUNS}; train one with "
-                               f"scae train --preset {name} --seed {seed}, or name the folder of a run")
-            preset = settings.overridden(preset, [f"train.{key}={found}"])
+                               f"scae train --preset {shlex.quote(name)} --seed {seed}, or name the folder of a run")
+            preset = settings.overridden(preset, [f"train.{key}={json.dumps(str(found))}"])
             name = str(found)
         given_weights.check_there(given_weights.model_folder(name, seed, RUNS), key)
     return preset

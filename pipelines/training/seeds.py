@@ -45,7 +45,8 @@ def run(preset: settings.Preset, seeds: list[int], results: str | os.PathLike = 
     if distributed.launched_size() > 1:
         raise BadInput("--seeds and torchrun do not go together; give each seed its own "
                        "torchrun, or leave torchrun out")
-    wanted, place = stage.check(stage.without_epochs(preset), seeds[0], device)
+    for seed in seeds:  # all, before one trains for hours
+        wanted, place = stage.check(stage.without_epochs(preset), seed, device)
     # Once, before the processes look for it.
     preset = stage.counted(preset, stage.dataset_for(preset, results))
     ladder = descent.wanted(wanted, place.type)
@@ -98,6 +99,8 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
                  device: str | None, wandb: str | None, jobs: int, runs: Path | None = None) -> list[Path]:
     """One process a seed, `jobs` at a time; their lines come with the seed in front."""
     waiting, running, codes = list(seeds), {}, {}
+    readers: list[threading.Thread] = []
+    lost: list[OSError] = []  # why nothing can be printed any more
     params = Path(tempfile.mkdtemp(prefix="seeds-")) / "params.json"
     preset.write(params)
     stop: list[int] = []
@@ -105,23 +108,27 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
               for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs and not stop:
+            while waiting and len(running) < jobs and not (stop or lost):
                 seed = waiting.pop(0)
                 running[seed] = start(preset, seed, params, results, device, wandb, runs)
+                readers.append(threading.Thread(target=hand_on, args=(running[seed], seed, lost), daemon=True))
+                readers[-1].start()
             for seed, process in list(running.items()):
                 try:
                     codes[seed] = process.wait(timeout=0.2)
                     del running[seed]
                 except subprocess.TimeoutExpired:
                     continue
-            if stop and running:
+            if (stop or lost) and running:
                 for process in running.values():
                     process.send_signal(signal.SIGTERM)
                 for seed, process in running.items():
                     codes[seed] = process.wait()
                 running.clear()
-            if stop:
+            if stop or lost:
                 break
+        for reader in readers:  # the last lines; a grandchild that keeps the pipe open is not waited for
+            reader.join(timeout=5)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -130,6 +137,8 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
         shutil.rmtree(params.parent)
     if stop:
         raise train.Interrupted(stop[0])
+    if lost:
+        raise lost[0]
     failed = {seed: code for seed, code in codes.items() if code}
     if failed:
         raise CheckFailed("; ".join(f"seed {s} ended with {c}" for s, c in failed.items()))
@@ -138,20 +147,30 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
 
 def start(preset: settings.Preset, seed: int, params: Path, results: str | os.PathLike,
           device: str | None, wandb: str | None, runs: Path | None = None) -> subprocess.Popen:
-    """A process that trains one seed; a thread hands its lines on."""
+    """A process that trains one seed; its lines are for `hand_on`."""
     command = [sys.executable, "-m", "pipelines.train", "--preset", preset.name, "--seed", str(seed),
                "--params", str(params), "--results", str(results),
                *(["--device", device] if device else []), *(["--wandb", wandb] if wandb else []),
                *(["--runs", str(runs)] if runs else [])]
     # A session of its own: Ctrl-C comes here alone, and from here to all.
-    process = children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             start_new_session=True)
+    return children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          start_new_session=True)
 
-    def hand_on() -> None:
-        for line in process.stdout:
-            print(f"[seed {seed}] {line}", end="", flush=True)
-    threading.Thread(target=hand_on, daemon=True).start()
-    return process
+
+def hand_on(process: subprocess.Popen, seed: int, lost: list[OSError]) -> None:
+    """Print the lines of a process until it ends, with its seed in front.
+
+    Args:
+        process: its output is read to the end in any case, since it would wait for a reader while it saves its state.
+        seed: of the process.
+        lost: gets the error where nothing can be printed any more: the reader of the output went away, or a full disk.
+    """
+    for line in process.stdout:
+        if not lost:
+            try:
+                print(f"[seed {seed}] {line}", end="", flush=True)
+            except OSError as error:
+                lost.append(error)
 
 
 def on_streams(preset: settings.Preset, seeds: list[int], results: str | os.PathLike,
