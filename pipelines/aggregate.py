@@ -18,7 +18,6 @@ seed), an interval and a verdict. The interval is a bootstrap over seeds and exa
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import statistics
@@ -36,13 +35,16 @@ from pipelines.support.identity import ROUNDING, differences, identity
 from pipelines.support.measured import REASONS
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from port.checkpoints import run_folder
+from port.checkpoints import run_files, run_folder
 from port.core import files
 from port.evaluation import clustering as evaluate
 
 CURVES = ("rec_ll", "held_out_rec_ll", "held_out_posterior_probe", "held_out_prior_probe")
 # Of a capsule classifier.
 CLASSIFIER_CURVES = ("loss", "held_out_loss", "accuracy", "held_out_accuracy")
+# What has to be there besides what everybody uses.
+CONFIG = run_files.CONFIG | {"arguments": dict}
+EVALUATION = run_files.EVALUATION | {"data": str, "trained_on": str, "preset": str}
 CURVE_POINTS = 100  # rows kept of each seed's history
 
 
@@ -98,9 +100,11 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
         at = settings.folder_of("train", preset, seed, results)
         beside = settings.folder_of("evaluate", name, seed, results)
         run_folder.check_whole(at)
-        config = read(at / "config.json") | {"evaluate": read(beside / "config.json")["evaluate"]}
-        found = Run(seed, read(at / "metrics.json"), read(beside / "metrics.json"), config,
-                    read(at / "environment.json"), at / "history.csv")
+        config = run_files.read(at / "config.json", CONFIG) | {
+            "evaluate": run_files.read(beside / "config.json", run_files.EVALUATED_WITH)["evaluate"]}
+        found = Run(seed, run_files.read(at / "metrics.json", run_files.METRICS),
+                    run_files.read(beside / "metrics.json", EVALUATION), config,
+                    run_files.read(at / "environment.json", run_files.ENVIRONMENT), at / "history.csv")
         steps = found.evaluated.get("steps")
         if steps != found.train["steps"]:
             raise BadInput(f"{beside} was measured at {steps} steps, {at} is trained for "
@@ -117,21 +121,6 @@ def seeds_in(folder: Path) -> list[int]:
     """Names of the subfolders that are numbers and hold a metrics.json."""
     return sorted(int(path.parent.name) for path in folder.glob("*/metrics.json")
                   if path.parent.name.isdigit())
-
-
-def read(path: Path) -> dict:
-    """A JSON file that has to be there.
-
-    Raises:
-        BadInput: it is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} is missing: bring all of metrics.json, config.json and "
-                       "environment.json of a run") from None
-    except ValueError as error:
-        raise BadInput(f"{path} is no JSON file: {error}") from None
 
 
 def refuse_mixtures(runs: list[Run]) -> None:
@@ -179,7 +168,7 @@ def summarise(runs: list[Run], preset: settings.Preset) -> dict:
     for protocol, moments in first.evaluated["protocols"].items():
         rows = {}
         for measure, value in moments["final"].items():
-            if all(run.evaluated["protocols"][protocol]["final"].get(measure) is None for run in runs):
+            if all(final(run, protocol).get(measure) is None for run in runs):
                 found.setdefault(REASONS, {})[f"{protocol}.{measure}"] = reason_of(first, protocol, measure)
             elif isinstance(value, dict):
                 rows[measure] = accuracy(runs, protocol, measure, wanted, obstacle)
@@ -207,7 +196,11 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Eval
              obstacle: str) -> dict:
     """One measure over the seeds, with interval and verdict."""
     values = [number(run, protocol, measure) for run in runs]
-    counts = [run.evaluated["protocols"][protocol]["final"][measure]["n"] for run in runs]
+    for run, value in zip(runs, values, strict=True):
+        if not (0 <= value <= 1 and "n" in as_mapping(final(run, protocol).get(measure))):
+            raise BadInput(f"seed {run.seed}: {protocol} {measure} is no share of examples with their number n; "
+                           "evaluate it again or remove the seed")
+    counts = [final(run, protocol)[measure]["n"] for run in runs]
     mean = statistics.fmean(values)
     low, high = evaluate.seeds_interval(values, counts, wanted.seed, wanted.bootstrap_draws,
                                         wanted.level)
@@ -217,6 +210,22 @@ def accuracy(runs: list[Run], protocol: str, measure: str, wanted: sections.Eval
             "initial": statistics.fmean(number(run, protocol, measure, "initial") for run in runs),
             "n": counts[0], "paper": None if figure is None else figure.value,
             "verdict": says.word, "reason": says.reason}
+
+
+def final(run: Run, protocol: str) -> dict:
+    """What a seed's evaluation measured at the end.
+
+    Raises:
+        BadInput: it has no such protocol.
+    """
+    protocols = run.evaluated["protocols"]
+    if protocol not in protocols:
+        raise BadInput(f"seed {run.seed}: protocol {protocol} is missing; evaluate it again or remove the seed")
+    return protocols[protocol]["final"]
+
+
+def as_mapping(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def reason_of(run: Run, protocol: str, measure: str, moment: str = "final") -> str | None:

@@ -11,10 +11,9 @@ shows nothing that no file holds: a part whose file is missing says so and names
 from __future__ import annotations
 
 import base64
-import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,8 +23,13 @@ from pipelines.support import console, sections, settings
 from pipelines.support.command_line import Params, Program, Results, several
 from pipelines.support.measured import lines
 from pipelines.support.values import BadInput, CheckFailed
+from port.checkpoints import run_files
 from port.core import files
 
+# An evaluation as this page shows it, of an autoencoder under two protocols.
+INITIAL = run_files.MOMENT | {"rec_ll": (run_files.number, type(None))}
+BOTH = {"initial": INITIAL, "final": INITIAL | {"test_images": run_files.count}}
+SHOWN = run_files.EVALUATION | {"level": run_files.number, "protocols": {"clean": BOTH, "*": BOTH}, "checks": [dict]}
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
     ("reconstructions", "Reconstructions", "Held-out images; below them the bottom-up "
@@ -85,7 +89,12 @@ def render(template: str, shown: dict) -> str:
     engine.filters |= {"share": share, "number": number, "clock": console.clock,
                        "thousands": lambda value: f"{value:,}", "called": called,
                        "along": margin_bars.length, "worst": margin_bars.worst}
-    return engine.get_template(template).render(shown)
+    try:
+        return engine.get_template(template).render(shown)
+    except (jinja2.UndefinedError, TypeError, AttributeError, OverflowError) as error:
+        # The files of the other stages have no form of their own here; the message names what is missing.
+        raise BadInput(f"{template} cannot be filled: a file of results lacks something or holds it in another form "
+                       f"({error}); run the stage that left it again") from error
 
 
 def write(out: Path, page: str) -> Path:
@@ -98,15 +107,16 @@ def gather(wanted: sections.Report, results: Path) -> dict:
     """Everything the template shows, from the files of the stages."""
     train = settings.folder_of("train", wanted.preset, wanted.seed, results)
     evaluated = settings.folder_of("evaluate", wanted.preset, wanted.seed, results)
-    metrics = read(evaluated / "metrics.json")
+    metrics = run_files.read(evaluated / "metrics.json", SHOWN, {})
     history = train / "history.csv"
-    parity = read(results / "parity" / "parity.json")
+    parity = read(results / "parity" / "parity.json", {"ops?": [dict], "goldens?": [dict]})
     return {
         "unfinished": [], "title": wanted.title, "preset": wanted.preset, "seed": wanted.seed,
         "data": read(settings.folder_of("prepare", wanted.preset, results=results)
                      / "metrics.json"),
-        "train": read(train / "metrics.json"), "config": read(train / "config.json"),
-        "environment": read(train / "environment.json"),
+        "train": run_files.read(train / "metrics.json", run_files.METRICS | {"seconds": run_files.positive}, {}),
+        "config": run_files.read(train / "config.json", run_files.CONFIG, {}),
+        "environment": run_files.read(train / "environment.json", run_files.ENVIRONMENT, {}),
         **viewpoint(read(settings.folder_of("equivariance", wanted.preset, wanted.seed, results)
                          / "metrics.json")),
         "evaluated": metrics, "accuracies": accuracies(metrics), "not_measured": lines(metrics),
@@ -117,7 +127,7 @@ def gather(wanted: sections.Report, results: Path) -> dict:
         "parity": parity_rows(parity, results),
         "parity_metrics": read(results / "parity" / "metrics.json"),
         "parity_environment": read(results / "parity" / "environment.json"),
-        "mutants": mutants(read(results / "mutants.json")),
+        "mutants": mutants(read(results / "mutants.json", {"mutants?": [dict]})),
         "conversion": read(results / "convert" / "verification.json"),
     }
 
@@ -128,14 +138,9 @@ def viewpoint(measured: dict) -> dict:
             "equivariance_chart": plots.followed(measured["motions"]) if measured else ""}
 
 
-def read(path: Path) -> dict:
+def read(path: Path, form: Any = dict) -> dict:
     """A JSON file, or an empty mapping where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise BadInput(f"{path} is no JSON file: {error}") from None
+    return run_files.read(path, form, {})
 
 
 def accuracies(metrics: dict) -> dict:

@@ -10,7 +10,6 @@ stands here are named, and named again by the aggregate, which refuses seeds tha
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from pipelines.support.identity import differences, identity
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
 from pipelines.visit import queue, taken_in
-from port.checkpoints import run_folder
+from port.checkpoints import run_files, run_folder
 from port.data import dataset as data
 from port.data import dataset_file, standard_sets
 from port.training.sound import sha256
@@ -83,8 +82,9 @@ def read(folder: str | os.PathLike) -> tuple[taken_in.Brought, Path]:
                          identity({"arguments": preset.config().to_arguments()}))
     if unlike:
         raise BadInput(f"{source}: its weights are another model's than its config.json says: {unlike[0]}")
-    facts = aggregate.read(source / run_folder.ENVIRONMENT)
-    steps = json.loads((source / "metrics.json").read_text(encoding="utf-8"))["steps"]
+    facts = run_files.read(source / run_folder.ENVIRONMENT, run_files.ENVIRONMENT)
+    steps = run_files.read(source / "metrics.json", run_files.METRICS)["steps"]
+    run_files.read(source / "config.json", aggregate.CONFIG)
     return taken_in.Brought(queue.Entry(preset.name, seed), preset, steps, facts), source
 
 

@@ -17,7 +17,6 @@ The latter is what an idle machine of that kind would take.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,12 @@ from pipelines.results import plots
 from pipelines.support import settings
 from pipelines.support.command_line import Program, among, to_write
 from pipelines.support.values import BadInput
+from port.checkpoints import run_files
 from port.core import files
 
 PANELS = (("held_out_posterior_probe", "by posterior presences"), ("held_out_prior_probe", "by prior presences"))
 AXES = {"minutes": "core-minutes", "pace": "core-minutes at the run's fastest pace", "steps": "thousand steps"}
+LOOKS = {"train?": {"validation_images?": run_files.count, "held_out_images?": (run_files.count, type(None))}}
 FASTEST = 0.1  # share of the rows that tell the pace
 INK, FAINT = "#33363a", "#d9d9d4"
 
@@ -86,7 +87,8 @@ def of_run(folder: Path, pace: bool = False) -> Curve:
     """From a run's folder; `pace` counts every step as the fastest ones."""
     with open(folder / "history.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    config, environment = (_read(folder / f"{name}.json") for name in ("config", "environment"))
+    config = run_files.read(folder / "config.json", LOOKS, {})
+    environment = run_files.read(folder / "environment.json", run_files.ENVIRONMENT, {})
     threads = environment.get("threads") or 1
     each = fastest(rows) if pace else 0.0
     columns = {}
@@ -119,7 +121,7 @@ def of_aggregate(path: Path, known: set[int]) -> list[Curve]:
             if kept:
                 steps, shares = (np.array(values) for values in zip(*kept, strict=True))
                 columns[column] = (steps, None, shares)
-        config = _read(path.parents[2] / "train" / path.parent.name / str(seed) / "config.json")
+        config = run_files.read(path.parents[2] / "train" / path.parent.name / str(seed) / "config.json", LOOKS, {})
         found.append(Curve(seed, columns, looks_of(config.get("train") or {})))
     return found
 
@@ -130,13 +132,6 @@ def looks_of(training: dict) -> str:
         return f"{training['validation_images']:,} training images that were kept out"
     n = training.get("held_out_images")
     return "test images" if n is None else f"the first {n:,} test images"
-
-
-def _read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def mean(curves: Sequence[Curve], column: str, x: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any
 from pipelines import report
 from pipelines.support import settings
 from pipelines.support.values import BadInput, CheckFailed
-from port.checkpoints import run_folder
+from port.checkpoints import run_files, run_folder
 
 MARGINS = ("worst_forward_margin", "worst_gradient_margin")
 PARITY = "parity.json"
@@ -86,11 +86,12 @@ def read_run(folder: Path) -> dict:
     """What a run left, and its evaluation where that lies beside it (results/evaluate/…)."""
     preset, seed = settings.preset_of_run(folder)
     found = {"name": str(folder), "preset": preset.name, "seed": seed, "folder": folder}
-    found |= {name: report.read(folder / f"{name}.json") for name in ("config", "metrics", "environment")}
+    found |= {name: run_files.read(folder / f"{name}.json", form, {}) for name, form in (
+        ("config", run_files.CONFIG), ("metrics", run_files.METRICS), ("environment", run_files.ENVIRONMENT))}
     found["environment"].pop("files", None)  # their digests tell no condition
     evaluated = folder.resolve().parents[2] / "evaluate" / preset.name / str(seed)
     beside = folder.resolve().parents[1].name == "train"
-    found["evaluated"] = report.read(evaluated / "metrics.json") if beside else {}
+    found["evaluated"] = run_files.read(evaluated / "metrics.json", run_files.EVALUATION, {}) if beside else {}
     return found
 
 

@@ -18,11 +18,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines.aggregate import read
 from pipelines.results import paper
 from pipelines.support import settings
 from pipelines.support.command_line import Program
 from pipelines.support.values import BadInput
+from port.checkpoints import run_files
 from port.core import files
 from port.data import validation
 
@@ -36,6 +36,7 @@ EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mni
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
             ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
 CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' names begin
+AGGREGATE = {"preset": str, "data": str, "protocols": {"*": dict}}
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")
@@ -45,7 +46,7 @@ SHORT_HEAD = ("| data set, preset | measure | ours | paper | verdict | seeds, st
 
 def aggregates(results: str | os.PathLike = settings.RESULTS) -> dict[str, dict]:
     """Every aggregate of test images that is there, by name."""
-    return {path.parent.name: read(path)
+    return {path.parent.name: run_files.read(path, AGGREGATE)
             for path in sorted(Path(results).glob("aggregate/*/metrics.json"))
             if not path.parent.name.endswith(f"_on_{validation.NAME}")}
 

@@ -182,8 +182,7 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
         found = port.run_folder.settings_of(folder)
     except ValueError as error:
         raise BadInput(str(error)) from None
-    wanted = {"preset": str, "prepare": dict, "train": dict, "evaluate": dict, "model": dict}
-    missing = [key for key, kind in wanted.items() if not isinstance(found.get(key), kind)]
+    missing = [key for key in ("preset", "prepare", "train", "evaluate", "model") if key not in found]
     if missing:
         raise BadInput(f"{Path(folder) / 'config.json'} is no run's: it has no {missing[0]}; name the "
                        "folder that the train stage wrote, as results/train/digits/0")

@@ -7,13 +7,17 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipelines.support import settings
 from pipelines.support.values import BadInput, load_params
+from port.checkpoints import run_files
 from port.configuration.fields import from_mapping, unknown
 from port.training import loop as train
 
 FILES = ("metrics.json", "config.json", "environment.json")  # of a row and seed, in its folder
+METRICS = {"steps": run_files.count, "protocol": (str, type(None)), "seed": run_files.count}
+CONFIG = {"model": dict, "train": dict}
 TRAINED = "trained.json"  # beside the checkpoints of a row that is trained and waits to be measured
 
 
@@ -123,7 +127,7 @@ def finished(wanted: Ablation, name: str, results: str | os.PathLike, params: st
         folder = settings.folder_of(wanted.folder, name, seed, results)
         why = why_not(wanted, name, seed, folder, params)
         if why is None:
-            environment = read(folder / "environment.json") or {}
+            environment = read(folder / "environment.json", run_files.ENVIRONMENT) or {}
             found.append(read(folder / "metrics.json") | {
                 "device": environment.get("device"), "device_name": environment.get("device_name")})
         else:
@@ -147,7 +151,7 @@ def why_not(wanted: Ablation, name: str, seed: int, folder: Path, params: str | 
     """Why a folder does not hold this row and seed, run with these settings; None where it does."""
     row = wanted.row(name)
     expected = preset_of(wanted, row, params)
-    metrics, config = read(folder / "metrics.json"), read(folder / "config.json")
+    metrics, config = read(folder / "metrics.json", METRICS), read(folder / "config.json", CONFIG)
     if metrics is None or config is None:
         return "not yet run"
     if (metrics["steps"], metrics["protocol"], config["model"]) != (
@@ -220,11 +224,6 @@ def as_json(value):
     return json.loads(json.dumps(value))
 
 
-def read(path: Path) -> dict | None:
+def read(path: Path, form: Any = dict) -> dict | None:
     """A JSON file, None where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise BadInput(f"{path} is no JSON file: {error}") from None
+    return run_files.read(path, form, {}) or None

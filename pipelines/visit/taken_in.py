@@ -9,11 +9,13 @@ from pathlib import Path
 
 from pipelines import aggregate, evaluate, prepare
 from pipelines.support import environment, identity, run_folders, settings
+from pipelines.support.boundary import printable
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
 from pipelines.visit import queue
-from port.checkpoints import run_folder
+from port.checkpoints import run_files, run_folder
+from port.data.dataset import DataError
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def is_earlier(run: Brought, folder: Path) -> bool:
     Raises:
         BadInput: it is another run.
     """
-    config, facts, metrics = (aggregate.read(folder / f"{name}.json")
-                              for name in ("config", "environment", "metrics"))
+    config, facts, metrics = (run_files.read(folder / f"{name}.json", form) for name, form in (
+        ("config", run_files.CONFIG), ("environment", run_files.ENVIRONMENT), ("metrics", run_files.METRICS)))
     ours = decides(run.preset, run.entry.seed)
     theirs = {key: config.get(key, {}) for key in ours}
     differences = identity.differences(identity.identity(ours), identity.identity(theirs), without=("train.steps",))
@@ -83,12 +85,18 @@ def decides(preset: settings.Preset, seed: int) -> dict:
 
 
 def forget_evaluations(entry: queue.Entry, results: Path, weights: str) -> None:
-    """Remove what was measured with other weights of this preset and seed."""
+    """Remove what was measured with other weights of this preset and seed, and what cannot be read."""
     for path in results.glob(f"evaluate/*/{entry.seed}/metrics.json"):
         name = path.parent.parent.name
         if name != entry.preset and not name.startswith(f"{entry.preset}_on_"):
             continue
-        if aggregate.read(path).get("weights") != weights:
+        try:
+            measured = run_files.read(path, run_files.EVALUATION).get("weights")
+        except DataError as error:  # it is evaluated anew in any case
+            print(printable(f"{error}; removed"), flush=True)
+            shutil.rmtree(path.parent)
+            continue
+        if measured != weights:
             print(f"{path.parent} was measured with other weights; removed", flush=True)
             shutil.rmtree(path.parent)
 

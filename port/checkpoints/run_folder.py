@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from port.checkpoints import run_files
 from port.config import AnyConfig
 from port.constellation import batches as constellation_batches
 from port.data import dataset, sources
@@ -27,6 +28,8 @@ MODEL = "model"
 ENVIRONMENT = "environment.json"
 FILES = ("config.json", "metrics.json", "history.csv")  # of a run, beside its model and environment
 CONSTELLATION = "constellation"
+# Sections of a config.json, which a folder of a model alone does not have.
+SAID = {name + "?": form for name, form in run_files.CONFIG.items() if not name.endswith("?")}
 HELD_OUT = "held_out_"  # begins the names of what training read on images that it does not train on
 
 
@@ -134,13 +137,10 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return run_files.read(path, SAID)
+    except OSError as error:
         raise dataset.DataError(f"{path}: cannot be read ({error}); a run's folder holds config.json "
                              "beside model/") from None
-    if not isinstance(found, dict):
-        raise dataset.DataError(f"{path}: holds no sections")
-    return found
 
 
 def steps(folder: str | Path) -> int | None:
@@ -170,7 +170,7 @@ def digests(folder: str | Path) -> dict[str, str]:
             if path.is_file() and path.suffix != ".md"}
 
 
-def held_out(row: Mapping[str, float]) -> dict[str, float]:
+def held_out(row: Mapping[str, float | None]) -> dict[str, float]:
     """Of a row of training what was measured on images that training never saw."""
     return {name: value for name, value in row.items() if name.startswith(HELD_OUT) and value is not None}
 
@@ -187,7 +187,7 @@ def measured(folder: str | Path) -> dict[str, float]:
     found = held_out(_numbers(run / "metrics.json"))
     for path, evaluation in evaluated(run):
         if path.parents[1].name == run.parent.name:  # on its own data
-            final = evaluation["protocols"]["clean"]["final"]
+            final = evaluation["protocols"].get("clean", {"final": {}})["final"]
             found |= {f"test_{name}": told["value"] for name, told in final.items()
                       if isinstance(told, dict) and told.get("value") is not None}
     return found
@@ -202,27 +202,22 @@ def evaluated(folder: str | Path) -> list[tuple[Path, dict[str, Any]]]:
         DataError: one of them cannot be read.
     """
     run = located(folder).absolute()
-    weights = _numbers(run / ENVIRONMENT).get("weights")
+    weights = run_files.read(run / ENVIRONMENT, run_files.ENVIRONMENT, {}).get("weights")
     if weights is None or len(run.parents) < 3:
         return []
     results, preset, seed = run.parents[2] / "evaluate", run.parent.name, run.name
     others = sorted(path for path in results.iterdir() if path.name.startswith(f"{preset}_on_")
                     and (path / seed / "metrics.json").is_file()) if results.is_dir() else []
     paths = [folder / seed / "metrics.json" for folder in (results / preset, *others)]
-    found = [(path, _numbers(path)) for path in paths]
+    found = [(path, run_files.read(path, run_files.EVALUATION, {})) for path in paths]
     return [(path, one) for path, one in found if one.get("weights") == weights]
 
 
 def _numbers(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+        return run_files.read(path, run_files.ROW, {})
+    except OSError as error:
         raise dataset.DataError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(found, dict):
-        raise dataset.DataError(f"{path}: holds no values by name")
-    return found
 
 
 def check_whole(folder: str | Path) -> None:
@@ -260,7 +255,7 @@ def preprocessing(config: AnyConfig, settings: Mapping[str, Any] | None = None) 
     options = {**(prepare.get("options") or {}), **{
         name: prepare[name] for name in ("path", "size") if prepare.get(name) is not None}}
     shift = training.get("shift", "original")
-    if shift not in dataset.SHIFTS:
+    if shift not in tuple(dataset.SHIFTS):
         raise dataset.DataError(f"train.shift {shift!r}: use one of {', '.join(dataset.SHIFTS)}")
     images = config.kind != CONSTELLATION
     return Preprocessing(config.kind, config.canvas if images else 0, config.channels if images else 0,

@@ -58,8 +58,8 @@ def refused(given: list[str], capsys, says: str) -> None:
     (["--seeds", "3,-1"], "seed must be at least 0"), (["--seeds", "3,4294967296"], "seed must be at most"),
     (["--seeds", "3,x"], "whole numbers"), (["--seeds", "3,3"], "given twice")])
 def test_options_that_cannot_be(given: list[str], says: str, capsys) -> None:
-    refused(words(*given, quick=not {"-N", "prepare.options", "train.steps"} & {word.partition("=")[0] for word in given}),
-            capsys, says)
+    refused(words(*given, quick=not {"-N", "prepare.options", "train.steps"} & {
+        word.partition("=")[0] for word in given}), capsys, says)
 
 
 @pytest.mark.parametrize(("options", "says"), [
