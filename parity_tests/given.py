@@ -24,6 +24,7 @@ from parity_tests.harness import tolerances
 from parity_tests.harness.compare import ParityError, Where, check
 from parity_tests.harness.sides import Arrays, Lib, draw_cotangents, draw_variables, run
 from parity_tests.mutants.planting import Mutant
+from parity_tests.mutants.programs import imported_with, module_name
 from parity_tests.registry import OpCase
 
 
@@ -135,29 +136,25 @@ def verify_recording(found: Registry, recording: Recording, side: str) -> None:
 
 
 @contextlib.contextmanager
-def planted(found: Registry, mutant: Mutant) -> Iterator[None]:
-    """Within the block the mutant's file is imported with the bug in it.
+def planted(found: Registry, mutant: Mutant) -> Iterator[Registry]:
+    """Within the block the program is the one with the bug in it; gives the registry, loaded anew with it.
 
     Raises:
-        ValueError: the text to replace is not there exactly once.
+        ValueError: the text to replace is not there exactly once, or the file is not what is imported.
     """
-    path = found.path.parent / mutant.file
+    path = (found.path.parent / mutant.file).resolve()
+    if not path.is_file():
+        raise ValueError(f"mutant {mutant.id}: there is no {path}; `file` is seen from the registry's folder")
     text = path.read_text()
     if text.count(mutant.old) != 1:
         raise ValueError(f"mutant {mutant.id}: {mutant.old!r} stands {text.count(mutant.old)} times in "
                          f"{mutant.file}, expected once; bring the mutant up to date")
-    module = ModuleType(path.stem)
-    module.__file__ = str(path)
-    before = sys.modules.get(path.stem)
-    sys.modules[path.stem] = module
     try:
-        exec(compile(text.replace(mutant.old, mutant.new), str(path), "exec"), module.__dict__)
-        yield
-    finally:
-        if before is None:
-            del sys.modules[path.stem]
-        else:
-            sys.modules[path.stem] = before
+        name = module_name(path)
+    except ValueError as error:
+        raise ValueError(f"mutant {mutant.id}: {error}") from None
+    with imported_with(name, path, text.replace(mutant.old, mutant.new)):
+        yield load(found.path)
 
 
 def record(found: Registry, recording: Recording, inputs: Arrays, seed: int = 0) -> None:

@@ -97,7 +97,9 @@ class Pages:
             return f"Nothing was compared: {self.broken[0]}"
         if code or not self.rows:
             return f"Nothing was compared: pytest ended with exit code {code}"
-        return f"All {len(self.rows)} checks agree"
+        agreed = sum(row["outcome"] == "passed" for row in self.rows)
+        left_out = f"; {len(self.rows) - agreed} were skipped" if agreed < len(self.rows) else ""
+        return f"All {agreed} checks agree{left_out}" if agreed else "Nothing was compared: every check was skipped"
 
     def ops(self) -> list[list[str]]:
         """A row an op: its name, verdict, examples, worst error / bound forward and backward.

@@ -84,7 +84,7 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-class _PatchedLoader(importlib.abc.SourceLoader):
+class PatchedLoader(importlib.abc.SourceLoader):
     """Loads one module from given text; never reads or writes byte code."""
 
     def __init__(self, path: Path, text: str) -> None:
@@ -100,9 +100,11 @@ class _PatchedLoader(importlib.abc.SourceLoader):
         return compile(self.text, str(self.path), "exec", dont_inherit=True)
 
 
-class _PatchedFinder(importlib.abc.MetaPathFinder):
+class PatchedFinder(importlib.abc.MetaPathFinder):
+    """Finds one module, by its dotted name, with given text in the place of its file's."""
+
     def __init__(self, name: str, path: Path, text: str) -> None:
-        self.name, self.loader = name, _PatchedLoader(path, text)
+        self.name, self.loader = name, PatchedLoader(path, text)
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != self.name:
@@ -138,8 +140,8 @@ def planted(mutant: Mutant) -> Iterator[None]:
     import.
     """
     package = mutant.file.split("/")[0]
-    finder = _PatchedFinder(mutant.file.removesuffix(".py").replace("/", "."),
-                            REPOSITORY / mutant.file, mutant.source())
+    finder = PatchedFinder(mutant.file.removesuffix(".py").replace("/", "."),
+                           REPOSITORY / mutant.file, mutant.source())
     saved, finders = _modules(package), list(sys.meta_path)
     for name in saved:
         del sys.modules[name]

@@ -39,8 +39,11 @@ def test_an_altered_recording_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new", "found"), [
     ("value * torch.sigmoid(gate)", "value * torch.sigmoid(-gate)", True), ("1e-30", "1e-31", False)])
-def test_drawn_examples_judge_mutants(tmp_path: Path, old: str, new: str, found: bool) -> None:
+def test_drawn_examples_judge_mutants(tmp_path: Path, old: str, new: str, found: bool,
+                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """Without recordings and special cases a bug is caught by what is drawn; what is no bug survives."""
+    for side in ("gated_tf", "gated_torch"):  # of the example itself, or of another copy
+        monkeypatch.delitem(sys.modules, side, raising=False)
     registry = copied(tmp_path)
     rows = {op: replace(row, special=()) for op, row in registry.rows.items()}
     with given.planted(registry, Mutant("bug", "gated_torch.py", old, new, "")), recorder.aside():
