@@ -48,7 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="check the pair of this registry file alone (docs/port_your_own_model.md)")
     group.addoption("--parity-json", default=None,
                     help="where the report goes (default results/tests/parity.json; the parity stage "
-                    "of DVC writes its own; outside the repository none is written unless asked for)")
+                    "of DVC writes its own; with --registry, and of an installed package, none is written "
+                    "unless asked for)")
     group.addoption("--parity-html", metavar="FILE", default=None, help="also the table as one page")
     group.addoption("--parity-summary", metavar="FILE", default=None,
                     help="append a summary in Markdown, which names the first differing tap ($GITHUB_STEP_SUMMARY)")
@@ -76,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # TensorFlow and Triton both bring LLVM and do not share a process; torch's optimizers import Triton
     # when it is there. Eager torch does without.
     sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
-    if not (REPOSITORY / "pyproject.toml").is_file():  # an installed package leaves no .hypothesis where it is used
+    if somebody_elses(config):  # no .hypothesis is left where it is used
         storage = tempfile.TemporaryDirectory(prefix="scae-port-")
         config.add_cleanup(storage.cleanup)
         os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", storage.name)
@@ -103,6 +104,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.args = [registry]
     if registry:
         config.pluginmanager.register(RegistryFiles(Path(registry).resolve()))
+
+
+def somebody_elses(config: pytest.Config) -> bool:
+    """Whether the programs compared are not this repository's own: nothing is left where nobody asked for it."""
+    return bool(config.getoption("--registry")) or not (REPOSITORY / "pyproject.toml").is_file()
 
 
 def enforce_shapes() -> None:
@@ -198,8 +204,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not recorder.STATE["ops"] and not recorder.STATE["goldens"]:
         return
     given = config.getoption("--parity-json")
-    if not given and not (REPOSITORY / "pyproject.toml").is_file():
-        return  # an installed package: nothing is left where nobody asked for it
+    if not given and somebody_elses(config):
+        return
     # Not the parity stage's results/parity/parity.json: a test run must not make that stage stale.
     path = Path(given) if given else REPOSITORY / "results" / "tests" / "parity.json"
     path.parent.mkdir(parents=True, exist_ok=True)

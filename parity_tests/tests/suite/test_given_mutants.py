@@ -167,6 +167,22 @@ def test_a_wrong_port_says_nothing_of_bugs(wrong: bool, words: list[str], outcom
         assert "| pass |" not in summary
 
 
+def test_a_run_leaves_nothing_where_nobody_asked(tmp_path: Path, tier: str) -> None:
+    """Neither a report in the clone that the packages are imported from, nor Hypothesis's folder."""
+    if tier == "smoke":
+        pytest.skip("smoke tier: no processes")
+    path, _ = written(tmp_path, "flat")
+    report = REPOSITORY / "results" / "tests" / "parity.json"
+    before = report.read_bytes() if report.is_file() else None, (REPOSITORY / ".hypothesis").exists()
+    done = session(path, "--tier=smoke", "-k", "test_op", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert done.returncode == 0 and "report:" not in done.stdout, done.stdout + done.stderr
+    assert (report.read_bytes() if report.is_file() else None, (REPOSITORY / ".hypothesis").exists()) == before
+    left = {each.name for each in tmp_path.rglob("*") if "__pycache__" not in each.parts}
+    assert left == {"parity", "registry.py", "net_tf.py", "net_torch.py", "parts_torch.py"}
+    done = session(path, "--tier=smoke", "-k", "test_op", "--parity-json=asked.json")
+    assert done.returncode == 0 and (path.parent / "asked.json").is_file()
+
+
 def session(path: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """A run of `--registry` with this tree's packages, in the registry's folder unless said otherwise."""
     return subprocess.run(
