@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import numpy as np
 
 from parity_tests.harness import tolerances
 from parity_tests.harness.compare import ParityError, Where, check
-from parity_tests.harness.sides import Arrays, Lib, draw_cotangents, draw_variables, run
+from parity_tests.harness.sides import Arrays, Lib, ProgramError, draw_cotangents, draw_variables, run
 from parity_tests.mutants.planting import Mutant
 from parity_tests.mutants.programs import imported_with, module_name
 from parity_tests.registry import OpCase
@@ -49,13 +50,38 @@ class Pair:
         return importlib.import_module(self.port)
 
     def build(self, lib: Lib, name: str, scope: str, *arguments: Any) -> Any:
-        """An instance of a class that both sides have, drawn from seed 0, in the side's dtype."""
-        cls, rng = getattr(self.of(lib), name), np.random.default_rng(0)
+        """An instance of a class that both sides have, drawn from seed 0, in the side's dtype.
+
+        It is made by `Name(scope, …, rng=, dtype=)` on the TensorFlow side and by `Name(…, rng=)` on the other.
+
+        Raises:
+            ProgramError: there is no such class, or it does not take these arguments.
+        """
+        where, rng = self.of(lib), np.random.default_rng(0)
+        cls = getattr(where, name, None)
+        if cls is None:
+            raise ProgramError(f"{where.__name__} has no {name}, which PAIR.build makes on the {lib.side} side")
         if lib.side == "reference":
             import tensorflow as tf
+            taken(cls, scope, *arguments, rng=rng, dtype=getattr(tf, lib.dtype))
             return cls(scope, *arguments, rng=rng, dtype=getattr(tf, lib.dtype))
+        taken(cls, *arguments, rng=rng)
         module = cls(*arguments, rng=rng)
         return module.double() if lib.dtype == "float64" else module
+
+
+def taken(cls: type, *arguments: Any, **keywords: Any) -> None:
+    """Whether a class takes the arguments that it is made with.
+
+    Raises:
+        ProgramError: it does not.
+    """
+    try:
+        inspect.signature(cls.__init__).bind(cls, *arguments, **keywords)
+    except TypeError as error:
+        said = ", ".join([*map(repr, arguments), *(f"{name}=" for name in keywords)])
+        raise ProgramError(f"{cls.__module__}.{cls.__qualname__} does not take ({said}), with which PAIR.build makes "
+                           f"it: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -192,6 +218,9 @@ def main() -> int:
         if not str(error).startswith("--registry"):
             raise  # of the file's own code
         print(f"error: {str(error).removeprefix('--registry ')}", file=sys.stderr)
+        return 2
+    if not found.recordings:
+        print(f"error: no RECORDINGS in {found.path}: there is nothing to write", file=sys.stderr)
         return 2
     for recording in found.recordings:
         path = found.path.parent / recording.file

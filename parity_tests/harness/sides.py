@@ -133,6 +133,32 @@ class Lib:
         return (module.double() if self.dtype == "float64" else module).to(place())
 
 
+class ProgramError(TypeError):
+    """A program does not offer what the harness asks it for; the message says what is missing."""
+
+
+# What a module has to have on either side.
+OFFERED = {"reference": {"variables_by_name": "a property: the original's name → tf.Variable",
+                         "load_variables": "a method that assigns {name: array}"},
+           "port": {"named_parameters": "of torch.nn.Module"}}
+
+
+def built(recipe: Recipe, lib: Lib, attributes: Mapping[str, Any]) -> Any:
+    """The recipe's module on one side.
+
+    Raises:
+        ProgramError: it lacks what its side has to have.
+    """
+    module = recipe.build(lib, attributes)
+    missing = [f"`{name}` ({what})" for name, what in OFFERED[lib.side].items() if not hasattr(module, name)]
+    if missing:
+        base = "reference.core.module.NamedModule" if lib.side == "reference" else "torch.nn.Module"
+        kind = type(module)
+        raise ProgramError(f"{kind.__module__}.{kind.__qualname__}, which the recipe builds on the {lib.side} side, "
+                           f"lacks {' and '.join(missing)}; derive it from {base}")
+    return module
+
+
 def run(side: str, recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dtype: str,
         cotangents: Arrays | Callable[[Arrays], Arrays] | None = None,
         variables: Arrays | None = None) -> Outcome:
@@ -157,7 +183,7 @@ def draw_variables(recipe: Recipe, attributes: Mapping[str, Any], seed: int) -> 
     if recipe.build is None:
         return None
     rng = np.random.default_rng(seed)
-    module = recipe.build(Lib("reference", "float32"), attributes)
+    module = built(recipe, Lib("reference", "float32"), attributes)
     return {name: (1.0 if name.endswith("gamma") else 0.0)
             + 0.4 * rng.standard_normal(variable.shape.as_list())
             for name, variable in module.variables_by_name.items()}
@@ -195,7 +221,7 @@ def _run_reference(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any]
                    ) -> Outcome:
     tf = importlib.import_module("tensorflow")
     lib = Lib("reference", dtype)
-    module = recipe.build(lib, attributes) if recipe.build else None
+    module = built(recipe, lib, attributes) if recipe.build else None
     if module is not None and variables is not None:
         module.load_variables(variables)
     x = {name: tf.constant(_cast(value, dtype)) for name, value in inputs.items()}
@@ -224,7 +250,7 @@ def _run_port(recipe: Recipe, inputs: Arrays, attributes: Mapping[str, Any], dty
               cotangents: Arrays | Callable[[Arrays], Arrays], variables: Arrays | None) -> Outcome:
     torch = importlib.import_module("torch")
     lib = Lib("port", dtype)
-    module = recipe.build(lib, attributes) if recipe.build else None
+    module = built(recipe, lib, attributes) if recipe.build else None
     if module is not None and variables is not None:
         load_port(lib, module, recipe, variables, attributes)
     x = {}

@@ -30,6 +30,8 @@ class OpCase:
         tested_by: the test file of a row that `test_ops.py` does not run itself.
         note: what to know.
         judges: further modules of the port whose mutants it is asked about first.
+        initial: whether a module's initial weights are compared too; False where the two sides do not
+            draw them from one generator. The variables' names are compared in any case.
     """
 
     op: str
@@ -43,6 +45,7 @@ class OpCase:
     tested_by: str = "test_ops.py"
     note: str = ""
     judges: Sequence[str] = ()
+    initial: bool = True
 
     @property
     def room(self) -> str:

@@ -13,7 +13,11 @@ import pytest
 from parity_tests import given, goldens
 from parity_tests.harness import recorder
 from parity_tests.harness.compare import ParityError
+from parity_tests.harness.sides import Lib, ProgramError
+from parity_tests.harness.strategies import Case
+from parity_tests.harness.verify import verify
 from parity_tests.mutants.planting import Mutant
+from parity_tests.registry import OpCase
 from parity_tests.tests.suite.test_given import EXAMPLE, caught
 
 
@@ -77,6 +81,74 @@ def test_recording_without_a_registry(words: list[str], says: str, monkeypatch: 
     assert given.main() == 2
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+def test_a_registry_without_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture) -> None:
+    """There is nothing to write: one line and exit code 2, and no recording is touched."""
+    registry = copied(tmp_path)
+    registry.path.write_text(registry.path.read_text() + "RECORDINGS = ()\n")
+    before = (tmp_path / "recording.npz").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["given", str(registry.path)])
+    assert given.main() == 2
+    said = capsys.readouterr()
+    assert not said.out and said.err == f"error: no RECORDINGS in {registry.path}: there is nothing to write\n"
+    assert (tmp_path / "recording.npz").read_bytes() == before
+
+
+class Bare:
+    """A module of the original that does not say its variables."""
+
+    def __init__(self, scope: str, features: int, rng: object = None, dtype: object = None) -> None:
+        self.features = features
+
+
+class Plain(Bare):
+    """Without `rng` and `dtype`."""
+
+    def __init__(self, scope: str, features: int) -> None:
+        super().__init__(scope, features)
+
+
+@pytest.mark.parametrize(("side", "cls", "says"), [
+    ("reference", Bare, r"Bare, which .* on the reference side, lacks `variables_by_name` \(.*tf.Variable"
+     r"\) and `load_variables` \(.*\); derive it from reference.core.module.NamedModule"),
+    ("port", Bare, r"Bare does not take \(\d, rng=\), with which PAIR.build makes it: missing a required argument"),
+    ("reference", Plain, r"Plain does not take \('block', \d, rng=, dtype=\), with which PAIR.build makes it: "),
+    ("reference", None, r"gated_tf has no GatedAttention, which PAIR.build makes on the reference side"),
+    ("port", lambda features, rng: object(), r"object, which the recipe builds on the port side, lacks "
+     r"`named_parameters` \(of torch.nn.Module\); derive it from torch.nn.Module")])
+def test_what_a_module_lacks_is_said(side: str, cls: object, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line, which names it, in the place of an error from inside the harness."""
+    row = given.load(EXAMPLE).rows["gated.GatedAttention"]
+    monkeypatch.setattr(given.Pair("gated_tf", "gated_torch").of(Lib(side, "float32")), "GatedAttention", cls)
+    with pytest.raises(ProgramError, match=says) as error, recorder.aside():
+        verify(row, first_case(row), "")
+    assert "\n" not in str(error.value)
+
+
+def first_case(row: OpCase) -> Case:
+    return Case(given.example(row, {"features": 4}), {"features": 4})
+
+
+@pytest.mark.parametrize("initial", [True, False])
+def test_initial_weights_may_differ_where_the_row_says_so(initial: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that draws its own; all else is compared as ever, the names of the variables too."""
+    row = replace(given.load(EXAMPLE).rows["gated.GatedAttention"], initial=initial)
+    port = given.Pair("gated_tf", "gated_torch").port_module()
+    sound = port.GatedAttention
+    monkeypatch.setattr(port, "GatedAttention", lambda features, rng: sound(features, np.random.default_rng(5)))
+    case = first_case(row)
+    with recorder.aside():
+        if initial:
+            with pytest.raises(ParityError, match="tap initial block/"):
+                verify(row, case, "")
+        else:
+            verify(row, case, "")
+            monkeypatch.setattr(port, "MAPPING", (port.Row("block/qkv/other", "qkv.weight", "transpose"),
+                                                  *port.MAPPING[1:]))
+            with pytest.raises(ParityError, match="tap initial weights.*\n.*block/qkv/other"):
+                verify(row, case, "")
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
