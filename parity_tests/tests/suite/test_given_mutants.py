@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -66,6 +67,38 @@ LAYOUTS = {"package": ("../src", "given_net", "given_net.parts_torch", BY_PAIR),
            "flat": (".", "", "parts_torch", BY_PAIR), "named": ("../src", "given_net", ".parts_torch", BY_NAME)}
 
 
+NORMALIZED = """
+import {library}
+
+
+def normalized(x, gain):
+    y = x - {mean}(x, -1, keepdims=True)
+    return gain * y / {library}.sqrt({mean}(y * y, -1, keepdims=True) + 1e-5)
+"""
+
+
+def test_the_smallest_registry_of_the_page(tmp_path: Path, clean: None) -> None:
+    """It runs as it stands on the page: both sides agree, and the bug is caught."""
+    page = (REPOSITORY / "docs" / "port_your_own_model.md").read_text()
+    shown = re.search(r"((?: {4}.*\n)+)", page[page.index("The smallest registry"):])[1]
+    (tmp_path / "registry.py").write_text("".join(line[4:] for line in shown.splitlines(keepends=True)))
+    for side, library, mean in (("tf", "tensorflow", "tensorflow.reduce_mean"), ("torch", "torch", "torch.mean")):
+        (tmp_path / f"model_{side}.py").write_text(NORMALIZED.format(library=library, mean=mean))
+    registry = given.load(tmp_path / "registry.py")
+    with recorder.aside():
+        assert not differences(registry)
+        with given.planted(registry, registry.mutants[0]) as mutated:
+            assert caught(mutated)
+
+
+def test_the_names_of_the_page_are_where_it_says() -> None:
+    """The table of names and modules."""
+    page = (REPOSITORY / "docs" / "port_your_own_model.md").read_text()
+    rows = re.findall(r"\| `(\w+)`(?:, `(\w+)`)? \| `(parity_tests[\w.]+)` \|", page)
+    assert len(rows) == 5
+    assert all(hasattr(importlib.import_module(module), each) for *names, module in rows for each in names if each)
+
+
 @pytest.fixture
 def clean() -> Iterator[None]:
     """The import system as it was before."""
@@ -73,7 +106,7 @@ def clean() -> Iterator[None]:
     yield
     sys.path[:] = folders
     for name in set(sys.modules) - set(modules):
-        if name.partition(".")[0] in ("given_net", "net_tf", "net_torch", "parts_torch"):
+        if name.partition(".")[0] in ("given_net", "net_tf", "net_torch", "parts_torch", "model_tf", "model_torch"):
             del sys.modules[name]
 
 
