@@ -23,9 +23,15 @@ def to_tf(folder: str, prefix: str, dry_run: bool, verify: bool) -> None:
     """
     model = original.load_folder(folder)
     with original.in_words(folder):
-        slots, step = model_folder.load_slots(folder, model)
+        names = model_folder.slot_names(folder)
+        others = not any(names <= theirs for theirs in model_folder.ORIGINAL)
+        slots, step = model_folder.load_slots(folder, model, names if others else None)
     if model.dtype.itemsize != 4:
         raise BadInput(f"{folder}: weights are {model.dtype}, the original's are float32")
+    if others:  # a rule that TensorFlow's checkpoints of the original do not know
+        print(f"{folder}: the slots {', '.join(sorted(names))} of {len(slots)} parameters left out; the original's "
+              "optimizers have none of these names")
+        slots = {}
     if slots and step is None:  # the original has no such checkpoint, and neither it nor this project would read one
         print(f"{folder}: {len(slots)} optimizer slots left out; the folder does not say at which step they stand")
         slots = {}

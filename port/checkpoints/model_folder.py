@@ -24,6 +24,7 @@ Slots = Mapping[str, Mapping[str, Tensor]]
 
 # Slots of each optimizer whose state comes with a checkpoint of the original's.
 OPTIMIZERS = {"RMSProp": ("ms", "mom"), "Adam": ("m", "v")}
+ORIGINAL = [frozenset(names) for names in OPTIMIZERS.values()]
 STEP = "global_step"
 # Of weights. Measurements are made in float32 (`pipelines.support.settings.load_model`).
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -156,19 +157,19 @@ def load_metadata(folder: str | Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
 
 
-def load_slots(folder: str | Path, model: Model) -> tuple[dict[str, dict[str, Tensor]],
-                                                                      int | None]:
+def load_slots(folder: str | Path, model: Model, names: frozenset[str] | None = None
+               ) -> tuple[dict[str, dict[str, Tensor]], int | None]:
     """Optimizer slots by parameter name, and the step; without a file no slots.
 
     Args:
         folder: as `save` or a run writes it; the slots of a large model lie in several files.
         model: the folder's model; a slot has its parameter's shape.
+        names: of the slots, as `slot_names` gives them; by default those of the original's optimizers.
 
     Raises:
-        CheckpointError: a file is damaged or missing, or does not fit the model, or has slots that the original's
-            optimizers do not have.
+        CheckpointError: a file is damaged or missing, or does not fit the model, or has other slots.
     """
-    slots, _, step = _read_slots(folder, model, [frozenset(names) for names in OPTIMIZERS.values()])
+    slots, _, step = _read_slots(folder, model, ORIGINAL if names is None else [names])
     return slots, step
 
 

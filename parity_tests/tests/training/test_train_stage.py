@@ -88,6 +88,23 @@ def test_a_trained_model_becomes_a_checkpoint(single, tmp_path, capsys):
     assert not contents.sort_out(port.read_checkpoint(tmp_path / "other.ckpt")).slots
 
 
+def test_slots_that_the_original_does_not_have_are_left_out(single, tmp_path, capsys):
+    """A run of torch's own rules becomes a checkpoint with its step and without their slots; half of ours does not."""
+    model = tmp_path / "model"
+    shutil.copytree(single[0] / "model", model)
+    slots, names = load_file(model / "optimizer.safetensors"), {"ms": "exp_avg_sq", "mom": "exp_avg"}
+    others = {f"{name}/{names[slot]}" if slot in names else key: value for key, value in slots.items()
+              for name, _, slot in [key.rpartition("/")]}
+    save_file(others, model / "optimizer.safetensors")
+    assert cli.main(["convert", "--to", "tf", str(model), str(tmp_path / "other.ckpt"), "--no-verify"]) == 0
+    assert "the slots exp_avg, exp_avg_sq of" in capsys.readouterr().out
+    found = contents.sort_out(port.read_checkpoint(tmp_path / "other.ckpt"))
+    assert not found.slots and found.step == int(slots["global_step"])
+    save_file({key: value for key, value in slots.items() if not key.endswith("/mom")}, model / "optimizer.safetensors")
+    assert cli.main(["convert", "--to", "tf", str(model), str(tmp_path / "half.ckpt"), "--no-verify"]) == 2
+    assert "has only one of its slots" in capsys.readouterr().err
+
+
 def command(*words: str) -> list[str]:
     found = [*words]
     for change in CHANGED:
