@@ -73,7 +73,7 @@ def load(path: str | os.PathLike) -> tuple[str, dict]:
     if path.is_dir() and (path / "config.json").is_file():
         return "run", read_run(path)
     if path.is_file():
-        found = report.read(path)
+        found = report.read(path, object)
         if isinstance(found, dict) and all(
                 isinstance(found.get(key), list) and all(isinstance(row, dict) for row in found[key])
                 for key in ("ops", "goldens")):

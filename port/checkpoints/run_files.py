@@ -42,8 +42,9 @@ def positive(value: Any) -> bool:
 
 
 MAYBE_TEXT = (str, NoneType)
-MEASURED = (NoneType, number, {"value": (number, NoneType), "low?": (number, NoneType), "high?": (number, NoneType),
-                              "n?": count})
+# Whether a measure is finite is asked by who counts with it, and says which seed it is of.
+MEASURED = (NoneType, real, {"value": (real, NoneType), "low?": (real, NoneType), "high?": (real, NoneType),
+                             "n?": count})
 MOMENT = {"*": MEASURED}
 # Of a run.
 ROW = {"*": (real, NoneType)}

@@ -15,6 +15,7 @@ from parity_tests.tests.evaluation.seeds_left import N, five, summarised, write_
 from pipelines import aggregate
 from pipelines.results import table as results_table
 from pipelines.support.values import BadInput
+from port.data.dataset import DataError
 from port.evaluation import clustering as evaluate
 
 pytestmark = pytest.mark.usefixtures("in_the_repository")
@@ -172,7 +173,7 @@ def test_missing_results_and_files_are_named(tmp_path, mnist):
         aggregate.run(mnist, tmp_path)
     write_seed(tmp_path, mnist, 0)
     (tmp_path / "train/mnist/0/config.json").unlink()
-    with pytest.raises(BadInput, match="config.json is missing"):
+    with pytest.raises(DataError, match="config.json is missing"):
         aggregate.run(mnist, tmp_path)
 
 
