@@ -31,7 +31,7 @@ from pipelines.support.values import BadInput, CheckFailed
 TASKS = {"prove": "pipelines.convert:prove_forward", "read back": "pipelines.checkpoints.back:read_back",
          "verify": "pipelines.commands.verify:verify", "record": "pipelines.commands.record:record",
          "records": "pipelines.commands.records:compare_all"}
-HOW = "pip install 'scae-port[reference]'"
+HOW = "pip install tensorflow"
 
 
 def installed() -> bool:

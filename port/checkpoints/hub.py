@@ -1,7 +1,7 @@
 """`save_pretrained` and `from_pretrained` as model hubs spell them, over the same folders as `port.save`.
 
 A folder on this machine needs neither a network nor the package `huggingface_hub`; a name such as `owner/model`
-needs the package, `pip install 'scae-port[hub]'`.
+needs the package, `pip install huggingface_hub`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from port.checkpoints import model_folder
 from port.checkpoints.tensor_bundle.errors import CheckpointError
 from port.families import Model
 
-HOW = "pip install 'scae-port[hub]'"
+HOW = "pip install huggingface_hub"
 
 
 def save_pretrained(model: Model, save_directory: str | PathLike, *, repo_id: str | None = None,
