@@ -279,6 +279,8 @@ def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULT
 
     folder = Path(results) / "convert"
     model, table = folder / "model", folder / "verification.json"
+    if model.is_symlink():  # of DVC, to its cache
+        model.unlink()
     shutil.rmtree(model, ignore_errors=True)
     started = time.perf_counter()
     page = table.with_suffix(".html")

@@ -173,6 +173,8 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
         OSError: the place cannot be written.
     """
     with in_words(str(out)):
+        if out.is_symlink():  # it would be replaced, and what it leads to left as it is
+            raise BadInput(f"{out} is a link to {os.readlink(out)}; name a folder itself")
         if out.exists() and not out.is_dir():
             raise BadInput(f"{out} is a file; name a folder")
         strangers = sorted(item.name for item in out.iterdir() if not swap.is_own(item.name, replaceable)

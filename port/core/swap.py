@@ -8,7 +8,6 @@ says whose it is, so that what another one is writing just now is left alone.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fnmatch
 import hashlib
 import itertools
@@ -42,20 +41,6 @@ def beside(folder: Path, token: str, role: str) -> Path:
     return folder.with_name(f"{_start(folder)}{token}.{role}")
 
 
-def place_of(folder: Path) -> Path:
-    """Where a folder lies that is to be put in place by a rename: a link stays, and what it leads to changes.
-
-    Raises:
-        OSError: links that lead in a circle.
-    """
-    if folder.name in ("", "..") or folder.is_symlink():
-        place = Path(os.path.realpath(folder))
-        if place.is_symlink():
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
-        return place
-    return folder
-
-
 @contextlib.contextmanager
 def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
     """A folder to write to, which takes the place of another when all went well.
@@ -65,7 +50,7 @@ def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
         own: names in it, or patterns of names (`optimizer-*`), that the new folder brings or does without; whatever
             else is there stays.
     """
-    folder = place_of(folder)
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
     recover(folder, own)
     token = f"{_machine()}-{os.getpid()}-{next(_count)}"
     new, old = (beside(folder, token, role) for role in ROLES)
@@ -75,7 +60,7 @@ def swapped(folder: Path, own: Collection[str]) -> Iterator[Path]:
             yield new
             for path in [*new.rglob("*"), new]:
                 flush(path)
-            if folder.exists():
+            if folder.exists() or folder.is_symlink():  # a link to nothing stands in the way too
                 os.replace(folder, old)
             os.replace(new, folder)
             flush(folder.parent)
@@ -124,7 +109,6 @@ def recover(folder: Path, own: Collection[str], token: str = "") -> None:
         own: as for `swapped`.
         token: of what to clear although its process lives.
     """
-    folder = place_of(folder)
     for path in left_beside(folder, token):
         if path.suffix == ".old" and path.is_symlink():  # the link goes, what it leads to stays
             path.unlink()
