@@ -9,13 +9,11 @@ from pathlib import Path
 
 from pipelines import aggregate, evaluate, prepare
 from pipelines.support import environment, identity, run_folders, settings
-from pipelines.support.boundary import printable
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
 from pipelines.training import given_weights
 from pipelines.visit import queue
 from port.checkpoints import run_files, run_folder
-from port.data.dataset import DataError
 
 
 @dataclass(frozen=True)
@@ -85,20 +83,20 @@ def decides(preset: settings.Preset, seed: int) -> dict:
 
 
 def forget_evaluations(entry: queue.Entry, results: Path, weights: str) -> None:
-    """Remove what was measured with other weights of this preset and seed, and what cannot be read."""
+    """Remove what was measured with other weights of this preset and seed.
+
+    Raises:
+        DataError: one of them cannot be read; then all of them stay.
+    """
+    others = []
     for path in results.glob(f"evaluate/*/{entry.seed}/metrics.json"):
         name = path.parent.parent.name
-        if name != entry.preset and not name.startswith(f"{entry.preset}_on_"):
-            continue
-        try:
-            measured = run_files.read(path, run_files.EVALUATION).get("weights")
-        except DataError as error:  # it is evaluated anew in any case
-            print(printable(f"{error}; removed"), flush=True)
-            shutil.rmtree(path.parent)
-            continue
-        if measured != weights:
-            print(f"{path.parent} was measured with other weights; removed", flush=True)
-            shutil.rmtree(path.parent)
+        if name == entry.preset or name.startswith(f"{entry.preset}_on_"):
+            if run_files.read(path, {"weights?": run_files.MAYBE_TEXT}).get("weights") != weights:
+                others.append(path.parent)
+    for folder in others:
+        print(f"{folder} was measured with other weights; removed", flush=True)
+        shutil.rmtree(folder)
 
 
 def presets_here(runs: Sequence[Brought], params: str) -> dict[str, settings.Preset]:
