@@ -91,9 +91,10 @@ def forget_evaluations(entry: queue.Entry, results: Path, weights: str) -> None:
     others = []
     for path in results.glob(f"evaluate/*/{entry.seed}/metrics.json"):
         name = path.parent.parent.name
-        if name == entry.preset or name.startswith(f"{entry.preset}_on_"):
-            if run_files.read(path, {"weights?": run_files.MAYBE_TEXT}).get("weights") != weights:
-                others.append(path.parent)
+        if name != entry.preset and not name.startswith(f"{entry.preset}_on_"):
+            continue
+        if run_files.read(path, {"weights?": run_files.MAYBE_TEXT}).get("weights") != weights:
+            others.append(path.parent)
     for folder in others:
         print(f"{folder} was measured with other weights; removed", flush=True)
         shutil.rmtree(folder)
