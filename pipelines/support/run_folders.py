@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.support.values import BadInput
 from port.constellation import batches as constellation_batches
+from port.core import swap
 from port.data import dataset as data
 from port.data import standard_sets
 from port.training import loop as train

@@ -8,6 +8,7 @@ says whose it is, so that what another one is writing just now is left alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import hashlib
 import itertools
@@ -110,11 +111,12 @@ def recover(folder: Path, own: Collection[str], token: str = "") -> None:
         token: of what to clear although its process lives.
     """
     for path in left_beside(folder, token):
-        if path.suffix == ".old" and path.is_symlink():  # the link goes, what it leads to stays
-            path.unlink()
-        elif path.suffix == ".old":
-            if not folder.exists():
+        if path.suffix == ".old":
+            if not os.path.lexists(folder):
                 os.replace(path, folder)
+                continue
+            if path.is_symlink():  # the link goes, what it leads to stays
+                path.unlink()
                 continue
             for item in path.iterdir():
                 if not is_own(item.name, own) and not (folder / item.name).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,15 @@ def test_what_a_user_names_is_no_link(link: Path, tmp_path) -> None:
 
 def test_no_checkpoint_has_too_long_a_name(tmp_path) -> None:
     assert not locate.is_there(tmp_path / ("z" * 250)) and not locate.is_there(tmp_path / ("z" * 300))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_link_comes_back_where_a_kill_left_nothing(moved: bool, link: Path) -> None:
+    """Between the two renames the link lies beside its place, and what is new beside it or there."""
+    of_nobody = f"{platform.node().replace('/', '_')[:60]}-{2**22 + 1}-0"  # Linux counts processes up to 2**22
+    leads, (new, old) = link.readlink(), (swap.beside(link, of_nobody, role) for role in swap.ROLES)
+    link.rename(old)
+    (link if moved else new).mkdir()
+    swap.recover(link, ["*"])
+    assert link.is_symlink() is not moved and (moved or link.readlink() == leads)
+    assert not old.is_symlink() and not new.exists()
