@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def test_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def failing(source: object, target: object) -> None:
         if str(target).endswith(".index"):
-            raise OSError("no space")
+            raise OSError(errno.ENOSPC, "no space")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
@@ -147,7 +148,7 @@ def test_writing_over_a_checkpoint(moves: int, tmp_path: Path, monkeypatch: pyte
     def failing(source: object, target: object) -> None:
         made.append(target)
         if len(made) == moves + 1:
-            raise OSError("no space")
+            raise OSError(errno.ENOSPC, "no space")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)

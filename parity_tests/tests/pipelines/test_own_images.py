@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict, str]] = {
                             {}, "no training images of class cow"),
     "one of a class": (lambda at: folder(at, n=1), {}, "a single image"),
     "a share that is none": (folder, {"options": {"test_share": 1.5}}, "between 0 and 1"),
-    "an unknown option": (folder, {"options": {"test_shares": 0.5}}, "do not fit source folder"),
+    "an unknown option": (folder, {"options": {"test_shares": 0.5}}, "unknown option 'test_shares'"),
     "a folder for an npz": (folder, {"source": "npz"}, "cannot be read"),
     "unknown arrays": (_npz(a=BYTES), {"source": "npz"}, "holds a; name the arrays train_x"),
     "labels of one part": (_npz(train_x=BYTES, test_x=BYTES, train_y=[0, 1, 0, 1]), {"source": "npz"},

@@ -125,7 +125,7 @@ def another_device(here: Path) -> str:
 
 
 def another_row(here: Path) -> str:
-    write_json("home/ablation/whole/0/metrics.json", {"steps": 7, "protocol": None})
+    write_json("home/ablation/whole/0/metrics.json", {"seed": 0, "steps": 7, "protocol": None, "protocols": {}})
     write_json("home/ablation/whole/0/config.json", {"model": {}, "train": {}})
     return "ablation/whole/0: one with other settings is there"
 
