@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -83,11 +84,19 @@ def git(*arguments: str, check: bool = True) -> str:
         OSError: there is no git.
         SubprocessError: it fails, or this file is none of its repository's.
     """
-    here = Path(__file__).resolve()
+    return _git(_root(Path(__file__).resolve()), *arguments, check=check)
+
+
+@functools.cache
+def _root(here: Path) -> Path:
+    """The top of the repository that tracks this file; no other one is asked."""
     root = here.parents[len(__name__.split(".")) - 1]
-    own = ("ls-files", "--error-unmatch", here.relative_to(root).as_posix())
-    for words, must in ((own, True), (arguments, check)):
-        done = subprocess.run(("git", *words), check=must, capture_output=True, text=True, cwd=root, timeout=20)
+    _git(root, "ls-files", "--error-unmatch", here.relative_to(root).as_posix())
+    return root
+
+
+def _git(root: Path, *arguments: str, check: bool = True) -> str:
+    done = subprocess.run(("git", *arguments), check=check, capture_output=True, text=True, cwd=root, timeout=20)
     return done.stdout.strip()
 
 

@@ -79,9 +79,9 @@ def read(path: Path, form: Any = dict, missing: Any = None) -> Any:
         raise DataError(f"{path} is missing: bring all of metrics.json, config.json and environment.json of a "
                         "run") from None
     except RecursionError:
-        raise DataError(f"{path} is no JSON file of results: nested too deeply") from None
+        raise DataError(f"{path} cannot be read: it is no JSON file of results, nested too deeply") from None
     except ValueError as error:
-        raise DataError(f"{path} is no JSON file: {error}") from None
+        raise DataError(f"{path} cannot be read: it is no JSON file ({error})") from None
     check(found, form, str(path))
     return found
 

@@ -136,11 +136,12 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
         DataError: there is none, or it cannot be read.
     """
     path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise dataset.DataError(f"{path} is missing; a run's folder holds config.json beside model/")
     try:
         return run_files.read(path, SAID)
     except OSError as error:
-        raise dataset.DataError(f"{path}: cannot be read ({error}); a run's folder holds config.json "
-                             "beside model/") from None
+        raise dataset.DataError(f"{path}: cannot be read ({error})") from None
 
 
 def steps(folder: str | Path) -> int | None:

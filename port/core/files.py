@@ -129,6 +129,8 @@ def whole(path: str | os.PathLike, suffix: str = "") -> Iterator[Path]:
 def named(path: str | os.PathLike, *aside: Path) -> Iterator[None]:
     """An OSError names the file that was asked for: a write that fails names none, or the one written aside.
 
+    One without a number has words of its own alone, which a name would take the place of.
+
     Args:
         path: what somebody asked for.
         aside: files or folders that are written in its place, and renamed in the end.
@@ -136,7 +138,7 @@ def named(path: str | os.PathLike, *aside: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:
             error.filename = str(path)
         for attribute in ("filename", "filename2"):
             name = getattr(error, attribute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import zipfile
 from collections.abc import Callable
@@ -129,7 +128,7 @@ def test_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def failing(source: object, target: object) -> None:
         if str(target).endswith(".index"):
-            raise OSError(errno.ENOSPC, "no space")
+            raise OSError("no space")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
@@ -148,7 +147,7 @@ def test_writing_over_a_checkpoint(moves: int, tmp_path: Path, monkeypatch: pyte
     def failing(source: object, target: object) -> None:
         made.append(target)
         if len(made) == moves + 1:
-            raise OSError(errno.ENOSPC, "no space")
+            raise OSError("no space")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)

@@ -70,7 +70,7 @@ def test_the_card_of_a_run_says_what_was_measured(tmp_path: Path) -> None:
         evaluated.write_text(json.dumps({"weights": weights, "protocols": {"clean": {"final": final}}}))
         assert run_folder.measured(run) == {"held_out_rec_ll": -2.0} | more
     evaluated.write_text("{")
-    with pytest.raises(DataError, match="is no JSON file"):
+    with pytest.raises(DataError, match="cannot be read"):
         run_folder.measured(run)
 
 

@@ -94,7 +94,7 @@ def test_what_is_no_run_is_named(run: Path, tmp_path: Path) -> None:
     """A run without its config.json or model, and images of another kind."""
     broken = shutil.copytree(run, tmp_path / "broken")
     (broken / "config.json").unlink()
-    with pytest.raises(ValueError, match="config.json is missing"):
+    with pytest.raises(ValueError, match="config.json beside model/"):
         port.load(broken)
     shutil.rmtree(broken / "model")
     with pytest.raises(ValueError, match="or a run's"):
@@ -225,4 +225,4 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, words, message, capsys
     assert scae("reconstruct", run, *words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    assert scae("reconstruct", tmp_path) == 2 and "config.json is missing" in capsys.readouterr().err
+    assert scae("reconstruct", tmp_path) == 2 and "config.json beside model" in capsys.readouterr().err
