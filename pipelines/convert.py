@@ -30,7 +30,7 @@ from pipelines.support import sections, settings
 from pipelines.support.command_line import Params, Program, Results
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
-from port.checkpoints import contents, convert, model_card, model_folder
+from port.checkpoints import contents, convert, model_card, model_folder, open_settings
 from port.checkpoints.strangers import Choices
 from port.checkpoints.tensor_bundle.errors import CheckpointError, printable
 from port.configuration.fields import unknown
@@ -144,10 +144,11 @@ def write(folder: Path, model: Model, found: original.Original, source: contents
             f"Verification: {verdict}")
     if found.notes:
         note += "\n\nNot as the checkpoint has it:\n\n" + "\n".join(f"- {line}" for line in found.notes)
-    unset = model.config.unset
-    if unset:
-        note += ("\n\nNot told by the checkpoint or its converter, run with the original's defaults: "
-                 + ", ".join(unset) + ".")
+    left_open = open_settings.sentences(model.config.unset)
+    if left_open:
+        note += ("\n\nNeither the checkpoint nor its converter told these settings, which have the original's "
+                 "defaults:\n\n"
+                 + "\n".join(f"- {line}." for line in left_open))
     metadata = {"source": found.prefix.name, "source_sha256": found.digest, "tool": tool}
     if found.choices:
         metadata[CHOICES] = json.dumps(found.choices.as_json())
@@ -264,8 +265,13 @@ def summary(model: Model, found: original.Original, source: contents.Contents) -
           f"{len(source.slots)} optimizer slots, {len(source.skipped)} arrays skipped")
     for note in found.notes:
         print(note)
-    if config.unset:
-        print(f"unset, run with the original's defaults: {', '.join(config.unset)}")
+    deciding = open_settings.deciding(config.unset)
+    if deciding:
+        print(f"not told, and able to change what the model answers: {', '.join(deciding)}; they have the original's "
+              "defaults")
+    if len(config.unset) > len(deciding):
+        print(f"not told, and of the noise and the loss alone: {len(config.unset) - len(deciding)} settings, which the "
+              "model card lists")
 
 
 def stage(wanted: sections.Convert, results: str | os.PathLike = settings.RESULTS) -> Path:
