@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.checkpoints import original
 from pipelines.support.output import write_json
-from port.checkpoints import contents, infer
+from port.checkpoints import contents, infer, open_settings
 from port.checkpoints import programs as origins
 from port.checkpoints.strangers import Choices
 from port.checkpoints.tensor_bundle.errors import printable
@@ -109,8 +109,12 @@ def print_facts(facts: dict[str, Any]) -> None:
         print("to be given when converting: " + "; ".join(
             f"{name} ({values})" for name, values in facts["required"].items()))
     rest = [name for name in facts["unknown"] if name not in facts["required"]]
-    if rest:
-        print("unknown, optional: " + ", ".join(rest))
+    deciding = open_settings.deciding(rest)
+    if deciding:
+        print("unknown, optional, able to change what the model answers: " + ", ".join(deciding))
+    if len(rest) > len(deciding):
+        print("unknown, optional, of the noise and the loss alone: "
+              + ", ".join(name for name in rest if name not in deciding))
     if facts["skipped"]:
         print(f"skipped when converting: {len(facts['skipped'])} arrays ("
               + ", ".join(sorted(set(facts["skipped"].values()))) + ")")

@@ -20,8 +20,9 @@ LOSS = frozenset(f"autoencoder.{name}" for name in (
 
 
 def deciding(unset: Iterable[str]) -> list[str]:
-    """Those open settings, as `section.name`, that can change what the model answers without noise."""
-    return [name for name in unset if name not in NOISE | LOSS]
+    """Those open settings, as `section.name` or `name`, that can change what the model answers without noise."""
+    others = NOISE | LOSS
+    return [name for name in unset if name not in others and not any(place.endswith(f".{name}") for place in others)]
 
 
 def sentences(unset: Iterable[str]) -> list[str]:
