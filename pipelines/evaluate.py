@@ -30,7 +30,7 @@ import torch
 import typer
 
 from pipelines import families
-from pipelines.evaluation import baselines, parts
+from pipelines.evaluation import baselines
 from pipelines.evaluation.baselines import interval
 from pipelines.evaluation.shown import KINDS, confusion, say, write_confusions, write_tsne
 from pipelines.prepare import dataset_for, fits, load
@@ -39,7 +39,7 @@ from pipelines.support.command_line import Device, Params, Preset, Program, Resu
 from pipelines.support.measured import put, settled, shown
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput, CheckFailed
-from pipelines.training import given_weights
+from pipelines.training import given_parts, given_weights
 from port.checkpoints import run_folder
 from port.core import allocator
 from port.data import dataset as data
@@ -88,7 +88,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     special = families.evaluation(preset)
     if special is not None:
         return of_family(special, preset, seed, results, final, place, on)
-    initial = parts.initial(final, seed).to(place).eval()
+    initial = given_parts.initial(final, seed).to(place).eval()
     dataset = dataset_for(preset, results)
     trained_on = dataset.name
     if on is not None:

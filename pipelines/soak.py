@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Annotated
 
 import torch
@@ -46,12 +47,16 @@ from pipelines.support.command_line import (
 )
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from pipelines.training import beside
+from pipelines.training import beside, given_weights
+from port.checkpoints import run_files
 from port.data.streams import Examples
 from port.training import ensemble, loop, resume, sound
 
 SETTINGS = "config.json"
 LOOKS = 50  # at most kept of a run
+RUN = {"preset": str, "factor": run_files.positive, "lr": run_files.positive, "seed": run_files.count,
+       "steps": run_files.count, "finite": bool, "step": (run_files.count, NoneType), "cause": run_files.MAYBE_TEXT,
+       "largest_loss": (run_files.real, NoneType), "looks": [run_files.ROW]}
 
 
 def folder_of(preset: str, factor: float, seed: int, results: Path) -> Path:
@@ -90,6 +95,7 @@ class Soak:
             BadInput: settings that cannot be used, or a factor that is no positive number.
         """
         preset = faster(preset, factor)
+        given_weights.refuse(preset, "a soak")
         wanted, place = training.check(preset, seed, device)
         return cls(preset, factor, wanted, place, results, runs or training.RUNS)
 
@@ -262,23 +268,23 @@ def ended_in(folder: Path, preset: settings.Preset, factor: float, seed: int) ->
 
 
 def summary(preset: str, results: Path = settings.RESULTS) -> dict:
-    """Every finished run of a preset, and a sentence for each factor; also written to metrics.json beside them.
+    """Every finished run of a preset with its last look, and a sentence for each factor.
 
     Raises:
         BadInput: there is none.
+        DataError: a file of results is damaged.
     """
     place = settings.folder_of("soak", preset, results=results)
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in place.glob("x*/*/metrics.json")]
+    runs = [run_files.read(path, RUN) for path in place.glob("x*/*/metrics.json")]
     if not runs:
         raise BadInput(f"no run in {place}; python -m pipelines.soak --preset {preset} --factor 3 --seed 0 makes one")
     runs.sort(key=lambda one: (one["factor"], one["seed"]))
     by_factor: dict[float, list[dict]] = {}
     for one in runs:
         by_factor.setdefault(one["factor"], []).append(one)
-    found = {"preset": preset, "runs": [{k: v for k, v in one.items() if k != "looks"} for one in runs],
-             "sentences": [sentence_of(each) for each in by_factor.values()]}
-    write_json(place / "metrics.json", found)
-    return found
+    for one in runs:
+        one["last_look"] = (one.pop("looks") or [{}])[-1]
+    return {"preset": preset, "runs": runs, "sentences": [sentence_of(each) for each in by_factor.values()]}
 
 
 def sentence_of(runs: list[dict]) -> str:
@@ -310,7 +316,9 @@ def command(preset: Preset = "mnist_small",
     """Train long at a multiple of the rate, and name the first cause where a loss leaves the finite numbers."""
     children.follow_parent()
     if summarise:
-        print("\n".join(summary(preset, Path(results))["sentences"]))
+        found = summary(preset, Path(results))
+        write_json(settings.folder_of("soak", preset, results=results) / "metrics.json", found)
+        print("\n".join(found["sentences"]))
         return
     chosen = settings.load_preset(preset, [*(overrides or []), f"train.steps={steps}"], params)
     if factors or seeds:

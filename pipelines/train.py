@@ -28,13 +28,12 @@ import torch
 import typer
 
 import port
-from pipelines.evaluation import parts
 from pipelines.prepare import dataset_for
 from pipelines.support import children, console, descent, environment, locks, run_folders, settings, tracking
 from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, several
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
-from pipelines.training import continued, given_weights
+from pipelines.training import continued, given_parts, given_weights
 from port.checkpoints import model_folder, run_folder
 from port.configuration import limits
 from port.configuration.fields import converted
@@ -74,7 +73,7 @@ class Job:
         The data set is part of what names the checkpoints: a run on other data is another run.
         """
         wanted, _ = preset.train(seed)
-        model, digest = parts.build(preset, seed, results)
+        model, digest = given_parts.build(preset, seed, results)
         started = {"parts": digest} if digest else {}
         given, continues = given_weights.named(preset), None
         if "start_from" in given:

@@ -166,9 +166,8 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
     from pipelines import families
     from pipelines import train as stage
     from pipelines.commands import mlab
-    from pipelines.evaluation import parts
     from pipelines.support import console, locks, settings
-    from pipelines.training import numbered
+    from pipelines.training import given_parts, numbered
     from pipelines.training import seeds as several
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -200,7 +199,7 @@ def run(preset: str | None, options: dict[str, Any], seed: int, seeds: str | Non
         if "RANK" in os.environ:
             raise BadInput("with torchrun, name the folder of the results with --results")
         # What can be refused is, before a folder is made.
-        parts.named(chosen)
+        given_parts.named(chosen)
         for one in [seed] if seeds is None else several.parse(seeds):
             stage.check(stage.without_epochs(chosen), one, device)
         if seeds is None:

@@ -43,10 +43,7 @@ def check(preset: settings.Preset) -> None:
     if kind not in KINDS:
         raise BadInput(f"preset {preset.name}: an ablation takes models {', '.join(KINDS[:-1])} and {KINDS[-1]}, "
                        f"not {kind}")
-    given = given_weights.named(preset)
-    if given:
-        raise BadInput(f"preset {preset.name}: every row of an ablation begins with weights that are drawn; "
-                       f"train.{next(iter(given))} must not be set")
+    given_weights.refuse(preset, "every row of an ablation")
 
 
 def check_labels(dataset: Examples, preset: settings.Preset) -> None:

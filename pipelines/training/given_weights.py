@@ -1,7 +1,7 @@
 """Weights that a run starts from in place of drawn ones: which, what tells them apart, how they go in.
 
 Three keys of section `train` name them: `start_from` (another trained preset), `parts` (the part capsules
-of another model, `pipelines.evaluation.parts`) and `continue_from` (a converted checkpoint or a run, with its
+of another model, `pipelines.training.given_parts`) and `continue_from` (a converted checkpoint or a run, with its
 optimizer and step, `pipelines.training.continued`).
 """
 
@@ -26,6 +26,21 @@ def named(preset: settings.Preset) -> dict[str, str]:
     """The keys that a preset gives, with what they name."""
     section = preset.sections["train"]
     return {key: section[key] for key in KEYS if section.get(key)}
+
+
+def refuse(preset: settings.Preset, who: str) -> None:
+    """Refuse a preset that starts from given weights, where every run has to start from drawn ones.
+
+    Raises:
+        BadInput: names the setting; `who` says what asks, as `a soak`.
+    """
+    given = list(named(preset))
+    if given:
+        raise BadInput(f"preset {preset.name}: {who} begins with weights that are drawn; train.{given[0]} must not be "
+                       "set")
+    if preset.config().kind == "ocae":
+        raise BadInput(f"preset {preset.name}: {who} begins with weights that are drawn, and objects alone (ocae) need "
+                       "given parts; choose another preset")
 
 
 def in_words(preset: settings.Preset) -> str:

@@ -14,7 +14,20 @@ from torch import Tensor
 
 @runtime_checkable
 class Stream(Protocol):
-    """An endless stream of batches whose place can be kept and found again."""
+    """An endless stream of batches whose place can be kept and found again.
+
+    Attributes:
+        place_generator: on the device of the data; `take` draws from it, and a captured step registers it.
+    """
+
+    place_generator: torch.Generator
+
+    @property
+    def limits(self) -> list[int]:
+        """The highest value of each number that `state_dict` has under `where`; a checkpoint above them is refused."""
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """Those whose states `state_dict` holds, by its names; a checkpoint's are looked at before they are set."""
 
     def next_index(self) -> Tensor:
         """`[batch]`: what names the next batch, in memory that a captured step keeps reading."""

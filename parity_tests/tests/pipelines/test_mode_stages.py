@@ -15,6 +15,7 @@ from pipelines import evaluate, prepare, train
 from pipelines.evaluation import parts
 from pipelines.support import sections, settings
 from pipelines.support.values import BadInput
+from pipelines.training import given_parts
 
 SMALL = ["model.output_channels=[4,4]", "model.strides=[2,2]", "model.n_part_caps=3",
          "model.n_part_special_features=4", "train.steps=4", "train.batch_size=8", "train.log_every=2",
@@ -57,7 +58,7 @@ def test_presets(name: str) -> None:
     assert chosen.train(0)[0].steps > 0 and chosen.evaluate()
     if name == "ocae":
         source = settings.load_preset("pcae", path=goldens.REPOSITORY / "params.yaml").config()
-        assert all(getattr(source, part) == getattr(config, part) for part in parts.SHARED)
+        assert all(getattr(source, part) == getattr(config, part) for part in given_parts.SHARED)
 
 
 def test_part_capsules_leave_errors_and_pictures(results: Path) -> None:
@@ -79,9 +80,9 @@ def test_frozen_parts_are_those_of_the_given_run(results: Path) -> None:
     """Bit by bit, after training and at the start that evaluation compares with; objects moved."""
     given = port.load(results / "train/pcae/0/model").state_dict()
     trained = port.load(results / "train/ocae/0/model")
-    start = parts.initial(trained, 0)
+    start = given_parts.initial(trained, 0)
     for name, value in trained.state_dict().items():
-        if name.startswith(parts.SECTIONS):
+        if name.startswith(given_parts.SECTIONS):
             assert torch.equal(value, given[name]) and torch.equal(start.state_dict()[name], given[name])
     assert read(results / "train/ocae/0/config.json")["train"]["parts"] == "pcae"
     moved = "object_decoder.capsule_layer.cpr_static"
@@ -106,25 +107,25 @@ def test_starting_from_given_parts(results: Path) -> None:
     """Any image model may start from given parts; they are then trained on."""
     chosen = settings.load_preset("digits", [*SMALL, *OBJECTS, "train.parts=pcae"],
                                   goldens.REPOSITORY / "params.yaml")
-    model, digest = parts.build(chosen, 0, results)
+    model, digest = given_parts.build(chosen, 0, results)
     given = port.load(results / "train/pcae/0/model").state_dict()
     assert digest and torch.equal(model.part_decoder.templates, given["part_decoder.templates"])
     assert all(p.requires_grad for p in model.parameters())
-    assert parts.build(preset("pcae"), 0, results)[1] == ""
+    assert given_parts.build(preset("pcae"), 0, results)[1] == ""
 
 
 def test_bad_parts_are_refused(results: Path, tmp_path: Path) -> None:
     """None named, none there, other sizes, a model without parts."""
     with pytest.raises(BadInput, match="set train.parts"):
-        parts.build(preset("ocae", "train.parts=null"), 0, results)
+        given_parts.build(preset("ocae", "train.parts=null"), 0, results)
     with pytest.raises(BadInput, match="no model in"):
-        parts.build(preset("ocae", "train.parts=svhn"), 0, results)
+        given_parts.build(preset("ocae", "train.parts=svhn"), 0, results)
     with pytest.raises(BadInput, match="part_encoder with n_caps 3, the preset 4"):
-        parts.build(preset("ocae", "model.n_part_caps=4"), 0, results)
+        given_parts.build(preset("ocae", "model.n_part_caps=4"), 0, results)
     points = port.config.from_flat({"model": "constellation", "n_dims": 8, "n_layers": 1})
     port.save(port.build(points), tmp_path / "model")
     with pytest.raises(BadInput, match="no part capsules"):
-        parts.build(preset("ocae", f"train.parts={tmp_path}/model"), 0, results)
+        given_parts.build(preset("ocae", f"train.parts={tmp_path}/model"), 0, results)
     with pytest.raises(BadInput, match="their own test images only"):
         evaluate.run(preset("pcae"), 0, results, on="mnist")
 

@@ -105,7 +105,8 @@ def test_a_stage_depends_on_the_code_that_it_runs(name: str) -> None:
                                             "pipelines/evaluation/constellation.py"], ["port/training/loop.py"]),
     ("pipelines.aggregate", "scae", ["port/evaluation/clustering.py", "port/scae/config.py"],
      ["port/scae/model.py", "port/families.py"]),
-    ("pipelines.train", "pcae", ["port/evaluation/parts.py", "pipelines/evaluation/parts.py"], ["port/em/network.py"]),
+    ("pipelines.train", "pcae", ["port/evaluation/parts.py", "pipelines/training/given_parts.py"],
+     ["port/em/network.py", "pipelines/evaluation/parts.py"]),
     ("pipelines.evaluate", "em", ["pipelines/evaluation/classes.py", "port/em/network.py"], ["port/scae/model.py"])])
 def test_what_is_reached(module: str, kind: str, has: list[str], lacks: list[str]) -> None:
     """Through names, through what functions import, and through modules that a string names."""

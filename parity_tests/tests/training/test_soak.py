@@ -77,6 +77,8 @@ def test_a_stopped_one_goes_on(here: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "says"), [
     (["--preset", "small", "--factor", "0"], "--factor must be a number above 0"),
+    (["--preset", "small", "--set", "train.start_from=other"], "train.start_from must not be set"),
+    (["--preset", "small", "--set", "model.model=ocae"], "objects alone (ocae) need given parts"),
     (["--preset", "small", "--summary"], "no run in"), (["--preset", "none"], "unknown preset")])
 def test_bad_input(here: Path, capsys, arguments: list, says: str) -> None:
     assert soak.main(arguments) == 2
