@@ -178,6 +178,18 @@ def test_a_bug_in_a_file_that_nothing_imports_is_said(file: str, says: str, tmp_
         pass
 
 
+@pytest.mark.parametrize("new", ["x.item() * (x", "[] * (x", "2 / (lambda: 0)() * (x", "x.transpose(0, 1) * (x"])
+def test_a_bug_that_ends_in_an_error_is_caught(new: str, tmp_path: Path, clean: None) -> None:
+    """Whatever the port raises; a file that cannot be imported is no bug in a program, and says so."""
+    registry = given.load(written(tmp_path, "flat")[0])
+    with recorder.aside():
+        wrong = differences(registry)
+        with given.planted(registry, Mutant("error", "net_torch.py", "2 * (x", new, "")) as mutated:
+            assert not wrong and caught(mutated, wrong)
+        with pytest.raises(SyntaxError), given.planted(registry, Mutant("none", "net_torch.py", "2 * (x", "2 * ((x", "")):
+            pass
+
+
 @pytest.mark.parametrize(("wrong", "words", "outcomes"), [
     (True, [], {"failed": 1, "skipped": 5}), (True, ["-k", "mutant"], {"failed": 2}),
     (False, ["-k", "mutant"], {"failed": 1, "passed": 1})])
