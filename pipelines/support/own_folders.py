@@ -91,6 +91,9 @@ def _pictures(folder: Path) -> dict[str | None, list[Path]]:
     for one in folders:
         # A name that no table and no page can hold is spelled out, here and so everywhere.
         name = printable(one.name)
+        if name in found:
+            raise BadInput(f"own images {folder}: two classes have the same name, {name}, once what cannot be "
+                           "printed is spelled out; rename one of the folders")
         found[name] = sorted(entry for entry in one.iterdir() if picture_files.visible(entry)
                              and entry.is_file() and _is_picture(entry))
         if not found[name]:

@@ -147,6 +147,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict, str]] = {
     "empty": (lambda at: [at.mkdir(), at][1], {}, "no picture .png"),
     "a class without pictures": (lambda at: [folder(at), (at / "cow").mkdir()][0], {}, "no picture .png"),
     "pictures beside classes": (lambda at: [folder(at), picture(at / "x.png", 1)][0], {}, "x.png) beside"),
+    "names that are spelled alike": (lambda at: folder(at, classes=("a\x01", r"a\x01", "bee")), {},
+                                     r"same name, a\x01, once"),
     "several sizes": (lambda at: [folder(at), picture(at / "bee" / "z.png", 1, 20)][0], {}, "prepare.size"),
     "parts of other names": (lambda at: folder(at, classes=("train", "val")), {}, "are parts, not classes"),
     "a size that is none": (folder, {"size": 2}, "from 4 to 1024"),

@@ -186,7 +186,8 @@ def test_a_bug_that_ends_in_an_error_is_caught(new: str, tmp_path: Path, clean: 
         wrong = differences(registry)
         with given.planted(registry, Mutant("error", "net_torch.py", "2 * (x", new, "")) as mutated:
             assert not wrong and caught(mutated, wrong)
-        with pytest.raises(SyntaxError), given.planted(registry, Mutant("none", "net_torch.py", "2 * (x", "2 * ((x", "")):
+        no_python = Mutant("none", "net_torch.py", "2 * (x", "2 * ((x", "")
+        with pytest.raises(SyntaxError), given.planted(registry, no_python):
             pass
 
 
