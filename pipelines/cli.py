@@ -12,7 +12,18 @@ from typing import Annotated
 import typer
 
 from pipelines.commands import train as train_command
-from pipelines.support.command_line import Device, Params, Preset, Program, Results, Seed, Set, application, to_write
+from pipelines.support.command_line import (
+    Device,
+    Params,
+    Preset,
+    Program,
+    Results,
+    ResultsOfRun,
+    Seed,
+    Set,
+    application,
+    to_write,
+)
 from pipelines.support.values import BadInput
 
 app = application("Stacked Capsule Autoencoders: train, evaluate, look.")
@@ -55,7 +66,7 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
                     metavar="DIR", help="Folder of the pictures; default: reconstruct/<preset>/<seed> in "
                     "the results.")] = None,
                 device: Device = None, params: Params = "params.yaml",
-                results: Results = "results") -> None:
+                results: ResultsOfRun = None) -> None:
     """Pictures: reconstructions, templates, parts in place, which capsule explains which part."""
     from pipelines.commands import reconstruct as command
     from pipelines.support import settings
@@ -65,7 +76,7 @@ def reconstruct(run: Annotated[str | None, typer.Argument(
             raise BadInput("RUN says its own settings: leave --model and --set out")
         paths = command.of_run(run, results, images, device, out)
     else:
-        paths = command.run(settings.load_preset(preset, overrides, params), seed, results, model,
+        paths = command.run(settings.load_preset(preset, overrides, params), seed, results or settings.RESULTS, model,
                             images, device, out)
     for path in paths:
         print(path)
@@ -89,7 +100,7 @@ def export(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a r
 @app.command()
 def equivariance(run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")],
                  device: Device = None, params: Params = "params.yaml",
-                 results: Results = "results") -> None:
+                 results: ResultsOfRun = None) -> None:
     """Whether part poses move with the image: error in pixels under shifts and turns."""
     from pipelines import equivariance as command
     from pipelines.support import sections

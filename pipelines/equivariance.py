@@ -21,20 +21,20 @@ import typer
 import port
 from pipelines.prepare import dataset_for
 from pipelines.support import environment, sections, settings
-from pipelines.support.command_line import Device, Params, Program, Results
+from pipelines.support.command_line import Device, Params, Program, ResultsOfRun
 from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from port.evaluation import equivariance, looks
 
 
 def run(folder: str | os.PathLike, wanted: sections.Equivariance,
-        results: str | os.PathLike = settings.RESULTS, device: str | None = None) -> Path:
+        results: str | os.PathLike | None = None, device: str | None = None) -> Path:
     """Measure a run.
 
     Args:
         folder: of the run.
         wanted: motions and images.
-        results: folder of the results.
+        results: folder of the results; None is the one that the run lies in.
         device: auto, cpu or cuda; None is the settings'.
 
     Returns:
@@ -44,6 +44,7 @@ def run(folder: str | os.PathLike, wanted: sections.Equivariance,
         BadInput: no run of an image model.
     """
     preset, seed = settings.preset_of_run(folder)
+    results = settings.results_of_run(folder, results)
     place = environment.choose_device(device or wanted.device)
     if wanted.threads:
         torch.set_num_threads(wanted.threads)
@@ -112,7 +113,7 @@ def say(measured: dict) -> None:
 
 def command(folder: Annotated[str, typer.Argument(
                 metavar="RUN", help="Folder of a run, as results/train/digits/0.")],
-            params: Params = "params.yaml", results: Results = "results", device: Device = None) -> None:
+            params: Params = "params.yaml", results: ResultsOfRun = None, device: Device = None) -> None:
     """Whether part poses move with the image, before and after training."""
     run(folder, sections.section(sections.Equivariance, "equivariance", params, optional=True), results, device)
 

@@ -99,8 +99,8 @@ def read(path: str | os.PathLike, choices: Choices | None = None) -> Original:
                     (*notes, *chosen))
 
 
-def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str]
-                        ) -> tuple[dict, bool]:
+def given_configuration(preset: str | None, config: str | None, params: str, variables: Collection[str],
+                        source: dict | None = None) -> tuple[dict, bool]:
     """What the user says about the model, as flat settings, and whether defaults fill the rest.
 
     Args:
@@ -109,6 +109,7 @@ def given_configuration(preset: str | None, config: str | None, params: str, var
             it overlays the preset.
         params: the file of presets.
         variables: names of the checkpoint's, which tell the kind of the model.
+        source: what the file holds, where it is read already; a pipe can be read once.
 
     Raises:
         BadInput: an unknown preset, key or value, a file that cannot be read, or another model's.
@@ -123,7 +124,7 @@ def given_configuration(preset: str | None, config: str | None, params: str, var
 
             said = port.config.explicit(settings.load_preset(preset, path=params).model, kind)
     if config is not None:
-        source = _read_mapping(config)
+        source = read_mapping(config) if source is None else source
         with in_words(str(config)):
             try:
                 said |= port.config.explicit(source, kind)
@@ -135,7 +136,7 @@ def given_configuration(preset: str | None, config: str | None, params: str, var
     return said, default
 
 
-def _read_mapping(path: str) -> dict:
+def read_mapping(path: str) -> dict:
     """A JSON or YAML file; a folder stands for its manifest."""
     file = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
     if not file.exists():
@@ -185,16 +186,14 @@ def staged(out: Path, replaceable: Collection[str] = ()) -> Iterator[Path]:
         yield made
 
 
-def training_constants(config: str | None, defaults: dict[str, float]) -> dict[str, float]:
+def training_constants(config: str | None, source: dict, defaults: dict[str, float]) -> dict[str, float]:
     """Learning rate, batch size and optimizer constants that a configuration file gives.
 
     Args:
-        config: as in `given_configuration`; a recording's manifest has `lr` and `rmsprop`.
+        config: as in `given_configuration`, for the message.
+        source: what it holds, nothing where there is none; a recording's manifest has `lr` and `rmsprop`.
         defaults: what it does not say.
     """
-    if config is None:
-        return dict(defaults)
-    source = _read_mapping(config)
     with in_words(str(config)):
         flags = port.config.parse_flags(source["flags"]) if "flags" in source else source
         said = port.config.training_flags(flags)

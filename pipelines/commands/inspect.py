@@ -109,12 +109,13 @@ def print_facts(facts: dict[str, Any]) -> None:
         print("to be given when converting: " + "; ".join(
             f"{name} ({values})" for name, values in facts["required"].items()))
     rest = [name for name in facts["unknown"] if name not in facts["required"]]
-    deciding = open_settings.deciding(rest)
-    if deciding:
-        print("unknown, optional, able to change what the model answers: " + ", ".join(deciding))
-    if len(rest) > len(deciding):
-        print("unknown, optional, of the noise and the loss alone: "
-              + ", ".join(name for name in rest if name not in deciding))
+    told_apart = facts["model"] in open_settings.KINDS
+    deciding = open_settings.deciding(rest) if told_apart else rest
+    others = [name for name in rest if name not in deciding]
+    for names, words in ((deciding, ", able to change what the model answers" if told_apart else ""),
+                         (others, ", of the noise and the loss alone")):
+        if names:
+            print(f"unknown, optional{words}: {', '.join(names)}")
     if facts["skipped"]:
         print(f"skipped when converting: {len(facts['skipped'])} arrays ("
               + ", ".join(sorted(set(facts["skipped"].values()))) + ")")

@@ -4,8 +4,8 @@
     python -m pipelines.commands.reconstruct results/train/digits/0 --images digit.png
     python -m pipelines.commands.reconstruct --preset digits --seed 0
 
-A run's folder is enough: preset, data and seed stand in it. Leaves results/reconstruct/<preset>/<seed>/
-with reconstructions.png (bottom-up, top-down), templates.png, parts.png (the most present in place),
+A run's folder is enough: preset, data and seed stand in it. Leaves reconstruct/<preset>/<seed>/ in the results that it
+lies in, with reconstructions.png (bottom-up, top-down), templates.png, parts.png (the most present in place),
 transformed.png (all of them), capsules.png (each object capsule alone), explained.png and explained.json
 (which capsule explains which part); of a constellation run points_run.png, coloured by capsule.
 """
@@ -24,7 +24,7 @@ from pipelines.commands import given_images
 from pipelines.evaluation import constellation, parts
 from pipelines.prepare import dataset_for
 from pipelines.support import environment, pictures, settings
-from pipelines.support.command_line import Params, Preset, Program, Results, Seed, Set
+from pipelines.support.command_line import Params, Preset, Program, ResultsOfRun, Seed, Set
 from pipelines.support.values import BadInput
 from port.core import swap
 from port.data import dataset
@@ -68,7 +68,8 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     split = given_images.read(images, config.channels, config.canvas) if number is None \
         else test_images(preset, results, config, folder)
     write = parts.write_pictures if isinstance(loaded, port.PartAutoencoder) else pictures.write
-    return _together(out, write, loaded, split, len(split) if number is None else number, seed)
+    shift = preset.train(seed)[0].shift  # as it was trained and is evaluated
+    return _together(out, write, loaded, split, len(split) if number is None else number, seed, shift)
 
 
 def _together(out: Path, write: Callable[..., list[Path]], *given: object) -> list[Path]:
@@ -78,16 +79,16 @@ def _together(out: Path, write: Callable[..., list[Path]], *given: object) -> li
     return [out / path.name for path in written]
 
 
-def of_run(folder: str | os.PathLike, results: str | os.PathLike = settings.RESULTS,
+def of_run(folder: str | os.PathLike, results: str | os.PathLike | None = None,
            images: int | str = IMAGES, device: str | None = None,
            out: str | os.PathLike | None = None) -> list[Path]:
-    """The pictures of a run, whose folder says everything else.
+    """The pictures of a run, whose folder says everything else; they go to the results that it lies in.
 
     Raises:
         BadInput: no run's folder, or images that do not fit its model.
     """
     preset, seed = settings.preset_of_run(folder)
-    return run(preset, seed, results, folder, images, device, out)
+    return run(preset, seed, settings.results_of_run(folder, results), folder, images, device, out)
 
 
 def count(images: int | str) -> int | None:
@@ -131,12 +132,13 @@ def command(folder: Annotated[str | None, typer.Argument(
             images: Annotated[str, typer.Option(
                 metavar="FILE|DIR|N", help="How many test images, or a file or folder.")] = IMAGES,
             out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of the pictures.")] = None,
-            params: Params = "params.yaml", results: Results = "results") -> None:
+            params: Params = "params.yaml", results: ResultsOfRun = None) -> None:
     """Pictures of what a trained model sees."""
     if folder:
         paths = of_run(folder, results, images, out=out)
     else:
-        paths = run(settings.load_preset(preset, overrides, params), seed, results, model, images, out=out)
+        paths = run(settings.load_preset(preset, overrides, params), seed, results or settings.RESULTS, model, images,
+                    out=out)
     for path in paths:
         print(path)
 

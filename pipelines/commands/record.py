@@ -57,7 +57,8 @@ def record(source: str, out: str, batch: str | None, dtype: str, preset: str | N
         raise BadInput(f"--dtype: {unknown('type', dtype, DTYPES)}")
     found = original.read(source, Choices(**choices))
     sorted_out = found.sorted_out()
-    said, default = original.given_configuration(preset, config, params, sorted_out.variables)
+    told = {} if config is None else original.read_mapping(config)
+    said, default = original.given_configuration(preset, config, params, sorted_out.variables, told)
     refuse_nonfinite(sorted_out, False, found.prefix)
     with original.in_words(str(found.prefix)):
         configuration = convert.configuration_of(sorted_out, said, default)
@@ -67,7 +68,7 @@ def record(source: str, out: str, batch: str | None, dtype: str, preset: str | N
     batches = read_batches(batch, configuration) if batch else draw_batches(configuration, seed)
     with original.staged(Path(out)) as folder, original.in_words(out):
         recorder = Recorder(folder, configuration, sorted_out.variables, sorted_out.slots, batches, dtype,
-                            original.training_constants(config, RATE), seed)
+                            original.training_constants(config, told, RATE), seed)
         recorder.forward()
         recorder.steps()
         copy_checkpoint(found, folder)

@@ -21,6 +21,7 @@ from pipelines.support.output import write_json
 from pipelines.support.values import BadInput
 from pipelines.training import given_weights
 from pipelines.training.rows import TRAINED, Row, read
+from port.checkpoints import run_files
 from port.configuration.fields import from_mapping
 from port.data import dataset as data
 from port.data.streams import Examples
@@ -59,7 +60,7 @@ def check_labels(dataset: Examples, preset: settings.Preset) -> None:
 
 def steps_of(checkpoints: Path) -> int | None:
     """Updates of a row that is trained and waits to be measured; None where none waits."""
-    told = read(checkpoints / TRAINED)
+    told = read(checkpoints / TRAINED, {"metrics": {"steps": run_files.count}})
     return None if told is None else told["metrics"]["steps"]
 
 

@@ -35,6 +35,8 @@ Set = Annotated[list[str] | None, typer.Option(
 Params = Annotated[str, typer.Option(
     metavar="FILE", help="The file of presets; without a params.yaml here, the one that came with this program.")]
 Results = Annotated[str, typer.Option(metavar="DIR", help="Folder the results go to.")]
+ResultsOfRun = Annotated[str | None, typer.Option(
+    "--results", metavar="DIR", help="Folder the results go to; default: the one that the run lies in.")]
 Together = Annotated[int | None, typer.Option(
     metavar="N", min=1, help="So many runs train beside each other; default: on a GPU up to 20, on a CPU one after the "
     "other.")]

@@ -129,7 +129,8 @@ def choose_device(name: str) -> torch.device:
         raise BadInput(f"device {name!r} is not supported; use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} asked for, but this torch sees no GPU; use cpu")
-    if device.type == "cuda" and device.index not in (None, torch.cuda.current_device()):
+    # Asked only of a number: the answer starts the GPU in this process, which may only be about to start others.
+    if device.index is not None and device.type == "cuda" and device.index != torch.cuda.current_device():
         raise BadInput(f"device {name!r} is not the current GPU; use cuda, and choose one of several by "
                        f"CUDA_VISIBLE_DEVICES={device.index}")
     return device

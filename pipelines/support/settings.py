@@ -17,7 +17,7 @@ from pipelines.support import fit_images
 from pipelines.support.output import write_json
 from pipelines.support.sections import Evaluate, Prepare
 from pipelines.support.values import BadInput, load_params, parse_value, plain_word
-from port.configuration.fields import converted, from_mapping, refuse_unknown, unknown
+from port.configuration.fields import converted, from_mapping, mapping, refuse_unknown, unknown
 from port.training import loop as train
 
 STAGES = ("prepare", "train", "evaluate", "parity", "convert", "equivariance", "report", "ablation",
@@ -42,7 +42,8 @@ class Preset:
         model: flat configuration keys, as the original's flags.
 
     Raises:
-        ConfigError: a family that is no word, or options of the data's source that are no mapping.
+        ConfigError: a section that is no mapping, a family that is no word, or options of the data's source that are no
+            mapping.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Preset:
     model: dict
 
     def __post_init__(self) -> None:
+        for name in ("prepare", "train", "evaluate"):
+            mapping(f"preset {self.name}: {name}", self.sections.get(name))
         # Both are looked up by others long before all settings are read.
         converted(f"model of preset {self.name}: model", str | None, self.model.get("model"))
         converted(f"prepare of preset {self.name}: options", dict | None, self.sections["prepare"].get("options"))
@@ -190,6 +193,17 @@ def preset_of_run(folder: str | os.PathLike) -> tuple[Preset, int]:
     seed = sections["train"].pop("seed", 0)
     name = plain_word(found["preset"], f"{Path(folder) / 'config.json'}: preset")
     return Preset(name, sections, dict(found["model"])), int(seed)
+
+
+def results_of_run(folder: str | os.PathLike, results: str | os.PathLike | None = None) -> Path:
+    """The folder of results that a run lies in, as runs/digits/1 of runs/digits/1/train/digits/0, unless one is given.
+
+    What is made of a run belongs beside it: of a numbered run nothing goes to the results that git holds.
+    """
+    if results is not None:
+        return Path(results)
+    place = Path(os.path.abspath(port.run_folder.located(folder)))
+    return Path(os.path.relpath(place.parents[2])) if place.parts[-3:-2] == ("train",) else Path(RESULTS)
 
 
 def load_model_keys(path: str | os.PathLike) -> dict:

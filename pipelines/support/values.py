@@ -71,9 +71,16 @@ def file_to_write(path: str | os.PathLike, what: str) -> Path:
     path = Path(path)
     if path.is_dir() or path.name in ("", ".."):
         raise BadInput(f"{what} {path}: that is a folder; name a file in it")
-    if path.exists():
+    from port.core import files  # late: torch comes with it
+
+    try:
+        place = files.place_of(path)
+    except NotADirectoryError:
+        place = path
+    if place is None:
         return path
-    above = next(one for one in Path(os.path.realpath(path)).parents if one.exists())
+    folder = Path(os.path.realpath(place.parent))
+    above = next(one for one in (folder, *folder.parents) if one.exists())
     if not above.is_dir():
         raise BadInput(f"{what} {path}: {above} is a file, where a folder should stand; name another place")
     if not os.access(above, os.W_OK | os.X_OK):

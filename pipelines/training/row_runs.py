@@ -16,6 +16,7 @@ from pipelines import train as training
 from pipelines.evaluation import row_measures as measures
 from pipelines.prepare import dataset_for
 from pipelines.support import children, console, environment, locks, settings
+from pipelines.support.values import BadInput
 from pipelines.training import beside, rows
 from port.data.streams import Examples
 from port.training import ensemble, sound
@@ -91,9 +92,14 @@ class Run:
         """Build it; it goes on from its checkpoint, if there is one.
 
         Raises:
-            BadInput: nothing could be measured on these data.
+            BadInput: nothing could be measured on these data, or a longer run of the row waits to be measured.
         """
         measures.check_labels(dataset, self.preset)
+        waiting = measures.steps_of(self.checkpoints)
+        if waiting is not None and waiting > self.loop.steps:
+            raise BadInput(f"{self.says}: one of {waiting:,} steps is trained and not measured yet, and would be "
+                           f"lost; measure it first with python -m pipelines.ablation --measure {self.checkpoints}, or "
+                           "take another --runs")
         (self.checkpoints / rows.TRAINED).unlink(missing_ok=True)  # of another length: that one is no longer the last
         sound.clear(self.checkpoints.parent, self.checkpoints.name)
         model = port.build(self.preset.config(), self.loop.seed).to(self.place)

@@ -13,10 +13,12 @@ from pipelines.support import settings
 from pipelines.support.values import BadInput, load_params
 from port.checkpoints import run_files
 from port.configuration.fields import from_mapping, unknown
+from port.data.dataset import DataError
 from port.training import loop as train
 
 FILES = ("metrics.json", "config.json", "environment.json")  # of a row and seed, in its folder
-METRICS = {"steps": run_files.count, "protocol": (str, type(None)), "seed": run_files.count}
+METRICS = {"steps": run_files.count, "protocol": (str, type(None)), "seed": run_files.count,
+           "parameters": run_files.count, "seconds": run_files.positive, "protocols": {"*": {"*": run_files.number}}}
 CONFIG = {"model": dict, "train": dict}
 TRAINED = "trained.json"  # beside the checkpoints of a row that is trained and waits to be measured
 
@@ -222,6 +224,14 @@ def same_loop(stored: dict, wanted: train.Settings) -> bool:
 def as_json(value):
     """As it comes back from a JSON file."""
     return json.loads(json.dumps(value))
+
+
+def device_of(folder: Path) -> str | None:
+    """The type of device that a row or soak was trained on; None where its files do not say, or cannot be read."""
+    try:
+        return run_files.read(folder / FILES[2], run_files.ENVIRONMENT, {}).get("device")
+    except DataError:
+        return None
 
 
 def read(path: Path, form: Any = dict) -> dict | None:

@@ -100,7 +100,7 @@ def in_processes(preset: settings.Preset, seeds: list[int], results: str | os.Pa
     """One process a seed, `jobs` at a time; their lines come with the seed in front."""
     waiting, running, codes = list(seeds), {}, {}
     readers: list[threading.Thread] = []
-    lost: list[OSError] = []  # why nothing can be printed any more
+    lost: list[OSError | ValueError] = []  # why nothing can be printed any more
     params = Path(tempfile.mkdtemp(prefix="seeds-")) / "params.json"
     preset.write(params)
     stop: list[int] = []
@@ -154,10 +154,10 @@ def start(preset: settings.Preset, seed: int, params: Path, results: str | os.Pa
                *(["--runs", str(runs)] if runs else [])]
     # A session of its own: Ctrl-C comes here alone, and from here to all.
     return children.start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          start_new_session=True)
+                          encoding="utf-8", errors="backslashreplace", start_new_session=True)
 
 
-def hand_on(process: subprocess.Popen, seed: int, lost: list[OSError]) -> None:
+def hand_on(process: subprocess.Popen, seed: int, lost: list[OSError | ValueError]) -> None:
     """Print the lines of a process until it ends, with its seed in front.
 
     Args:
@@ -169,7 +169,7 @@ def hand_on(process: subprocess.Popen, seed: int, lost: list[OSError]) -> None:
         if not lost:
             try:
                 print(f"[seed {seed}] {line}", end="", flush=True)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: the output is closed
                 lost.append(error)
 
 

@@ -17,6 +17,7 @@ from pipelines.support import run_folders, settings
 from pipelines.support.values import BadInput, load_params
 from pipelines.training import rows
 from pipelines.visit import parcel
+from port.checkpoints import run_files
 from port.configuration.fields import ConfigError
 from port.data.dataset import DataError
 
@@ -76,7 +77,7 @@ def take_in(work: Path, results: Path, params: str, replace: bool = False, measu
         source, target = work / "results" / found.path, results / found.path
         why = found.why_not(source)
         if why is None and target.exists() and not replace:
-            device = [(rows.read(place / "environment.json") or {}).get("device") for place in (source, target)]
+            device = [rows.device_of(place) for place in (source, target)]
             if found.why_not(target) is None and device[0] == device[1]:
                 same += 1
                 continue
@@ -107,7 +108,7 @@ def rows_in(place: Path, params: str) -> Iterator[Found]:
                 return f"no section of {params} has the folder {folder}"
             try:
                 return rows.why_not(by_folder[folder], name, int(seed), at, params)
-            except (BadInput, ConfigError, KeyError) as error:
+            except (BadInput, ConfigError, DataError, KeyError) as error:
                 return str(error)
         yield Found(path.parent.relative_to(place), why_not)
 
@@ -116,12 +117,12 @@ def soaks_in(place: Path, params: str) -> Iterator[Found]:
     """Soaks below a folder of results, each with a look at its settings."""
     for path in sorted(place.glob("soak/*/x*/*/metrics.json")):
         def why_not(at: Path) -> str | None:
-            told = rows.read(at / "metrics.json") or {}
             try:
+                told = run_files.read(at / "metrics.json", soak.RUN)
                 preset = settings.load_preset(told["preset"], [f"train.steps={told['steps']}"], params)
                 if soak.ended_in(at, preset, told["factor"], told["seed"]):
                     return None
-            except (BadInput, ConfigError, KeyError) as error:
+            except (BadInput, ConfigError, DataError, KeyError) as error:
                 return str(error)
             return "run with other settings"
         yield Found(path.parent.relative_to(place), why_not)

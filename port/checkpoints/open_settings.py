@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+KINDS = ("scae", "constellation")  # whose settings these are
 # By `section.name`. A setting that stands in neither set can change what the model answers.
 NOISE = frozenset({"part_encoder.noise_scale", "obj_decoder.noise_type", "obj_decoder.noise_scale",
                    "obj_encoder.dropout_rate", "obj_decoder.caps_dropout_rate"})

@@ -32,23 +32,39 @@ def read_bytes(path: str | os.PathLike, most: int = 2**30) -> bytes:
     """
     name = os.fspath(path)
     # Opened without waiting: a pipe would else be waited for however long nobody opens its other end.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    handle, begun = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), b""
     with open(handle, "rb") as file:
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if stat.S_ISFIFO(found.st_mode):
-            if not select.select([handle], [], [], PATIENCE)[0]:
-                raise OSError(errno.ETIMEDOUT, "a pipe that nobody writes into", name)
+            begun = _wait_for_writer(handle, name)
             os.set_blocking(handle, True)
         elif not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "a device or a socket, no file", name)
         # The size is only believed where it forbids to read: files in /proc have none, and one may grow.
-        content = b"" if found.st_size > most else file.read(most + 1)
+        content = b"" if found.st_size > most else begun + file.read(most + 1 - len(begun))
     if max(found.st_size, len(content)) > most:
         many = f"{found.st_size / 2**30:,.1f} GB" if found.st_size > 2**29 else f"more than {most:,} bytes"
         raise OSError(errno.EFBIG, f"{many} are more than such a file has", name)
     return content
+
+
+def _wait_for_writer(handle: int, name: str) -> bytes:
+    """Wait until somebody has opened the other end of a pipe; what was read to find that out.
+
+    Raises:
+        OSError: nobody has.
+    """
+    if select.select([handle], [], [], PATIENCE)[0]:
+        return b""
+    try:
+        found = os.read(handle, 1)
+    except BlockingIOError:  # open, and slow: whoever it is, is waited for
+        return b""
+    if not found:
+        raise OSError(errno.ETIMEDOUT, "a pipe that nobody writes into", name)
+    return found
 
 
 def place_of(path: str | os.PathLike) -> Path | None:

@@ -89,17 +89,29 @@ def together(folder: Path) -> Iterator[Path]:
     """A folder to write files to, which go into another one when all of them are there; what else is there stays.
 
     Raises:
-        OSError: one cannot be written, or no folder is there; it names the place that was meant.
+        OSError: one cannot be written, no folder is there, or a folder stands at the place of a file; it names the
+            place that was meant.
     """
-    folder = folder if folder.name not in ("", "..") else folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with aside(folder) as made:
-        yield made
-        folder.mkdir(exist_ok=True)
-        for path in made.iterdir():
-            os.replace(path, folder / path.name)
+    # In the folder, and not beside it: that may be on another disk, or not open for writing.
+    place = folder.resolve()
+    new = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.named(folder, place / "files"), aside(place / "files") as made:
+            yield made
+            paths = list(made.iterdir())
+            for path in paths:
+                if (place / path.name).is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / path.name))
+            for path in paths:
+                os.replace(path, place / path.name)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it
+                place.rmdir()
+        raise
 
 
 def recover(folder: Path, own: Collection[str], token: str = "") -> None:

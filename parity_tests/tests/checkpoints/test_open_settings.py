@@ -15,7 +15,7 @@ from port.constellation.config import SECTIONS as OF_POINTS
 from port.scae.config import SECTIONS as OF_IMAGES
 from port.scae.noise import Noise
 
-KINDS = {"scae": OF_IMAGES, "constellation": OF_POINTS}
+KINDS = dict(zip(open_settings.KINDS, (OF_IMAGES, OF_POINTS), strict=True))
 WORDS = {"part_encoder.encoder_type": "conv", "obj_decoder.noise_type": None, "autoencoder.target": "sobel",
          "autoencoder.vote_type": "soft", "autoencoder.pres_type": "soft", "obj_decoder.pdf": "student",
          "autoencoder.prior_sparsity_loss_type": "kl", "autoencoder.posterior_sparsity_loss_type": "l2"}

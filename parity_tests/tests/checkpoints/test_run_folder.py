@@ -142,7 +142,7 @@ def test_reconstruct_needs_the_run_alone(run: Path, tmp_path: Path, capsys) -> N
     rows = json.loads((folder / "explained.json").read_text())
     model = port.load(run)
     test = model.preprocessing.load(download=False).test
-    placed = dataset.place(test.images[:5], 14, torch.Generator().manual_seed(3))
+    placed = dataset.place(test.images[:5], 14, torch.Generator().manual_seed(3), True)  # uniformly, as in training
     posterior = model(placed, taps=True).taps["res/posterior_mixing_probs"]
     assert [row["label"] for row in rows] == test.labels[:5].tolist()
     for i, row in enumerate(rows):
@@ -151,6 +151,16 @@ def test_reconstruct_needs_the_run_alone(run: Path, tmp_path: Path, capsys) -> N
             assert part["posterior"] == pytest.approx(posterior[i, part["part"], part["capsule"]].item(),
                                                       abs=6e-5)
             assert part["posterior"] == pytest.approx(posterior[i, part["part"]].max().item(), abs=6e-5)
+
+
+def test_pictures_lie_in_the_results_of_their_run(run: Path, tmp_path: Path) -> None:
+    """Of a numbered run nothing goes to the results beside it; --results still says where."""
+    shutil.copytree(run, tmp_path / "runs/digits/1/train/digits/3")
+    assert scae("reconstruct", "runs/digits/1", "--images", 1) == 0
+    assert sorted(path.name for path in (tmp_path / "runs/digits/1").iterdir()) == ["prepare", "reconstruct", "train"]
+    assert not (tmp_path / "results").exists()
+    assert scae("reconstruct", "runs/digits/1", "--images", 1, "--results", "given") == 0
+    assert (tmp_path / "given/reconstruct/digits/3/templates.png").is_file()
 
 
 def test_shares_of_the_parts_add_up(run: Path) -> None:

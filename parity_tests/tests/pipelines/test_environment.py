@@ -78,6 +78,8 @@ def test_every_committed_result_was_made_at_a_commit_that_is_here() -> None:
 def test_another_gpu_than_the_current_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams and captured steps go to the current one; the message says how to choose."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: pytest.fail("the GPU was started"))
+    assert environment.choose_device("cuda") == torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert environment.choose_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(BadInput, match=r"'cuda:1' is not the current GPU.*CUDA_VISIBLE_DEVICES=1"):

@@ -26,6 +26,9 @@ HEADER = put_number(1, 1) + put_bytes(3, put_number(1, 1))  # one shard, little-
 def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray | np.generic]) -> None:
     """Write named arrays as a V2 checkpoint of one shard: both files, or what was there before.
 
+    What a process that was killed between the two left unreadable, the next one that writes there brings to an end or
+    puts back, before it begins.
+
     Args:
         prefix: written as `<prefix>.index` and `<prefix>.data-00000-of-00001`; the folder is made.
         arrays: name → numbers or truth values; stored in the order of their names.
@@ -37,6 +40,8 @@ def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray 
     prefix = Path(prefix)
     items = sorted((_key(name), _stored(name, array)) for name, array in arrays.items())
     prefix.parent.mkdir(parents=True, exist_ok=True)
+    places = Path(f"{prefix}{INDEX}"), shard_name(prefix, 0, 1)
+    _recover(prefix, places)
     with swap.aside(prefix) as made:
         data, index = (Path(made) / name for name in ("data", "index"))
         entries, offset = [(b"", HEADER)], 0
@@ -51,10 +56,21 @@ def write_checkpoint(prefix: str | os.PathLike, arrays: Mapping[str, np.ndarray 
             file.writelines(table(entries))
             _on_disk(file)
         # The index goes first and comes last: without it there is no checkpoint, so none is of two.
-        places = Path(f"{prefix}{INDEX}"), shard_name(prefix, 0, 1)
         with _put_back(places, Path(made)):
             os.replace(data, places[1])
             os.replace(index, places[0])
+
+
+def _recover(prefix: Path, places: Sequence[Path]) -> None:
+    """Finish what a killed process was about to put in place, or put back what it had moved away."""
+    for made in swap.left_beside(prefix):
+        if os.path.lexists(made / "index") and not os.path.lexists(made / "data"):
+            os.replace(made / "index", places[0])
+            continue
+        for number, place in enumerate(places):
+            kept = made / f"old-{number}"
+            if os.path.lexists(kept) and not os.path.lexists(place):
+                os.replace(kept, place)
 
 
 @contextlib.contextmanager
