@@ -45,6 +45,7 @@ CLASSIFIER_CURVES = ("loss", "held_out_loss", "accuracy", "held_out_accuracy")
 # What has to be there besides what everybody uses.
 CONFIG = run_files.CONFIG | {"arguments": dict}
 EVALUATION = run_files.EVALUATION | {"data": str, "trained_on": str, "preset": str}
+UNLIKE = ("pcae", "constellation")  # kinds that are not evaluated by clusters and classifiers
 CURVE_POINTS = 100  # rows kept of each seed's history
 
 
@@ -102,6 +103,10 @@ def read_runs(preset: str, name: str, results: Path) -> tuple[list[Run], list[in
         run_folder.check_whole(at)
         config = run_files.read(at / "config.json", CONFIG) | {
             "evaluate": run_files.read(beside / "config.json", run_files.EVALUATED_WITH)["evaluate"]}
+        kind = config["arguments"].get("model", "scae")
+        if kind in UNLIKE:
+            raise BadInput(f"{beside}: models of kind {kind} have measures of their own, which are not aggregated; "
+                           "look at the metrics.json of each seed")
         found = Run(seed, run_files.read(at / "metrics.json", run_files.METRICS),
                     run_files.read(beside / "metrics.json", EVALUATION), config,
                     run_files.read(at / "environment.json", run_files.ENVIRONMENT), at / "history.csv")

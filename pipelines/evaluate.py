@@ -75,7 +75,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
         on: a data source whose test images are used; None is the preset's own.
 
     Raises:
-        BadInput: no model, or one that does not fit the data.
+        BadInput: no model, one that does not fit the data, or a preset whose `train.shift` is no longer the run's.
         CheckFailed: the preset requires learning and the run shows none (not with `on`).
     """
     wanted = preset.evaluate()
@@ -85,6 +85,7 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     place = environment.choose_device(device or wanted.device)
     source = settings.folder_of("train", preset.name, seed, results)
     final = settings.load_model(source / "model").to(place)
+    shift = shift_of(source, preset, seed)
     special = families.evaluation(preset)
     if special is not None:
         return of_family(special, preset, seed, results, final, place, on)
@@ -94,7 +95,6 @@ def run(preset: settings.Preset, seed: int, results: str | os.PathLike = setting
     if on is not None:
         dataset = replace(dataset, **elsewhere(preset, on, dataset, source))
     dataset = dataset.to(place)
-    shift = preset.train(seed)[0].shift
 
     folder = settings.folder_of("evaluate", settings.evaluation_name(preset.name, on), seed, results)
     measured: dict = {"preset": preset.name, "seed": seed, "steps": run_folder.steps(source),
@@ -194,6 +194,20 @@ def trained_with(folder: Path) -> dict:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))["train"]
     except (OSError, ValueError, KeyError):
         return {}
+
+
+def shift_of(folder: Path, preset: settings.Preset, seed: int) -> str:
+    """How a run in a folder of the train stage placed its images, which the preset has to say too.
+
+    Raises:
+        BadInput: the preset says otherwise by now.
+    """
+    says = preset.train(seed)[0].shift
+    was = trained_with(folder).get("shift", says)
+    if was != says:
+        raise BadInput(f"{folder} was trained with train.shift {was}, and preset {preset.name} has {says}; put it back "
+                       f"(--set train.shift={was}), or train again")
+    return says
 
 
 def weights_of(folder: Path) -> str:

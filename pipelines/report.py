@@ -30,6 +30,9 @@ from port.core import files
 INITIAL = run_files.MOMENT | {"rec_ll": (run_files.number, type(None))}
 BOTH = {"initial": INITIAL, "final": INITIAL | {"test_images": run_files.count}}
 SHOWN = run_files.EVALUATION | {"level": run_files.number, "protocols": {"clean": BOTH, "*": BOTH}, "checks": [dict]}
+MOVED = {"error": {"*": run_files.number}, "required": {"*": run_files.number}}
+MOTIONS = {"motions": [{"motion": str, "initial": MOVED, "final": MOVED}]}
+KINDS = ("scae", "ocae", "hierarchy")
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES = (
     ("reconstructions", "Reconstructions", "Held-out images; below them the bottom-up "
@@ -107,7 +110,14 @@ def gather(wanted: sections.Report, results: Path) -> dict:
     """Everything the template shows, from the files of the stages."""
     train = settings.folder_of("train", wanted.preset, wanted.seed, results)
     evaluated = settings.folder_of("evaluate", wanted.preset, wanted.seed, results)
-    metrics = run_files.read(evaluated / "metrics.json", SHOWN, {})
+    metrics = run_files.read(evaluated / "metrics.json", run_files.EVALUATION, {})
+    config = run_files.read(train / "config.json", run_files.CONFIG, {})
+    kind = config.get("model", {}).get("model", "scae")
+    if kind not in KINDS:
+        raise BadInput(f"report.preset {wanted.preset}: this page shows autoencoders with object capsules on images, "
+                       f"not models of kind {kind}; {evaluated / 'metrics.json'} has its numbers, and scae report "
+                       f"{train} shows its training")
+    run_files.check(metrics, SHOWN if metrics else dict, str(evaluated / "metrics.json"))
     history = train / "history.csv"
     parity = read(results / "parity" / "parity.json", {"ops?": [dict], "goldens?": [dict]})
     return {
@@ -115,10 +125,10 @@ def gather(wanted: sections.Report, results: Path) -> dict:
         "data": read(settings.folder_of("prepare", wanted.preset, results=results)
                      / "metrics.json"),
         "train": run_files.read(train / "metrics.json", run_files.METRICS | {"seconds": run_files.positive}, {}),
-        "config": run_files.read(train / "config.json", run_files.CONFIG, {}),
+        "config": config,
         "environment": run_files.read(train / "environment.json", run_files.ENVIRONMENT, {}),
         **viewpoint(read(settings.folder_of("equivariance", wanted.preset, wanted.seed, results)
-                         / "metrics.json")),
+                         / "metrics.json", MOTIONS)),
         "evaluated": metrics, "accuracies": accuracies(metrics), "not_measured": lines(metrics),
         "curves": plots.learning_curves(plots.read_history(history)) if history.exists() else [],
         "pictures": pictures(evaluated / "pictures"),

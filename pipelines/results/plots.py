@@ -6,14 +6,17 @@ page it stands in and can be looked at by itself.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from port.core import files
+from port.data.dataset import DataError
 
 # Stand-ins that matplotlib writes into the SVG, and the CSS variable each becomes.
 INK, FAINT, FIRST, SECOND, THIRD, CELL = (
@@ -62,13 +65,26 @@ NAMES = {"rec_ll": "training", "held_out_rec_ll": "held out", "log_prob": "train
 
 def read_history(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each column of a history.csv as (steps, values), rows without a value left out."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     columns = {}
-    for name in rows[0] if rows else ():
-        pairs = [(int(row["step"]), float(row[name])) for row in rows if row[name] != ""]
-        columns[name] = tuple(np.array(values) for values in zip(*pairs))
+    with _table(path) as rows:
+        for name in rows[0] if rows else ():
+            pairs = [(int(row["step"]), float(row[name])) for row in rows if row[name] != ""]
+            columns[name] = tuple(np.array(values) for values in zip(*pairs))
     return columns
+
+
+@contextlib.contextmanager
+def _table(path: Path) -> Iterator[list[dict[str, str]]]:
+    """The rows of a CSV file, to be read within the block.
+
+    Raises:
+        DataError: a column is missing, or a cell is no number.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            yield list(csv.DictReader(file))
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} is no table that its stage leaves ({error}); run that stage again") from None
 
 
 def learning_curves(history: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[tuple[str, str]]:
@@ -225,8 +241,8 @@ def save(folder: Path, charts: dict[str, str]) -> None:
 def read_confusions(path: Path) -> dict[str, np.ndarray]:
     """Tables `[true, predicted]` by clustering; examples of unmatched clusters are left out."""
     tables: dict[str, dict[tuple[int, int], int]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    with _table(path) as rows:
+        for row in rows:
             cell = int(row["actual"]), int(row["predicted"])
             tables.setdefault(row["clustering"], {})[cell] = int(row["count"])
     found = {}

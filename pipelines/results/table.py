@@ -36,7 +36,8 @@ EXPECTED = (("mnist", "mnist"), ("mnist_paper", "mnist"), ("mnist28_paper", "mni
             ("capsnet_mnist40_on_affnist", "affnist"), ("capsnet_svhn", "svhn"),
             ("capsnet_cifar10", "cifar10"), ("em_mnist", "mnist"), ("em_smallnorb", "smallnorb"))
 CLASSIFIERS = ("capsnet", "em")  # the routing ancestors: how their presets' names begin
-AGGREGATE = {"preset": str, "data": str, "protocols": {"*": dict}}
+AGGREGATE = {"preset": str, "data": str, "protocols": {"*": dict}, "seeds": [run_files.count], "steps": run_files.count,
+             "finished": bool, "full_steps": run_files.count, "environments": [dict]}
 MEASURES = (("posterior_kmeans", "clustering"), ("posterior_probe", "linear probe"))
 HEAD = ("| data set, preset | measure | paper | ours, clean | ours, faithful | runs | verdict |",
         "|---|---|---|---|---|---|---|")

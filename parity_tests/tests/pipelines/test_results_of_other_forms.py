@@ -101,6 +101,31 @@ CASES = [
     (EVALUATION, ("checks",), None), (EVALUATION, ("data",), GONE), (EVALUATED_WITH, (), {}), (EVALUATED_WITH, (), [])]
 
 
+@pytest.mark.parametrize(("name", "text", "says"), [
+    (f"{RUN}/history.csv", "step,loss\n1,abc\n", "history.csv is no table"),
+    (f"{MEASURED}/confusion.csv", "clustering,actual\nx,1\n", "confusion.csv is no table"),
+    ("equivariance/digits/0/metrics.json", '{"a": 1}', "motions is missing"),
+    ("equivariance/digits/0/metrics.json", '{"motions": [{"motion": "m"}]}', "motions[0].initial is missing")])
+def test_tables_and_motions_of_the_page(name: str, text: str, says: str, whole, tmp_path, capsys) -> None:
+    broken(whole, tmp_path / "x", METRICS, ("seconds",), 1.0)
+    place = tmp_path / "x/r" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(text)
+    assert commands(tmp_path / "x")["report"]() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and says in said
+
+
+def test_what_a_page_is_not_for(whole, tmp_path, capsys) -> None:
+    """Another kind of model is not called damaged: the page and the statistics say whom they are for."""
+    broken(whole, tmp_path / "x", CONFIG, ("arguments", "model"), "pcae")
+    assert commands(tmp_path / "x")["aggregate"]() == 2
+    assert "models of kind pcae have measures of their own" in capsys.readouterr().err
+    broken(whole, tmp_path / "x", CONFIG, ("model", "model"), "capsnet")
+    assert commands(tmp_path / "x")["report"]() == 2
+    assert "not models of kind capsnet" in capsys.readouterr().err
+
+
 # Which commands read a file; of `runs` and `diff` the readers are the same.
 READERS = {METRICS: ("aggregate", "report", "runs", "export", "add"), EVALUATED_WITH: ("aggregate",),
            EVALUATION: ("aggregate", "report", "runs", "export"),
