@@ -3,15 +3,16 @@
     python -m pipelines.results.accuracy_over_time mnist_small usps digits
     python -m pipelines.results.accuracy_over_time mnist_small --x steps --out steps.png
 
-Reads results/train/<preset>/<seed>/history.csv of every seed that is there; by step,
-results/aggregate/<preset>/curves.csv serves where no history lies. Writes one picture of two panels, posterior and
-prior presences: a thin line a seed, a thick one for their mean over the steps that all of them have. Prints what the
-picture is of, for the text beside it.
+Reads results/train/<preset>/<seed>/history.csv of every seed that is there; where none lies, as in a clone,
+results/aggregate/<preset>/curves.csv with the time that the whole run took. Writes one picture of two panels,
+posterior and prior presences: a thin line a seed, a thick one for their mean over the steps that all of them have.
+Prints what the picture is of, for the text beside it.
 
     minutes: seconds of the clock × threads / 60, with whatever else the machine did meanwhile
-    pace:    step × threads / 60 × seconds a step, of the fastest tenth of the rows of the history
+    pace:    step × threads / 60 × seconds a step, of the fastest tenth of the rows of the history; without a history
+             those of the preset's fastest seed, from its first to its last step
 
-The latter is what an idle machine of that kind would take.
+The latter comes near to what an idle machine of that kind would take.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from port.checkpoints import run_files
 from port.core import files
 
 PANELS = (("held_out_posterior_probe", "by posterior presences"), ("held_out_prior_probe", "by prior presences"))
-AXES = {"minutes": "core-minutes", "pace": "core-minutes at the run's fastest pace", "steps": "thousand steps"}
+AXES = {"minutes": "core-minutes", "pace": "core-minutes at the fastest pace seen", "steps": "thousand steps"}
+TIMED = {"seconds?": (run_files.positive, type(None)), "steps": run_files.count}
 LOOKS = {"train?": {"validation_images?": run_files.count, "held_out_images?": (run_files.count, type(None))}}
 FASTEST = 0.1  # share of the rows that tell the pace
 INK, FAINT = "#33363a", "#d9d9d4"
@@ -72,9 +74,8 @@ def read(name: str, x: str, results: Path) -> Preset:
     folders = sorted((path.parent for path in settings.folder_of("train", name, results=results).glob("*/history.csv")
                       if path.parent.name.isdigit()), key=lambda folder: int(folder.name))
     curves = [of_run(folder, x == "pace") for folder in folders]
-    if x == "steps":
-        curves += of_aggregate(settings.folder_of("aggregate", name, results=results) / "curves.csv",
-                               {curve.seed for curve in curves})
+    curves += of_aggregate(settings.folder_of("aggregate", name, results=results) / "curves.csv",
+                           {curve.seed for curve in curves}, x)
     curves = sorted((curve for curve in curves if curve.columns), key=lambda curve: curve.seed)
     if not curves:
         raise BadInput(f"{name}: no history.csv with probes in "
@@ -106,24 +107,38 @@ def fastest(rows: list[dict]) -> float:
     return float(np.quantile(np.diff(seconds) / np.diff(steps), FASTEST))
 
 
-def of_aggregate(path: Path, known: set[int]) -> list[Curve]:
-    """From the thinned curves of an aggregate: seeds without a history, by step alone."""
+def of_aggregate(path: Path, known: set[int], x: str) -> list[Curve]:
+    """From the thinned curves of an aggregate: seeds without a history; by time if their run says how long it was."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    runs = path.parents[2] / "train" / path.parent.name
+    seeds = sorted({int(row["seed"]) for row in rows})
+    each = {seed: minutes_a_step(runs / str(seed)) for seed in seeds}
+    if x == "pace":
+        each = dict.fromkeys(seeds, min((minutes for minutes in each.values() if minutes), default=None))
     found = []
-    for seed in sorted({int(row["seed"]) for row in rows} - known):
+    for seed in [seed for seed in seeds if seed not in known and (x == "steps" or each[seed])]:
         columns = {}
         for column, _ in PANELS:
             kept = [(float(row["step"]), float(row[column])) for row in rows
                     if int(row["seed"]) == seed and row.get(column)]
             if kept:
                 steps, shares = (np.array(values) for values in zip(*kept, strict=True))
-                columns[column] = (steps, None, shares)
-        config = run_files.read(path.parents[2] / "train" / path.parent.name / str(seed) / "config.json", LOOKS, {})
+                columns[column] = (steps, steps * each[seed] if each[seed] else None, shares)
+        config = run_files.read(runs / str(seed) / "config.json", LOOKS, {})
         found.append(Curve(seed, columns, looks_of(config.get("train") or {})))
     return found
+
+
+def minutes_a_step(folder: Path) -> float | None:
+    """Core-minutes of a step, over a whole run; None where its metrics do not say."""
+    told = run_files.read(folder / "metrics.json", TIMED, {})
+    environment = run_files.read(folder / "environment.json", run_files.ENVIRONMENT, {})
+    if not told or not told["steps"] or not told.get("seconds"):
+        return None
+    return told["seconds"] / told["steps"] * (environment.get("threads") or 1) / 60
 
 
 def looks_of(training: dict) -> str:
@@ -131,7 +146,7 @@ def looks_of(training: dict) -> str:
     if training.get("validation_images"):
         return f"{training['validation_images']:,} training images that were kept out"
     n = training.get("held_out_images")
-    return "test images" if n is None else f"the first {n:,} test images"
+    return "test images" if n is None else f"the first test images, {n:,} at most"
 
 
 def mean(curves: Sequence[Curve], column: str, x: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,22 @@ def test_by_step_the_committed_curves_serve(results: Path) -> None:
     assert [curve.seed for curve in found.curves] == [0, 1, 5] and set(found.curves[2].columns) == {POSTERIOR}
     across, mean = over_time.mean(found.curves, POSTERIOR, "steps")
     assert across.tolist() == [20, 40] and mean == pytest.approx([1.6 / 3, 0.8])
+
+
+def test_by_time_without_a_history_the_time_of_the_run_serves(results: Path) -> None:
+    """Its own mean pace, or that of the fastest seed; a seed that says none is left out."""
+    path = results / "aggregate" / "cloned" / "curves.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"seed,step,{POSTERIOR},{PRIOR}\n" + "".join(f"{seed},20,0.9,0.9\n" for seed in range(3)))
+    for seed, told in enumerate(({"steps": 40, "seconds": 240.0}, {"steps": 40, "seconds": 480.0}, {"steps": 40})):
+        folder = results / "train" / "cloned" / str(seed)
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(told))
+        (folder / "environment.json").write_text(json.dumps({"threads": 2}))
+    by_clock, by_pace, by_step = (over_time.read("cloned", x, results).curves for x in ("minutes", "pace", "steps"))
+    assert [(curve.seed, *curve.columns[POSTERIOR][1]) for curve in by_clock] == [(0, 4.0), (1, 8.0)]
+    assert [(curve.seed, *curve.columns[POSTERIOR][1]) for curve in by_pace] == [(0, 4.0), (1, 4.0), (2, 4.0)]
+    assert [curve.seed for curve in by_step] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("x", over_time.AXES)
