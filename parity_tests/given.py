@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -112,12 +113,17 @@ class Registry:
     mutants: tuple[Mutant, ...]
 
 
-def load(path: str | Path) -> Registry:
+def load(path: str | Path, recorded: bool = True) -> Registry:
     """Run a registry file; its folder is importable from then on.
 
+    Args:
+        path: of the file.
+        recorded: its recordings have to be there; False where they are about to be written.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a recording that it names is not there.
         AttributeError: it defines no `ROWS`.
+        ValueError: a recording of an op that has no row.
     """
     path = Path(path).resolve()
     if not path.is_file():
@@ -130,8 +136,13 @@ def load(path: str | Path) -> Registry:
     if not getattr(module, "ROWS", ()):
         raise AttributeError(f"--registry {path}: it defines no ROWS, a tuple of "
                              "parity_tests.registry.OpCase")
-    return Registry(path, {row.op: row for row in module.ROWS}, tuple(getattr(module, "RECORDINGS", ())),
-                    tuple(getattr(module, "MUTANTS", ())))
+    rows, recordings = {row.op: row for row in module.ROWS}, tuple(getattr(module, "RECORDINGS", ()))
+    for recording in recordings:
+        if recorded and not (path.parent / recording.file).is_file():
+            raise FileNotFoundError(f"--registry {path}: RECORDINGS name {recording.file}, which is not in its folder")
+        if recording.op not in rows:
+            raise ValueError(f"--registry {path}: recording {recording.file} is of {recording.op}, which has no row")
+    return Registry(path, rows, recordings, tuple(getattr(module, "MUTANTS", ())))
 
 
 def verify_recording(found: Registry, recording: Recording, side: str) -> None:
@@ -153,7 +164,7 @@ def verify_recording(found: Registry, recording: Recording, side: str) -> None:
         if kind not in ("out", "grad"):
             continue
         place = Where(recording.op, key, f"{side} float64", "the recording",
-                      f'python -m pytest --registry="{found.path.name}" -k recording')
+                      f'python -m pytest --registry="{os.path.relpath(found.path)}" -k recording')
         if kind == "out":
             check(place, outcome.outputs[name], expected, tolerances.forward64(expected))
             continue
@@ -213,8 +224,8 @@ def main() -> int:
         print(f"usage: {USAGE}", file=sys.stderr)
         return 2
     try:
-        found = load(words[0])
-    except (FileNotFoundError, AttributeError) as error:
+        found = load(words[0], recorded=False)
+    except (FileNotFoundError, AttributeError, ValueError) as error:
         if not str(error).startswith("--registry"):
             raise  # of the file's own code
         print(f"error: {str(error).removeprefix('--registry ')}", file=sys.stderr)

@@ -13,6 +13,13 @@ class RegistryFile(pytest.Module):
     """The generic checks under the name of the registry file, which holds no tests of its own."""
 
     def _getobj(self) -> ModuleType:
+        from parity_tests import given  # late: the programs' libraries come with it
+        try:
+            given.load(self.path)
+        except (FileNotFoundError, AttributeError, ValueError) as error:
+            if not str(error).startswith("--registry"):
+                raise  # of the file's own code
+            raise self.CollectError(str(error)) from None
         return importlib.import_module("parity_tests.tests.suite.test_given")
 
 

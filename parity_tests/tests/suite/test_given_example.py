@@ -63,11 +63,16 @@ def copied(folder: Path) -> given.Registry:
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda path: path.unlink(), "no such file; name a Python file with ROWS"),
-    (lambda path: path.write_text("ROWS = ()\n"), "defines no ROWS")])
+    (lambda path: path.write_text("ROWS = ()\n"), "defines no ROWS"),
+    (lambda path: path.with_name("recording.npz").unlink(), "RECORDINGS name recording.npz, which is not"),
+    (lambda path: path.write_text(path.read_text() + """
+import dataclasses
+RECORDINGS = [dataclasses.replace(RECORDINGS[0], op="gated.none")]
+"""), "is of gated.none, which has no row")])
 def test_a_bad_registry_is_said(tmp_path: Path, change, says: str) -> None:
     copied(tmp_path)
     change(tmp_path / "registry.py")
-    with pytest.raises((FileNotFoundError, AttributeError), match=says):
+    with pytest.raises((FileNotFoundError, AttributeError, ValueError), match=says):
         given.load(tmp_path / "registry.py")
 
 
