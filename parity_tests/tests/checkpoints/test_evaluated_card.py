@@ -13,7 +13,7 @@ import port
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import every_family
 from pipelines import cli
-from port.checkpoints import evaluations, run_folder
+from port.checkpoints import evaluations, model_card, run_folder
 
 FINAL = {"test_images": 40, "rec_ll": -1.0, "posterior_kmeans": {"value": 0.5, "low": 0.4, "high": 0.625, "n": 40},
          "prior_probe": {"value": 0.25, "low": 0.125, "high": 0.375, "n": 40}, "prior_kmeans": None}
@@ -68,6 +68,15 @@ def test_the_card_of_the_folder(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert {one["name"] for one in entry["results"][0]["metrics"]} == {"posterior_kmeans", "prior_probe"}
     assert "| usps | 40 | clean | clusters of the posterior presences | 50.00 % | 40.00 to 62.50 % (95 %) |" in card
     assert "| held_out_rec_ll | -2 |" in card and "mnist" not in card
+
+
+def test_the_numbers_of_a_card() -> None:
+    """Shares to a hundredth of a per cent with the level of their interval, other measures to six digits."""
+    told = evaluations.Evaluation("digits", "digits", "clean", 1797, 0.9,
+                                  {"accuracy": evaluations.Accuracy(0.98765, 0.98, 0.9912)})
+    assert "| digits | 1,797 | clean | test accuracy | 98.77 % | 98.00 to 99.12 % (90 %) |" in evaluations.table([told])
+    card = model_card.text(every_family.model("pcae"), metrics={"held_out_rec_ll": -1234.5678})
+    assert "| held_out_rec_ll | -1234.57 |" in card
 
 
 def test_the_package_reads_the_results(run: Path, tmp_path: Path) -> None:

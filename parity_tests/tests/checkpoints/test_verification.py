@@ -14,6 +14,7 @@ import reference
 from parity_tests import goldens
 from parity_tests.harness.converted import FIXTURE, ckpt, convert_fixture, copy, refused
 from pipelines import cli
+from pipelines.checkpoints.comparison import Report
 from pipelines.commands import record
 from pipelines.support.values import BadInput
 
@@ -121,6 +122,19 @@ def test_partial_goldens(converted: Path, tmp_path: Path, capsys: pytest.Capture
     manifest["arguments"]["autoencoder"]["weight_decay"] = 0.3
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "weight_decay" in refused(capsys, *verify)
+
+
+def test_the_worst_of_a_report() -> None:
+    """Relative to the largest entry, in units of the type, and as a share of the bound; equal tensors have none."""
+    report = Report("x")
+    section = report.section("a pass", "the recording")
+    one = section.add("one", "port", "float32", np.array([1.0, 2.5]), np.array([1.0, 2.0]), 1.0)
+    other = section.add("other", "port", "float32", np.array([10.0]), np.array([8.0]), 1.5)
+    section.add("same", "reference", "float64", np.array([3.0]), np.array([3.0]))
+    assert (one.max_abs, one.max_rel, one.ulp, one.verdict) == (0.5, 0.25, 0.5 / 2 ** -22, "pass")
+    assert (other.max_rel, other.verdict) == (0.25, "fail")
+    assert report.worst() == {"port float32": {"max_rel": 0.25, "of_bound": 2.0 / 1.5}}
+    assert report.counts() == {"exact": 1, "pass": 1, "fail": 1}
 
 
 def test_record(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,

@@ -14,6 +14,7 @@ import pytest
 from parity_tests.tests.evaluation.seeds_left import N, five, summarised, write_seed, written
 from pipelines import aggregate
 from pipelines.results import table as results_table
+from pipelines.support import settings
 from pipelines.support.values import BadInput
 from port.data.dataset import DataError
 from port.evaluation import clustering as evaluate
@@ -75,6 +76,42 @@ def test_identical_seeds_keep_the_uncertainty_of_the_examples(tmp_path, mnist):
     assert row["high"] - row["low"] == pytest.approx(one[1] - one[0], rel=0.15)
 
 
+def test_the_interval_is_that_of_the_settings(tmp_path, mnist):
+    """Level, draws and seed of section `evaluate`; n is a number of examples."""
+    wanted = settings.overridden(mnist, ["evaluate.level=0.8", "evaluate.bootstrap_draws=300", "evaluate.seed=5"])
+    row = five(tmp_path, wanted)["protocols"]["clean"]["posterior_kmeans"]
+    expected = evaluate.seeds_interval(row["values"], [N["clean"]] * 5, seed=5, n_draws=300, level=0.8)
+    assert (row["low"], row["high"], row["n"]) == (*expected, N["clean"])
+
+
+def test_what_is_handed_on_from_each_seed(tmp_path, mnist):
+    """The raw pixels' values, where and how fast it was trained, and why nobody has a measure."""
+    def change(c):
+        c["baseline"] = {"shifted": {"fitted_on": 30, "logistic": {"value": 0.8, "low": 0.7, "high": 0.9}}}
+        c["protocols"]["clean"]["final"]["prior_kmeans"] = None
+        c["not_measured"] = {"protocols.clean.final.prior_kmeans": "5 examples are fewer than 10 clusters"}
+    for seed in (0, 1):
+        write_seed(tmp_path, mnist, seed)
+        damage(tmp_path, seed, "evaluate/mnist/{seed}/metrics.json", change)
+    measured = summarised(tmp_path, mnist)
+    assert measured["baseline"] == {"shifted": {"logistic": 0.8}}
+    assert measured["environments"][1] == {"seed": 1, "device": "a processor", "revision": "0123456789",
+                                           "torch": "2.15.0", "seconds": 60.0, "steps_per_second": 10.0}
+    assert measured["not_measured"] == {"clean.prior_kmeans": "5 examples are fewer than 10 clusters"}
+    assert "prior_kmeans" not in measured["protocols"]["clean"] and "prior_kmeans" in measured["protocols"]["faithful"]
+
+
+def test_the_table_on_the_terminal(tmp_path, mnist, capsys):
+    measured = five(tmp_path, mnist)
+    aggregate.say(measured | {"not_evaluated": [7]})
+    lines, row = capsys.readouterr().out.splitlines(), measured["protocols"]["clean"]["posterior_kmeans"]
+    assert lines[0].endswith("MNIST, 5 seed(s), 300,000 steps; interval over seeds and examples")
+    words = next(line.split() for line in lines if line.split()[:2] == ["clean", "posterior_kmeans"])
+    assert " ".join(words[2:]) == (f"92.00 ± 1.58 % [{100 * row['low']:.2f}, {100 * row['high']:.2f}] below "
+                                   f"({row['reason']})")
+    assert lines[-1] == "  trained but not evaluated: seeds [7]"
+
+
 @pytest.mark.parametrize(("changed", "says"), [
     ({"steps": 2000}, "unfinished: at 2,000 of 300,000 steps"),
     ({"data": "affnist_like"}, "not the published affNIST"),
@@ -96,6 +133,12 @@ def test_how_products_are_rounded_is_named_and_is_no_obstacle(tmp_path, mnist):
     assert measured["unlike_preset"] == ["train.tf32 is True, not False"]
     assert results_table.runs(measured) == "5 seeds, 300,000 steps, TF32"
     assert results_table.runs(five(tmp_path, mnist, [0.987] * 5)) == "5 seeds, 300,000 steps"
+
+
+def test_a_preset_that_is_no_model_of_the_paper_has_no_figure(tmp_path):
+    """Whatever its data set's headline is."""
+    row = five(tmp_path, settings.load_preset("mnist_small"))["protocols"]["clean"]["posterior_kmeans"]
+    assert (row["paper"], row["verdict"], row["reason"]) == (None, "none", "no figure in the paper")
 
 
 def test_a_logistic_probe_is_held_beside_no_figure(tmp_path, mnist):

@@ -111,6 +111,17 @@ def test_the_page_states_every_margin():
     assert len(re.findall(r"\| [\d.]+ \([\d.]+, \d+\) \| [\d.]+ \|", text)) == len(figures)
 
 
+@pytest.mark.parametrize(("changed", "says"), [
+    ({}, ""), ({"trained_on": "mnist_other_1a2b3c4d"}, "trained on another data set, mnist_other_1a2b3c4d"),
+    ({"data": "mnist_validation"}, "validation images, not the test split"),
+    ({"data": "svhn_head"}, "not the published SVHN"), ({"full_steps": None}, "no such preset any more"),
+    ({"differences": ["train.lr is 1, not 2", "x"]}, "not the preset's settings: train.lr is 1, not 2"),
+    ({"steps": 999}, "unfinished: at 999 of 1,000 steps"), ({"steps": 1001}, ""), ({"n_seeds": 4}, "4 of 5 seeds")])
+def test_what_stands_in_the_way_of_a_verdict(changed, says):
+    plain = {"data": "mnist", "n_seeds": 5, "steps": 1000, "full_steps": 1000, "differences": [], "trained_on": "mnist"}
+    assert paper.obstacle_to(**plain | changed) == says
+
+
 def test_no_verdict_without_the_scatter_of_the_paper():
     figure = paper.ANCESTORS[("em_mnist", "mnist")]
     assert paper.verdict([0.9956] * 5, figure) == ("none", "the paper does not say how its runs scatter")

@@ -68,7 +68,9 @@ def test_two_calls_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture) -
     files = write(tmp_path / "a.json", 0.4, 0.1, 0.01), write(tmp_path / "b.json", 0.4, 0.2, 0.02)
     assert difference.run(*files) == {"port step eager fast": 0.5, "part losses": 1.0}
     assert cli.main(["bench", "--diff", *files]) == 0
-    assert "part losses" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["part", "losses", "20.000", "40.000", "2.00", "0.200", "0.200", "1.00"] in lines
+    assert ["port", "step", "eager", "fast", "400.000", "400.000", "1.00", "4.000", "2.000", "0.50"] in lines
 
 
 @pytest.mark.parametrize(("text", "words"), [

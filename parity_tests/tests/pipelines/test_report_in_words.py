@@ -45,6 +45,58 @@ def test_the_largest_margin_is_named() -> None:
     assert margin_bars.worst(row).what == "forward float64"
 
 
+def test_the_table_of_accuracies() -> None:
+    """At step 0, at the end, and on pixels that are clustered as the protocol clusters presences."""
+    def moments(first: float, last: float) -> dict:
+        return {moment: {"rec_ll": -value, "test_images": 9, "posterior_kmeans": {"value": value},
+                         "prior_logistic": {"value": value / 2}} for moment, value in (
+                             ("initial", first), ("final", last))}
+    baseline = {"shifted": {"kmeans_clean": {"value": 0.3}, "kmeans_refitted": {"value": 0.4},
+                            "logistic": {"value": 0.5}}, "centred": {}}
+    found = report.accuracies({"protocols": {"clean": moments(0.1, 0.8), "faithful": moments(0.2, 0.6)},
+                               "baseline": baseline})
+    assert [one["words"] for one in found["protocols"]] == ["clean protocol", "faithful protocol"]
+    assert [one["rec_ll"] for one in found["protocols"]] == [(-0.1, -0.8), (-0.2, -0.6)]
+    rows = {row["name"]: [tuple(cell[key]["value"] for key in ("initial", "final", "baseline"))
+                          for cell in row["protocols"]] for row in found["rows"]}
+    assert rows == {"k-means, posterior presences": [(0.1, 0.8, 0.3), (0.2, 0.6, 0.4)],
+                    "logistic probe, prior presences": [(0.05, 0.4, 0.5), (0.1, 0.3, 0.5)]}
+
+
+def test_folders_and_recordings_have_the_largest_margins_of_their_rows() -> None:
+    """Only what was compared counts."""
+    ops = [{"room": room, "verdict": verdict, "examples": 6, "forward": {"float64": forward}, "gradient": {}}
+           for room, verdict, forward in (("a", "pass", 0.1), ("a", "fail", 2.0), ("a", "pass", None),
+                                          ("b", "pass", 0.3))]
+    first, second = report.rooms(ops)
+    assert (first["ops"], first["passed"], first["examples"], first["forward"]) == (3, 2, 18, {"float64": 2.0})
+    assert (second["room"], second["forward"]) == ("b", {"float64": 0.3})
+    (kind,) = report.kinds([{"golden": name, "kind": "model", "margin": margin, "verdict": verdict}
+                            for name, margin, verdict in (("x", 0.2, "pass"), ("y", 0.9, "pass"), ("z", 0.5, "pass"),
+                                                          ("gone", 7.0, "skipped"))])
+    assert (kind["margin"], kind["worst"], kind["verdicts"]) == (0.9, "y", {"pass": 3, "skipped": 1})
+
+
+def test_planted_bugs_are_counted_by_who_caught_them() -> None:
+    rows = [{"caught_by": "a test", "kind": "op"}, {"caught_by": "b", "kind": "op"}, {"caught_by": None, "kind": "op"},
+            {"caught_by": "c"}]
+    found = report.mutants({"mutants": rows, "revision": "abc"})
+    assert (found["caught"], found["total"], found["by_kind"]) == (3, 4, {"op": 2, "caught": 1})
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (None, "–"), (0.123, "12.3\N{NO-BREAK SPACE}%"), (0.98765, "98.8\N{NO-BREAK SPACE}%"),
+    (0.99123, "99.12\N{NO-BREAK SPACE}%"), (1.0, "100.00\N{NO-BREAK SPACE}%")])
+def test_shares(value: float | None, words: str) -> None:
+    assert report.share(value) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(None, "–"), (0, "0.00"), (0.01, "0.01"), (-3.456, "-3.46"),
+                                              (0.004, "4e-03"), ("inf", "inf")])
+def test_numbers(value: object, words: str) -> None:
+    assert report.number(value) == words
+
+
 def test_agreement_is_said_in_words(tmp_path: Path) -> None:
     text = " ".join(page(tmp_path, parity_of("pass", "pass")).split())
     assert "Yes, as far as was compared here." in text and "2 of 2 functions and modules agree" in text

@@ -91,6 +91,18 @@ def suite(monkeypatch: pytest.MonkeyPatch, program: str, code: int) -> None:
                         lambda wanted, table: [sys.executable, "-c", program, str(code)])
 
 
+def test_what_the_parity_stage_counts() -> None:
+    """Rows that passed, examples, and the largest margin of each type; what has no margin counts for nothing."""
+    def op(verdict: str, forward: float | None, gradient: float) -> dict:
+        return {"verdict": verdict, "examples": 6, "worst_forward_margin": {"float32": forward, "float64": 0.1},
+                "worst_gradient_margin": {"float64": gradient}}
+    found = parity.count({"ops": [op("pass", 0.2, 0.5), op("fail", 0.9, 3.0), op("pass", None, 0.4)], "goldens": [
+        {"verdict": "pass", "worst_margin": 0.3}, {"verdict": "pass", "worst_margin": 0.7}, {"verdict": "skipped"}]})
+    assert found == {"ops": 3, "ops_passed": 2, "goldens": 3, "goldens_passed": 2, "examples": 18,
+                     "worst_forward_margin": {"float32": 0.9, "float64": 0.1},
+                     "worst_gradient_margin": {"float64": 3.0}, "worst_golden_margin": 0.7}
+
+
 def test_the_parity_stage_prints_quarters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                           capsys: pytest.CaptureFixture) -> None:
     """pytest's own lines go to a log, whose name is said; the last line says what to do."""
