@@ -12,6 +12,7 @@ from pipelines.evaluation import baselines
 from pipelines.support import environment, sections
 from port.core import rmsprop
 from port.data import dataset as data
+from port.evaluation import clustering, looks
 
 WANTED = sections.Evaluate(baseline_images=30, bootstrap_draws=20)
 
@@ -71,6 +72,20 @@ def test_a_change_is_measured_again(what, tmp_path, monkeypatch) -> None:
     images, canvas, wanted, *edges = CHANGED[what]()
     assert baselines.kept(images, canvas, wanted, tmp_path, *edges) == {"new": {}}
     assert len(measured) == 1
+
+
+def test_each_measure_is_what_its_name_says() -> None:
+    """Clusters of the training images or of those tested on, and a probe, each on the same pixels."""
+    images = dataset()
+    found = baselines.measured(images, 8, WANTED)["centred"]
+    train, test = (looks.arranged(split.images[:30], 8).flatten(1).numpy() for split in (images.train, images.test))
+    labels = [split.labels[:30].numpy() for split in (images.train, images.test)]
+    right = {"kmeans_clean": clustering.cluster_transfer(train, labels[0], test, labels[1], 3, 0).prediction,
+             "kmeans_refitted": clustering.cluster_classify(test, labels[1], 3, clustering.new_kmeans(3, 0)).prediction,
+             "logistic": clustering.logistic_probe(train, labels[0], test)}
+    shares = {name: float((given == labels[1]).mean()) for name, given in right.items()}
+    assert shares == {name: found[name]["value"] for name in shares}
+    assert shares["kmeans_clean"] != shares["kmeans_refitted"] != shares["logistic"]
 
 
 def test_edges_are_another_input(tmp_path) -> None:

@@ -11,7 +11,8 @@ import torch
 
 import port
 from parity_tests.tests.evaluation.tiny_classifiers import PARAMS, TINY, generated, preset, tiny_model
-from pipelines import aggregate, capsnet_dimensions, capsnet_reconstruction, evaluate, train
+from pipelines import aggregate, capsnet_dimensions, capsnet_reconstruction, evaluate, prepare, train
+from pipelines.evaluation import classes
 from pipelines.results import table as results_table
 from pipelines.support import sections, settings
 from pipelines.support.values import BadInput
@@ -44,6 +45,7 @@ def test_what_the_stages_leave(name: str, results: Path) -> None:
     final = measured["protocols"]["clean"]["final"]
     assert measured["steps"] == 6 and final["test_images"] == 450
     assert 0 <= final["accuracy"]["low"] <= final["accuracy"]["value"] <= final["accuracy"]["high"]
+    assert measured["learned"] is all(check["passed"] for check in measured["checks"])
     rows = (results / "evaluate" / name / "0" / "confusion.csv").read_text().splitlines()[1:]
     table = {tuple(row.split(",")[1:3]): int(row.split(",")[3]) for row in rows}
     assert sum(table.values()) == 450
@@ -96,6 +98,41 @@ def test_the_table_without_results(tmp_path: Path) -> None:
                 in lines)
 
 
+def test_what_a_classifier_that_has_learned_must_show() -> None:
+    """An accuracy above that of step 0 by so many standard errors."""
+    def check(initial: float, final: float) -> dict:
+        moments = {moment: {"accuracy": {"value": value, "low": value, "high": value, "n": 100,
+                                         "standard_error": np.sqrt(value * (1 - value) / 100)}}
+                   for moment, value in (("initial", initial), ("final", final))}
+        (found,) = classes.checks(moments, sections.Evaluate(standard_errors=5.0))
+        return found
+    better = check(0.1, 0.9)
+    assert (better["initial"], better["final"], better["passed"]) == (0.1, 0.9, True)
+    assert better["says"] == "test accuracy 0.1000 -> 0.9000 (+18.9 standard errors, 5 required)"
+    assert not check(0.9, 0.1)["passed"] and not check(0.5, 0.7)["passed"]
+
+
+@pytest.mark.parametrize(("clean_shift", "places"), [(True, 7), (False, None)])
+def test_places_are_drawn_where_the_evaluation_says_so(clean_shift, places, results: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(classes.evaluate_classes, "collect", lambda *given: asked.append(given[-1]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate.run(preset("em_mnist", f"evaluate.clean_shift={clean_shift}", "evaluate.seed=7"), 0, results)
+    assert asked == [places]
+
+
+def test_the_surest_mistakes_come_first(tmp_path: Path, monkeypatch) -> None:
+    """Sure is how far the evidence for the class given lies above that for the true one."""
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 18, 18) * 50
+    seen = evaluate_classes.Answers(np.array([0, 0, 0, 1]), np.array(
+        [[0.5, 0.6], [0.1, 0.9], [0.9, 0.1], [0.7, 0.3]]), 0.0, None)
+    shown = []
+    monkeypatch.setattr(classes.pictures, "sheet", lambda given: shown.append(given) or np.zeros((2, 2, 1)))
+    classes.write_pictures(tmp_path, tiny_model("em_mnist"), data.Split(images, torch.tensor([0, 0, 0, 1])), seen,
+                           "centred", None, 3)
+    assert (shown[0][:, 0, 9, 9] * 255).round().tolist() == [50, 150, 0]
+
+
 def test_accuracy_is_counted_right() -> None:
     """Against the network itself, image by image."""
     model, split = tiny_model("capsnet_mnist"), generated().test
@@ -125,6 +162,12 @@ def test_dimensions(results: Path) -> None:
     shown = {int(path.stem.split("_")[1]) for path in (folder / "pictures").glob("class_*.png")}
     assert shown == set(range(10)) - set(measured["never_right"]) and shown
     assert all(len(row) == 4 for row in measured["mean_squared_change"].values())
+    test, label = prepare.dataset_for(preset("capsnet_mnist"), results).test, min(shown)
+    seen = evaluate_classes.collect(model, test, 128)
+    first = np.flatnonzero(seen.correct & (seen.labels == label))[0]
+    drawn = capsnet_dimensions.perturbed(model, test.images[[first]] / 255, label, 0.05, 5)
+    expected = [np.mean([float((one - row[5]).square().sum()) for one in row]) for row in drawn]
+    assert measured["mean_squared_change"][str(label)] == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
 def test_reconstruction_side_by_side(results: Path, monkeypatch) -> None:

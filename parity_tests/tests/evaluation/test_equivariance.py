@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import torch
 
+import port
 from parity_tests import registry
 from parity_tests.harness.sides import draw_variables, run
 from parity_tests.harness.strategies import Maker, cases
 from parity_tests.tests.checkpoints.test_run_folder import CHANGED, trained
-from pipelines import cli
+from pipelines import cli, prepare
+from pipelines import equivariance as stage
 from pipelines.results import plots
+from pipelines.support import sections, settings
 from port.core import warp
-from port.evaluation import equivariance
+from port.evaluation import equivariance, looks
 from port.scae.part_encoder import PartCapsules
 
 LAYER = registry.rows()["scae.object_decoder.CapsuleLayer"]
@@ -189,6 +192,24 @@ def test_quantiles_count_weights() -> None:
     assert ours == {"5": 1.0, "25": 1.0, "50": 1.0, "75": 2.0, "95": 5.0}
 
 
+def test_each_motion_goes_both_ways() -> None:
+    """With every map its inverse: shifts along both axes, turns in both directions."""
+    found = stage.motions(sections.Equivariance(shifts=[2], degrees=[30]), 21)
+    assert [(name, size, len(maps)) for name, size, maps in found] == [
+        ("shift by 2 px", 2.0, 4), ("turn by 30°", 30.0, 2)]
+    for _, _, maps in found:
+        for one in maps:
+            assert sum(torch.allclose(one @ other, torch.eye(3, dtype=one.dtype), atol=1e-6) for other in maps) == 1
+    places = {tuple(one[:2, 2].mul(10).round().int().tolist()) for one in found[0][2]}
+    assert places == {(2, 0), (-2, 0), (0, 2), (0, -2)}
+
+
+def test_a_kind_of_motion_is_the_mean_of_its_maps() -> None:
+    one, other = (equivariance.Followed({"50": v}, {"50": 2 * v}, 3 * v, 4 * v, 5 * v) for v in (1.0, 3.0))
+    assert stage.mean([one, other]) == {"error": {"50": 2.0}, "required": {"50": 4.0}, "slope": 6.0,
+                                        "same_object": 8.0, "by_chance": 10.0}
+
+
 def test_the_stage(tmp_path: Path, monkeypatch, capsys) -> None:
     """Each motion with its figures before and after, and the chart of the report."""
     folder = trained("digits", CHANGED, tmp_path)
@@ -205,6 +226,18 @@ def test_the_stage(tmp_path: Path, monkeypatch, capsys) -> None:
             error = list(row[moment]["error"].values())
             assert error == sorted(error) and error[0] >= 0 and 0 <= row[moment]["same_object"] <= 1
     assert plots.followed(found["motions"]).count("shift by 1 px") == 1
+    said = capsys.readouterr().out
+    for moment in ("initial", "final"):
+        assert f"{moment} {shift[moment]['error']['50']:.2f} ({shift[moment]['error']['25']:.2f}-" in said
+    final = port.load(folder)
+    preset = settings.preset_of_run(folder)[0]
+    image = looks.arranged(prepare.dataset_for(preset, tmp_path).test.images[:6], final.config.canvas,
+                           preset.train(3)[0].shift)
+    for moment, model in (("initial", port.build(final.config, 3).eval()), ("final", final)):
+        expected = stage.mean([equivariance.follow(model, image, one)
+                               for one in stage.motions(sections.Equivariance(shifts=[1], degrees=[]),
+                                                        final.config.canvas)[0][2]])
+        assert shift[moment]["error"]["50"] == pytest.approx(expected["error"]["50"], rel=1e-4)
     (tmp_path / "params.yaml").write_text("equivariance: {shifts: [near]}")
     assert cli.main(["equivariance", str(folder), "--results", str(tmp_path)]) == 2
     assert "shifts must be a list of numbers" in capsys.readouterr().err

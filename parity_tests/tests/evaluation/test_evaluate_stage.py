@@ -13,8 +13,9 @@ import torch
 import port
 from parity_tests import goldens
 from pipelines import evaluate as stage
-from pipelines.support import pictures, settings
-from pipelines.support.values import BadInput
+from pipelines.evaluation import shown
+from pipelines.support import pictures, sections, settings
+from pipelines.support.values import BadInput, CheckFailed
 from port.data import dataset as data
 from port.evaluation import clustering as evaluate
 from port.evaluation import collected
@@ -71,6 +72,56 @@ def test_the_stage_evaluates_both_protocols_and_another_data_set(preset, trained
     assert beside.parent.name == "digits_on_digits" and other["trained_on"] == "digits"
     assert json.loads((beside / "config.json").read_text())["on"] == "digits"
     assert other["protocols"]["clean"]["final"]["rec_ll"] != own["protocols"]["clean"]["final"]["rec_ll"]
+
+
+def from_to(initial: float, final: float, rec_ll: tuple[float, float]) -> dict:
+    """Both protocols with every measure of the checks, of 100 images."""
+    def accuracy(value: float) -> dict:
+        return {"value": value, "low": value, "high": value, "standard_error": np.sqrt(value * (1 - value) / 100),
+                "n": 100}
+    return {protocol: {moment: {"rec_ll": likelihood} | {name: accuracy(value) for _, name, _, _ in stage.PROBES}
+                       for moment, value, likelihood in zip(("initial", "final"), (initial, final), rec_ll)}
+            for protocol in ("clean", "faithful")}
+
+
+def test_what_a_run_that_has_learned_must_show():
+    """A better likelihood, and accuracies above those of step 0 by so many standard errors of their difference."""
+    wanted = sections.Evaluate(standard_errors=5.0)
+    found = {one["check"]: one for one in stage.checks(from_to(0.1, 0.9, (-9.0, -5.0)), wanted)}
+    assert all(one["passed"] for one in found.values()) and len(found) == 1 + len(stage.PROBES)
+    likelihood = found.pop(stage.RECONSTRUCTION)
+    assert (likelihood["initial"], likelihood["final"]) == (-9.0, -5.0) and likelihood["required"]
+    assert [words for words, one in found.items() if one["required"]] == [
+        "posterior, probe trained along", "posterior, logistic probe, with noise"]
+    for words, one in found.items():
+        assert (one["initial"], one["final"]) == (0.1, 0.9)
+        assert one["standard_errors"] == pytest.approx(0.8 / np.hypot(0.03, 0.03))
+        assert one["says"] == (f"{words} 0.100 -> 0.900 (+18.9 standard errors, 5 "
+                               f"{'required' if one['required'] else 'wished'})")
+    assert not any(one["passed"] for one in stage.checks(from_to(0.9, 0.1, (-5.0, -9.0)), wanted))
+    little = stage.checks(from_to(0.5, 0.7, (-9.0, -5.0)), wanted)  # 2.9 standard errors
+    assert [one["check"] for one in little if one["passed"]] == [stage.RECONSTRUCTION]
+
+
+@pytest.mark.parametrize(("required", "require_learning", "on", "fails"), [
+    (True, True, None, True), (True, False, None, False), (False, True, None, False), (True, True, "digits", False)])
+def test_only_what_is_required_ends_the_stage(preset, trained, monkeypatch, required, require_learning, on, fails):
+    """And only of images of the preset's own data set; the file says in any case what was missed."""
+    missed = {"check": "x", "initial": 0.0, "final": 0.0, "required": required, "passed": False, "says": "x is missed"}
+    monkeypatch.setattr(stage, "checks", lambda *given: [missed])
+    monkeypatch.setattr(stage.baselines, "kept", lambda *given, **more: {})
+    monkeypatch.setattr(stage.pictures, "write", lambda *given: None)
+    threads = []
+    monkeypatch.setattr(stage.torch, "set_num_threads", threads.append)
+    more = [f"evaluate.require_learning={require_learning}", "evaluate.tsne_images=0", "evaluate.threads=1"]
+    chosen = settings.overridden(preset, more)
+    if fails:
+        with pytest.raises(CheckFailed, match="digits, seed 0 has not learned: x is missed; look at"):
+            stage.run(chosen, 0, trained, on=on)
+    else:
+        stage.run(chosen, 0, trained, on=on)
+    found = json.loads((trained / "evaluate" / f"digits{'_on_digits' if on else ''}" / "0/metrics.json").read_text())
+    assert found["learned"] is (not required) and found["checks"][0]["passed"] is False and threads == [1]
 
 
 @pytest.mark.parametrize(("dataset", "says"), [
@@ -144,6 +195,36 @@ def test_capsules_stand_in_order_of_presence():
                                     n_capsules=2)
     centres = picture[pictures.GAP, [pictures.GAP + i * (2 + pictures.GAP) for i in range(4)], 0]
     np.testing.assert_allclose(centres, [0.0, 0.5, 0.1, 0.2])
+
+
+def test_each_place_has_the_label_of_its_image(tmp_path, monkeypatch):
+    """Some images, the same ones for both kinds of presences."""
+    labels, features = np.arange(9) % 4, np.arange(18.0).reshape(9, 2)
+    monkeypatch.setattr(evaluate, "tsne", lambda chosen, seed: chosen)
+    test = collected.Collected(labels, features, -features, None, None, 0.0, 0.0)
+    shown.write_tsne(tmp_path / "tsne.csv", test, sections.Evaluate(tsne_images=5), {})
+    rows = list(csv.DictReader((tmp_path / "tsne.csv").read_text().splitlines()))
+    assert [row["presence"] for row in rows] == ["posterior"] * 5 + ["prior"] * 5
+    for row in rows:
+        example, sign = int(row["example"]), 1 if row["presence"] == "posterior" else -1
+        assert int(row["label"]) == labels[example]
+        assert [float(row["x"]), float(row["y"])] == list(sign * features[example])
+
+
+def test_the_table_on_the_terminal(capsys):
+    """Step 0, the end and its interval; what was missed is named."""
+    def moments(first: float, last: float) -> dict:
+        return {moment: {"test_images": 9, "posterior_kmeans": {
+            "value": value, "low": value - 0.1, "high": value + 0.1}}
+                for moment, value in (("initial", first), ("final", last))}
+    checks = [{"passed": True, "required": True, "says": "x"}, {"passed": False, "required": False, "says": "y"}]
+    shown.say({"preset": "digits", "seed": 3, "protocols": {"clean": moments(0.1, 0.8), "faithful": moments(0.2, 0.6)},
+               "baseline": {"centred": {"fitted_on": 5, "logistic": {"value": 0.25}}}, "checks": checks})
+    assert capsys.readouterr().out.splitlines() == [
+        "evaluate: digits, seed 3, accuracy at step 0 -> end [interval]; clean protocol: 9 test images, faithful "
+        "protocol: 9 test images",
+        "  posterior_kmeans     clean 0.100 -> 0.800 [0.700, 0.900]  faithful 0.200 -> 0.600 [0.500, 0.700]",
+        "  raw pixels, centred: logistic 0.250", "  1 of 2 checks passed; below: y"]
 
 
 def test_tsne_is_seeded_and_keeps_groups_together():

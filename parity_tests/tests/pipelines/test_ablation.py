@@ -9,18 +9,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import port
 from parity_tests.goldens import REPOSITORY
 from parity_tests.harness import runs
-from pipelines import ablation
+from pipelines import ablation, evaluate
 from pipelines import train as training
 from pipelines.evaluation import row_measures
 from pipelines.results import paper_report
 from pipelines.support import sections
 from pipelines.support.values import BadInput
 from pipelines.training import beside, row_runs, rows
+from port.data import dataset as data
+from port.evaluation import collected
+from port.training import loop
 
 PARAMS = REPOSITORY / "params.yaml"
 PAPER = {"no_posterior_sparsity", "no_prior_sparsity", "no_noise_in_objects", "no_noise_in_parts",
@@ -118,6 +122,25 @@ def test_rows_side_by_side(results: Path) -> None:
     assert each[0]["set"] == SMALL["ablation"]["changes"]["plain"]["set"] and each[0]["steps"] == 2
 
 
+def test_rows_on_the_terminal(capsys) -> None:
+    """The clean protocol, or the repaired one; differences with their sign."""
+    shares = {"posterior_kmeans": 0.5, "posterior_probe": 0.25}
+    clean = {"clean": shares, "faithful": {"posterior_kmeans": 0.9}}
+    plain = {"clean": {"posterior_kmeans": 0.125, "posterior_probe": -0.5}}
+    found = [{"row": "whole", "protocols": clean, "difference": {}},
+             {"row": "plain", "protocols": clean, "difference": plain},
+             {"row": "quiet", "protocols": {"repaired": shares},
+              "difference": {"repaired": dict.fromkeys(shares, 0.0)}}]
+    ablation.say({"preset": "small", "steps": 2000, "full_steps": 50_000, "seeds": [0, 1], "rows": found,
+                  "left_out": ["x: why"]})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "ablation of small, 2,000 steps (the preset's own length is 50,000), seeds 0, 1",
+        "whole clean posterior_kmeans 0.500 posterior_probe 0.250",
+        "plain clean posterior_kmeans 0.500 (+0.125) posterior_probe 0.250 (-0.500)",
+        "quiet repaired posterior_kmeans 0.500 (+0.000) posterior_probe 0.250 (+0.000)", "left out: x: why"]
+
+
 def test_rows_of_another_kind_are_left_out(results: Path) -> None:
     """Another length or setting is named, not put beside; no row at all is bad input."""
     changes = SMALL["ablation"]["changes"]
@@ -183,6 +206,54 @@ def test_images_without_labels_are_refused_before_training(tmp_path: Path, monke
     monkeypatch.setattr(row_runs.train, "train", lambda *given, **more: pytest.fail("trained"))
     assert ablation.main(["--row", "whole"]) == 2
     assert "its images have no labels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("protocol", "expected"), [
+    ("noise", (False, True, True)), ("whole_batches", (True, False, True)), ("refit", (True, True, False))])
+def test_a_repaired_protocol_is_the_faithful_one_but_for_one_thing(protocol: str, expected: tuple, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(row_measures, "under",
+                        lambda *given, noise, whole, refit, shift: seen.append((noise, whole, refit)))
+    model = port.build(port.config.from_flat(SMALL["presets"]["small"]["model"]))
+    row_measures.measure(model, None, sections.Evaluate(), rows.Row(protocol=protocol))
+    assert seen == [expected]
+
+
+def test_a_row_is_measured_as_stage_evaluate_measures() -> None:
+    """The same shares under both protocols, of fits on training images that are not those tested on."""
+    images = torch.randint(0, 256, (90, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    train, test = (data.Split(images[part], torch.arange(90)[part] % 10) for part in (slice(50), slice(50, None)))
+    dataset, wanted = data.Dataset("drawn", train, test), sections.Evaluate(batch_size=10, bootstrap_draws=10)
+    model = runs.model().eval()
+    found = row_measures.measure(model, dataset, wanted, rows.Row("as it is"))
+    for protocol, (fit, seen) in evaluate.collect(model, dataset, wanted).items():
+        expected = evaluate.measure(fit, seen, 10, protocol, wanted)
+        assert found[protocol].pop("rec_ll") == pytest.approx(expected["rec_ll"], rel=1e-6)
+        assert found[protocol] == {name: expected[name]["value"] for name in found[protocol]}
+        assert set(found[protocol]) == {f"{kind}_{name}" for kind in ("posterior", "prior")
+                                        for name in ("kmeans", "probe")}
+
+
+def test_what_a_row_says_of_the_posterior_is_not_that_of_the_prior(monkeypatch) -> None:
+    """Posterior presences that tell all classes apart, and prior ones of which half belong to the next class."""
+    labels, half = np.arange(40) % 10, np.arange(40) // 10 % 2
+    seen = collected.Collected(labels, np.eye(10)[labels], np.eye(10)[(labels + half) % 10], labels < 7, labels < 2,
+                               -3.0, -4.0)
+    monkeypatch.setattr(row_measures.collected, "collect", lambda *given, **more: seen)
+    dataset = SimpleNamespace(test=None, train=None, n_classes=10)
+    found = row_measures.measure(runs.model(), dataset, sections.Evaluate(), rows.Row())
+    assert found["clean"] == found["faithful"] == {
+        "rec_ll": -3.0, "posterior_kmeans": 1.0, "posterior_probe": 0.7, "prior_kmeans": 0.5, "prior_probe": 0.2}
+
+
+def test_a_setting_that_a_row_did_not_know_had_its_default() -> None:
+    """What decides no number may differ; everything else is another row."""
+    wanted = loop.Settings(lr=0.5)
+    stored = rows.as_json(asdict(wanted))
+    for change, same in (({}, True), ({"log_every": 7}, True), ({"batch_size": 7}, False), ({"noise": False}, False)):
+        assert rows.same_loop(stored | change, wanted) is same
+    for name, same in (("momentum", True), ("lr", False)):
+        assert rows.same_loop({key: value for key, value in stored.items() if key != name}, wanted) is same
 
 
 def test_images_of_the_clean_protocol_lie_where_stage_evaluate_has_them(monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,45 @@ def test_what_the_stages_leave(results: Path) -> None:
             share = measured["protocols"][protocol][moment]["segmentation"]
             assert 0 < share["low"] <= share["value"] <= share["high"] <= 1 and share["n"] == 60
     assert measured["steps"] == 6 and {check["required"] for check in measured["checks"]} == {True}
+    assert measured["learned"] is all(check["passed"] for check in measured["checks"])
     assert isinstance(port.load(results / "train/constellation/0/model"), port.ConstellationAutoencoder)
     for name in ("before", "after"):
         picture = results / f"evaluate/constellation/0/pictures/points_{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 2000
+
+
+def test_examples_of_several_patterns_are_counted_apart(results: Path, preset: settings.Preset) -> None:
+    several = int((prepare.dataset_for(preset, results).test.pattern_presence.sum(1) > 1).sum())
+    measured = read(results / "evaluate/constellation/0/metrics.json")
+    assert 0 < several < 60 and {share["n"] for share in measured["several_patterns"].values()} == {several}
+    assert measured["baseline"]["one_capsule_several_patterns"]["n"] == several
+
+
+def test_what_a_run_that_has_learned_must_show() -> None:
+    """An interval above that of step 0, and above that of one capsule for all points."""
+    def passed(low: float) -> list[bool]:
+        shares = {name: {"value": value, "low": bottom, "high": top} for name, value, bottom, top in (
+            ("final", 0.8, low, 0.9), ("initial", 0.5, 0.4, 0.6), ("one", 0.6, 0.5, 0.7))}
+        return [check["passed"] for check in constellation.checks({
+            "protocols": {"clean": {moment: {"segmentation": shares[moment]} for moment in ("initial", "final")}},
+            "baseline": {"one_capsule": shares["one"]}})]
+    assert [passed(low) for low in (0.75, 0.65, 0.55)] == [[True, True], [True, False], [False, False]]
+
+
+def test_a_model_whose_likelihood_is_no_number_has_no_accuracy(
+        results: Path, preset: settings.Preset, tmp_path: Path) -> None:
+    """Whichever capsule comes first would be called the answer."""
+    shutil.copytree(results / "prepare", tmp_path / "prepare")
+    model = port.load(results / "train/constellation/0/model")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    port.save(model, tmp_path / "train/constellation/0/model")
+    (tmp_path / "train/constellation/0/metrics.json").write_text('{"steps": 6}')
+    evaluate.run(preset, 0, tmp_path)
+    measured = read(tmp_path / "evaluate/constellation/0/metrics.json")
+    assert measured["protocols"]["clean"]["final"]["segmentation"] is None and not measured["learned"]
+    assert measured["protocols"]["clean"]["initial"]["segmentation"]["value"] > 0
 
 
 def test_prepared_data_is_the_generator_s(results: Path, preset: settings.Preset) -> None:

@@ -11,11 +11,15 @@ import torch
 
 import port
 from parity_tests import goldens
+from parity_tests.harness import every_family
 from pipelines import evaluate, prepare, train
 from pipelines.evaluation import parts
 from pipelines.support import sections, settings
 from pipelines.support.values import BadInput
 from pipelines.training import given_parts
+from port.data import dataset as data
+from port.evaluation import looks
+from port.evaluation import parts as evaluate_parts
 
 SMALL = ["model.output_channels=[4,4]", "model.strides=[2,2]", "model.n_part_caps=3",
          "model.n_part_special_features=4", "train.steps=4", "train.batch_size=8", "train.log_every=2",
@@ -69,11 +73,45 @@ def test_part_capsules_leave_errors_and_pictures(results: Path) -> None:
             found = measured["protocols"]["clean"][moment][name]
             assert found["low"] <= found["value"] <= found["high"] and found["n"] == 450
     assert measured["baseline"]["mean_image_mse"]["value"] > 0
+    assert measured["learned"] is all(check["passed"] for check in measured["checks"])
     assert isinstance(port.load(results / "train/pcae/0/model"), port.PartAutoencoder)
     for name in ("reconstructions", "templates", "parts"):
         assert (results / f"evaluate/pcae/0/pictures/{name}.png").stat().st_size > 500
     header = (results / "train/pcae/0/history.csv").read_text().splitlines()[0]
     assert {"held_out_mse", "template_l1", "rec_ll"} <= set(header.split(","))
+
+
+def test_figures_of_parts_are_those_of_the_model(results: Path) -> None:
+    """Present is a part whose presence is above one half."""
+    model, test = port.load(results / "train/pcae/0/model"), prepare.dataset_for(preset("pcae"), results).test
+    wanted = preset("pcae").evaluate()
+    seen = evaluate_parts.collect(model, test, wanted.batch_size, wanted.seed, noise=False)
+    found = read(results / "evaluate/pcae/0/metrics.json")["protocols"]["clean"]["final"]
+    assert found["present_parts"]["value"] == pytest.approx((seen.presence > 0.5).sum(1).mean())
+    assert found["mse"]["value"] == pytest.approx(seen.mse.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("clean_shift", [True, False])
+def test_the_mean_image_lies_as_those_that_it_stands_for(clean_shift: bool) -> None:
+    """At drawn places where the clean protocol draws them, else in the middle."""
+    images = torch.randint(0, 256, (30, 1, 14, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    split, wanted = data.Split(images, torch.arange(30) % 10), sections.Evaluate(clean_shift=clean_shift, seed=3)
+    model = every_family.model("pcae", canvas_size=18)
+    train, test = (looks.arranged(images, 18, "original", seed if clean_shift else None) for seed in (103, 3))
+    expected = (test - train.mean(0)).square().mean()
+    found = parts.baseline(model, split, split, wanted)["mean_image_mse"]
+    assert found["value"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_parts_that_have_learned_must_show() -> None:
+    """An interval of the squared error below that of step 0, and below that of the mean training image."""
+    def passed(high: float) -> list[bool]:
+        errors = {name: {"value": value, "low": bottom, "high": top} for name, value, bottom, top in (
+            ("final", 0.1, 0.05, high), ("initial", 0.5, 0.4, 0.6), ("mean", 0.4, 0.3, 0.5))}
+        return [check["passed"] for check in parts.checks({
+            "protocols": {"clean": {moment: {"mse": errors[moment]} for moment in ("initial", "final")}},
+            "baseline": {"mean_image_mse": errors["mean"]}})]
+    assert [passed(high) for high in (0.25, 0.35, 0.45)] == [[True, True], [True, False], [False, False]]
 
 
 def test_frozen_parts_are_those_of_the_given_run(results: Path) -> None:
