@@ -220,6 +220,10 @@ def test_every_stage(classes: tuple[str, ...], tmp_path: Path, capsys: pytest.Ca
     if labelled:
         assert 0 <= final["posterior_kmeans"]["value"] <= 1 and "posterior_probe" in final
         assert counted["classes"] == sorted(map(boundary.printable, classes)) and counted["test"]["per_class"] == [2, 2]
+        held = dataset_file.read(results / "prepare" / "mine" / "data.npz")
+        for part, split in (("train", held.train), ("test", held.test)):
+            assert counted[part]["images"] == len(split)
+            assert counted[part]["mean_pixel"] == pytest.approx(float(split.images.double().mean()) / 255, rel=1e-5)
     else:
         assert final["posterior_kmeans"] is None and "posterior_probe" not in final
         reason = measured["not_measured"]["protocols.clean.final.posterior_kmeans"]

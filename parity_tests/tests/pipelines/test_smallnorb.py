@@ -104,3 +104,22 @@ def test_augment() -> None:
     mean = changed.mean((2, 3)) - found.mean((2, 3))
     assert (mean.abs() <= 32 / 255 + 1e-6).all()
     assert torch.equal(augment.crop(image, 8, None), image[..., 2:10, 2:10])
+
+
+def test_a_part_is_taken_anywhere() -> None:
+    """Every row and column that a part can begin at, the first and the last too."""
+    image = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(500, 1, 1, 1)
+    corners = augment.crop(image, 2, torch.Generator().manual_seed(0))[:, 0, 0, 0]
+    assert set(corners.tolist()) == {0, 1, 2, 4, 5, 6, 8, 9, 10}
+
+
+def test_brightness_and_contrast_are_drawn_in_their_ranges() -> None:
+    """Darker and brighter alike; the contrast turns about each picture's own mean."""
+    image, generator = torch.rand(2000, 1, 4, 4), torch.Generator().manual_seed(0)
+    changed = augment.jitter(image, generator, 0.2, (0.5, 1.5))
+    shift = (changed - image).mean((1, 2, 3))
+    assert shift.min() == pytest.approx(-0.2, abs=0.01) and shift.max() == pytest.approx(0.2, abs=0.01)
+    contrast = changed.std((1, 2, 3)) / image.std((1, 2, 3))
+    assert contrast.min() == pytest.approx(0.5, abs=0.01) and contrast.max() == pytest.approx(1.5, abs=0.01)
+    for one in (shift, contrast - 1):
+        assert abs(float(one.mean())) < 0.02

@@ -202,6 +202,9 @@ def test_svhn_head_is_split_by_photograph_and_never_called_svhn(tmp_path) -> Non
     assert found.name.startswith("svhn_head") and found.train.images.shape[1:] == (3, 32, 32)
     photos = [set(split.images[:, 0, 0, 0].tolist()) for split in (found.train, found.test)]
     assert photos[0] and photos[1] and not photos[0] & photos[1]
+    half, other = (sources.load("svhn_head", tmp_path, **options).test
+                   for options in ({"test_share": 0.5}, {"split_seed": 1}))
+    assert (len(found.test), len(half), len(other)) == (15, 30, 15) and not torch.equal(other.images, found.test.images)
 
 
 # --------------------------------------------------------------------------------------- affNIST

@@ -224,6 +224,13 @@ def test_how_many_beside_each_other(asked: int | None, runs: int, device: str, m
     assert beside.Options(asked).most(runs, device) == most
 
 
+@pytest.mark.parametrize(("own", "device", "seconds", "compiled"), [
+    (0.0, "cuda", beside.CHECKPOINTS, False), (999.0, "cuda", 999.0, False), (0.0, "cpu", 0.0, True)])
+def test_beside_others_on_a_gpu_nothing_compiles_and_saving_is_rare(own, device, seconds, compiled) -> None:
+    found = beside.settings_of(runs.settings(checkpoint_seconds=own, compile=True), device)
+    assert (found.checkpoint_seconds, found.compile) == (seconds, compiled)
+
+
 def test_models_of_several_kinds_are_each_captured() -> None:
     """On the pretended GPU: a graph each, though only two are under way at a time."""
     def start(**changed):

@@ -63,6 +63,29 @@ def test_measured_once_then_known(monkeypatch, capsys) -> None:
     assert "(expected)" in trained.notes[-1]
 
 
+def test_what_is_left_to_do_counts(monkeypatch, tmp_path) -> None:
+    """Of a run that goes on without saying how it was made, not its whole length."""
+    times(monkeypatch, 1.0, 0.5, 5.0)
+    train.train(runs.model(), runs.dataset(), runs.settings(steps=6), tmp_path)
+    state = train.begin(runs.model(), runs.dataset(), runs.settings())
+    state.load(tmp_path, 12)
+    notes: list[str] = []
+    compiling.make(state, runs.settings(compile="auto"), notes)
+    assert "no: 6 steps of" in notes[-1]
+
+
+def test_what_was_measured_holds_for_the_same_kind_of_step_alone(monkeypatch) -> None:
+    """Another batch, precision, noise, model, number of threads or torch is another kind."""
+    def key(threads: int = 1, model: dict | None = None, **changed: object) -> str:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        wanted = runs.settings(**changed)
+        return compiling.key(train.begin(runs.model(**model or {}), runs.dataset(), wanted, saved=False), wanted)
+    same = key()
+    assert same == key(lr=1.0, steps=99)
+    assert same not in (found := {key(2), key(model={"n_obj_caps": 4}), key(batch_size=4), key(amp="bf16"),
+                                  key(noise=False)}) and len(found) == 5
+
+
 def test_a_run_that_goes_on_keeps_to_it(monkeypatch, tmp_path) -> None:
     """Whatever the clock would say now: the bits are those of the run that was not stopped."""
     times(monkeypatch, 1000.0, 500.0, 900.0)

@@ -17,7 +17,7 @@ from pipelines import cli
 from pipelines import train as stage
 from pipelines.support import settings
 from pipelines.support.values import BadInput
-from pipelines.training import continued, numbered
+from pipelines.training import continued, given_weights, numbered
 from port.checkpoints import model_folder
 from port.core.gathering import alone
 from port.data import standard_sets
@@ -223,6 +223,31 @@ def test_a_run_is_continued_by_its_folder_its_model_or_the_name_of_its_preset(tm
     assert first["global_step"] == STEP + 4
     for one in found.values():
         assert set(one) == set(first) and all(torch.equal(one[name], first[name]) for name in first)
+
+
+def test_other_slots_are_another_start(tmp_path):
+    """They are part of what a run begins with, and so of the name of its checkpoints."""
+    folder = converted(tmp_path / "OUT")
+    weights, whole = (given_weights.digest(folder, "continue_from", optimizer=slots) for slots in (False, True))
+    slots = load_file(folder / "optimizer.safetensors")
+    name = next(name for name, value in slots.items() if value.is_floating_point())
+    resume.write_tensors(folder, "optimizer", slots | {name: slots[name] + 1})
+    assert given_weights.digest(folder, "continue_from") == weights
+    assert given_weights.digest(folder, "continue_from", optimizer=True) != whole
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ("train.steps=99", ""), ("train.log_every=1", ""), ("train.lr=0.5", "train.lr 0.0001, not 0.5"),
+    ("model.n_obj_caps=4", "model.n_obj_caps 5, not 4"), ("prepare.source=usps", "prepare.source 'digits', not 'usps'"),
+    ("model.steps=1", "model.steps None, not 1")])
+def test_only_length_and_reports_may_change(change, says):
+    before = test_train_stage.preset("train.lr=0.0001")
+    now = settings.overridden(before, [change])
+    if not says:
+        numbered.refuse_changes(before, now, Path("runs/digits/1"))
+        return
+    with pytest.raises(BadInput, match=f"runs/digits/1 was started with {says}; leave that out"):
+        numbered.refuse_changes(before, now, Path("runs/digits/1"))
 
 
 def test_a_numbered_run_continues_the_latest_of_a_preset(tmp_path, monkeypatch, capsys):

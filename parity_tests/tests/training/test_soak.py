@@ -58,6 +58,45 @@ def test_finite_and_not(here: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> 
     assert begun == [(3.0, 5), (3.0, 0)]
 
 
+def test_a_longer_soak_is_another(here: Path) -> None:
+    """One that ended sooner is done for fewer steps alone; one that broke is done however long it was to be."""
+    preset = settings.load_preset("small", ["train.steps=6"], "params.yaml")
+    longer = settings.overridden(preset, ["train.steps=8"])
+    assert soaked("3") == 0 and soaked("1e30") == 0
+    for factor, expected in ((3.0, [True, False]), (1e30, [True, True])):
+        assert [soak.done(one, factor, 0, Path("results")) for one in (preset, longer)] == expected
+
+
+def test_the_first_cause_and_its_step() -> None:
+    """The step of the cause where it names one, else the last that the message names."""
+    told = soak.cause_of("loss not finite between step 1 and 9; first non-finite tap: res/vote (step 7)")
+    assert (told["step"], told["cause"]) == (7, "first non-finite tap: res/vote (step 7)")
+    told = soak.cause_of("x not finite after step 12; repeated eagerly from the last good state, everything was finite")
+    assert told["step"] == 12
+
+
+def test_looks_are_thinned_and_the_last_row_is_kept() -> None:
+    n = 3 * soak.LOOKS
+    rows = [{"step": step, **({"held_out_rec_ll": 0.0} if step % 2 == 0 else {})} for step in range(1, 2 * n + 2)]
+    found = [row["step"] for row in soak.looks(rows)]
+    assert found == [*range(2, 2 * n + 1, 6), 2 * n + 1]
+
+
+def test_what_came_before_the_break_is_kept(here: Path) -> None:
+    """Rows of the checkpoint that it went on from, then its own; the largest loss is that of all of them."""
+    wanted = settings.load_preset("small", ["train.steps=6"], "params.yaml")
+    one = soak.Soak.make(wanted, 2, 0, Path("results"))
+    checkpoint = here / "runs/any/step-00000004"
+    checkpoint.mkdir(parents=True)
+    before = [{"step": step, "loss": float(step), "held_out_rec_ll": 0.0} for step in (2, 4)]
+    (checkpoint / "state.json").write_text(json.dumps({"history": before, "seconds": 5.0}))
+    one.rows.append({"step": 6, "loss": 1.0, "held_out_rec_ll": 0.0})
+    one.broke(checkpoint.parent, soak.resume.NonFiniteLoss("loss not finite; first non-finite tap: x (step 7)"))
+    told = read(here, "2")
+    assert [row["step"] for row in told["looks"]] == [2, 4, 6] and told["largest_loss"] == 4.0
+    assert (told["step"], told["seconds"], told["finite"]) == (7, 5.0, False)
+
+
 def test_a_stopped_one_goes_on(here: Path) -> None:
     """Its looks from before the stop are kept."""
     wanted = settings.load_preset("small", ["train.steps=6"], "params.yaml")
