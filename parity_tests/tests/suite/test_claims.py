@@ -207,6 +207,7 @@ def test_the_motions_of_parts_are_those_of_the_file() -> None:
     """The table of docs/looking.md, row by row."""
     motions = json.loads((REPOSITORY / "results/equivariance/digits/0/metrics.json").read_text())["motions"]
     text = (REPOSITORY / "docs/looking.md").read_text()
+    assert motions
     for motion in motions:
         first, last = motion["initial"], motion["final"]
         cells = [f"{number:.2f}" for each in (first, last) for number in (each["error"]["50"], each["slope"])]

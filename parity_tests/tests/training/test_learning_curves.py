@@ -47,6 +47,10 @@ def test_wrong_programs_fail(name: str, original: bundle.Bundle) -> None:
     assert judge.judge(read(name), original).reasons
 
 
+def test_wrong_programs_are_there() -> None:
+    assert WRONG == ["wrong_relu_capsule_mlp", "wrong_torch_rmsprop"]
+
+
 def test_false_alarms(original: bundle.Bundle, tier: str) -> None:
     """Halves of the original's own runs pass for each other: 2 of all 126 pairs do not (here every ninth pair)."""
     pairs = judge.halves(original)
