@@ -53,7 +53,10 @@ def parity_json(tier: str, seed: int | None) -> dict[str, Any]:
 
 
 def summary_lines() -> list[str]:
-    """A compact table: per room the worst margins, per kind of golden the counts."""
+    """A compact table: per room the worst margins, per kind of golden the counts.
+
+    A comparison that fails leaves no margin, so where an op fails a column without any has a dash, and the op is named.
+    """
     lines = [f"{'room':16} {'ops':>4} {'pass':>4} {'examples':>8} {'fwd f64':>9} {'fwd f32':>9} "
              f"{'grad f64':>9} {'grad f32':>9}  worst op"]
     rooms: dict[str, list[dict[str, Any]]] = {}
@@ -62,10 +65,12 @@ def summary_lines() -> list[str]:
     for room, entries in rooms.items():
         columns = [max(e[f"worst_{kind}_margin"][dtype] for e in entries)
                    for kind in ("forward", "gradient") for dtype in ("float64", "float32")]
-        worst = max(entries, key=_largest)
-        lines.append(f"{room:16} {len(entries):4} {sum(recorder.verdict(e) == 'pass' for e in entries):4} "
+        failed = [entry["op"] for entry in entries if recorder.verdict(entry) != "pass"]
+        said = f"FAILED: {', '.join(failed)}" if failed else max(entries, key=_largest)["op"]
+        lines.append(f"{room:16} {len(entries):4} {len(entries) - len(failed):4} "
                      f"{sum(e['examples'] for e in entries):8} "
-                     + " ".join(f"{value:9.2g}" for value in columns) + f"  {worst['op']}")
+                     + " ".join(f"{'–':>9}" if failed and not value else f"{value:9.2g}" for value in columns)
+                     + f"  {said}")
     kinds: dict[str, list[dict[str, Any]]] = {}
     for entry in STATE["goldens"].values():
         kinds.setdefault(entry["kind"], []).append(entry)

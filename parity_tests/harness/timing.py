@@ -78,8 +78,8 @@ class Timing:
         for _, entry in rows[SHOWN:]:
             rest = [a + b for a, b in zip(rest, entry)]
         total = [sum(column) for column in zip(*self.groups.values())]
-        shown = [*rows[:SHOWN], (f"({max(len(rows) - SHOWN, 0)} other files)", rest),
-                 (f"all, tier {self.tier}", total)]
+        left_out = [(f"({len(rows) - SHOWN} other files)", rest)] if len(rows) > SHOWN else []
+        shown = [*rows[:SHOWN], *left_out, (f"all, tier {self.tier}", total)]
         return [f"{'file':34s} tests  processor  wall, all workers",
                 *(f"{name:34s} {tests:5.0f} {processor:8.1f} s {wall:8.1f} s"
                   for name, (tests, processor, wall) in shown)]

@@ -210,6 +210,8 @@ def test_a_wrong_port_says_nothing_of_bugs(wrong: bool, words: list[str], outcom
     summary = (path.parent / "summary.md").read_text()
     if wrong:
         assert "the port differs without any planted bug, so nothing can be said" in done.stdout
+    if wrong and not words:
+        assert re.search(r"^net +1 +0 +\d+ +– .*FAILED: net\.centred$", done.stdout, re.MULTILINE), done.stdout
         assert "| pass |" not in summary
 
 
