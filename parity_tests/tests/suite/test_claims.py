@@ -190,6 +190,15 @@ def test_the_default_pipeline() -> None:
     assert f"{clusters:.1%} by clustering, {probe:.1%} by the probe".replace("%", " %") in row["claim"]
 
 
+def test_raw_pixels_beside_digits() -> None:
+    """What the README says of raw pixels is what the evaluation of seed 0 measured."""
+    found = json.loads((REPOSITORY / "results/evaluate/digits/0/metrics.json").read_text())["baseline"]
+    said = (REPOSITORY / "README.md").read_text().partition("`digits` is an example")[2].partition("\n\n")[0]
+    assert re.findall(r"(\d+\.\d) (?:%|and)", said) == [
+        f"{100 * found[place][measure]['value']:.1f}" for measure in ("kmeans_clean", "logistic")
+        for place in ("shifted", "centred")]
+
+
 def test_all_seeds_of_a_preset_can_be_asked_for() -> None:
     """The command of what was not run yet names a stage that there is, with five seeds, and the file that it writes."""
     command, _ = only_claim("dvc", "repro")
