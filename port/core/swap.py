@@ -95,7 +95,7 @@ def together(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     # In the folder, and not beside it: that may be on another disk, or not open for writing.
-    place = folder.resolve()
+    place = Path(os.path.realpath(folder))
     new = not place.exists()
     place.mkdir(parents=True, exist_ok=True)
     try:

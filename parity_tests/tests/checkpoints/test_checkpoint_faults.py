@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,19 @@ from port.checkpoints.tensor_bundle.ordered import slice_key
 from port.checkpoints.tensor_bundle.source import Source
 from port.checkpoints.tensor_bundle.wire import put_bytes, put_fixed32, put_number, put_varint
 
+KILLED = """
+import os, sys
+import numpy as np
+from port.checkpoints.tensor_bundle import writer
+os.fsync = lambda handle: None
+made, rename = [], os.replace
+def replace(*given):
+    if len(made) == int(sys.argv[2]):
+        os._exit(0)
+    made.append(rename(*given))
+writer.os.replace = replace
+writer.write_checkpoint(sys.argv[1], {"a": np.ones(4, np.float32)})
+"""
 MEGABYTE = 1 << 20
 DATA = np.arange(64, dtype=np.float32)
 VALUE = DATA[:6].tobytes()
@@ -314,3 +329,20 @@ def test_given_cases(tmp_path: Path) -> None:
     shutil.copy(case, tmp_path / "model.ckpt-150.index")
     shutil.copy(data, tmp_path / data.name)
     assert "negative length" in refused(tmp_path / "model.ckpt-150")
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_killed_writer_leaves_the_old_or_the_new(renames: int, tmp_path: Path, tier: str) -> None:
+    """After so many renames; the next one to write there finds a whole checkpoint, and leaves it where it fails."""
+    if tier == "smoke":
+        pytest.skip("smoke tier: no processes")
+    prefix = tmp_path / "m"
+    port.write_checkpoint(prefix, {"a": np.zeros(4, np.float32)})
+    subprocess.run([sys.executable, "-c", KILLED, str(prefix), str(renames)], check=True, cwd=goldens.REPOSITORY)
+    assert list(tmp_path.glob(".m.scae-*")) and Path(f"{prefix}.index").exists() == (renames == 0)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="full"):
+        patch.setattr(writer, "table", lambda entries: (_ for _ in ()).throw(OSError("full")))
+        port.write_checkpoint(prefix, {"a": np.full(4, 2, np.float32)})
+    found = port.read_checkpoint(prefix)["a"]
+    assert found.tolist() == [float(renames == 3)] * 4
+    assert len(list(tmp_path.iterdir())) == 2

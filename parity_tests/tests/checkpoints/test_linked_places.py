@@ -36,6 +36,28 @@ def test_a_link_is_replaced(how: str, link: Path, tmp_path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link"]
 
 
+def test_pictures_go_through_a_link(link: Path, tmp_path) -> None:
+    """They are made inside the folder that it leads to, for that may be on another disk; what else is there stays."""
+    if link.readlink() == link:
+        with pytest.raises(OSError, match=str(link)), swap.together(link):
+            pass
+        return
+    with swap.together(link) as made:
+        assert made.is_relative_to(tmp_path / "far" / "there")
+        (made / "y").write_text("new")
+    assert link.is_symlink() and (tmp_path / "far" / "there" / "y").read_text() == "new"
+    assert {path.name for path in link.iterdir()} <= {"x", "y"}
+
+
+def test_a_folder_in_a_pictures_place_is_said_before_any_is_there(tmp_path) -> None:
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as refusal, swap.together(tmp_path / "out") as made:
+        for name in ("a.png", "b.png", "c.png"):
+            (made / name).write_text("new")
+    assert refusal.value.filename == str(tmp_path / "out" / "b.png")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.png"]
+
+
 def test_what_a_user_names_is_no_link(link: Path, tmp_path) -> None:
     """There it would be a surprise that the folder behind it stays as it is."""
     with pytest.raises(BadInput, match="is a link to .*; name a folder itself"), original.staged(link, ["x"]):

@@ -256,6 +256,26 @@ def test_a_configuration_comes_from_a_pipe_too(tmp_path: Path) -> None:
     assert (tmp_path / "again" / "config.json").read_bytes() == config
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_slow_writer_is_waited_for_and_an_absent_one_is_not(writes: bool, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has opened the other end may take its time; with nobody there the wait has an end."""
+    os.mkfifo(tmp_path / "pipe")
+    keeper = os.open(tmp_path / "pipe", os.O_RDWR) if writes else None  # the other end is open before anybody reads
+
+    def over(*given) -> tuple[list, list, list]:
+        """The time is up; what is written comes only now."""
+        if keeper is not None:
+            threading.Timer(0.0, lambda: (os.write(keeper, b"late"), os.close(keeper))).start()
+        return [], [], []
+    monkeypatch.setattr(files.select, "select", over)
+    if writes:
+        assert files.read_bytes(tmp_path / "pipe") == b"late"
+    else:
+        with pytest.raises(OSError, match="a pipe that nobody writes into"):
+            files.read_bytes(tmp_path / "pipe")
+
+
 def test_bytes_of_a_file_are_counted_as_they_come(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     assert files.read_bytes(tmp_path / "file", 5) == b"12345"

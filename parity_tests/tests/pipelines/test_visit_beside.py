@@ -137,6 +137,21 @@ def no_such_row(here: Path) -> str:
     return "ablation/whole/0: unknown row of the ablation 'whole'"
 
 
+def test_a_damaged_row_does_not_end_the_rest(brought: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The row that is whole comes home, the other one is named; likewise of soaks."""
+    for damaged, kept in (("ablation/whole/0", "soak/small/x3/0"), ("soak/small/x3/0", "ablation/whole/0")):
+        path = tmp_path / "work/results" / damaged / "metrics.json"
+        whole = path.read_text()
+        path.write_text("{}")
+        packed(tmp_path)
+        assert home(brought, "--no-evaluate") == 2
+        path.write_text(whole)
+        error = capsys.readouterr().err
+        assert f"{damaged}: " in error and "is missing" in error and error.count("\n") == 1
+        assert not (tmp_path / "home" / damaged).exists() and (tmp_path / "home" / kept).is_dir()
+        shutil.rmtree(tmp_path / "home")
+
+
 @pytest.mark.parametrize("changed", [other_settings, another_device, another_row, no_such_row])
 def test_what_is_not_that_of_here_is_refused(brought: Path, changed, capsys: pytest.CaptureFixture) -> None:
     """With one line; what is right is taken in, and what was here stays."""
