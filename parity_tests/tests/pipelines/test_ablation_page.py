@@ -63,6 +63,7 @@ def left(results: Path, name: str, seed: int, value: float, device: str = "cpu",
     folder = results / WANTED.folder / name / str(seed)
     shares = {measure: value for measure, _ in page.MEASURES}
     write_json(folder / "metrics.json", {"seed": seed, "steps": WANTED.steps, "protocol": None, "seconds": 600.0,
+                                         "parameters": 9,
                                          "protocols": {"clean": shares, "faithful": shares}} | changed)
     write_json(folder / "config.json", preset.resolved() | {"train": asdict(preset.train(seed)[0])})
     write_json(folder / "environment.json", {"device": device, "device_name": NAMES[device]})

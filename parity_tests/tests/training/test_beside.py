@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import signal
 import sys
@@ -100,13 +101,20 @@ def test_what_is_trained_is_measured_by_a_process_of_its_own(here: Path, tier: s
 
 @pytest.mark.parametrize(("trained", "asked"), [(4, 6), (6, 4)])
 def test_a_row_of_another_length_is_not_the_row_that_is_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                  trained: int, asked: int) -> None:
-    """Trained and not yet measured: it goes on, or begins anew, and its own length is measured."""
+                                                                  capsys: pytest.CaptureFixture, trained: int,
+                                                                  asked: int) -> None:
+    """Trained and not yet measured: a longer one goes on, a shorter one is refused, for the row would be lost."""
     command = ["--row", "plain", "--runs", "runs/together", "--steps"]
     with monkeypatch.context() as patch:
         patch.setattr(row_runs.Run, "measure", lambda self: self.folder)
         assert ablation.main([*command, str(trained)]) == 0
-    assert len(row_measures.waiting(Path("runs/together"))) == 1
+    (waiting,) = row_measures.waiting(Path("runs/together"))
+    if asked < trained:
+        assert ablation.main([*command, str(asked)]) == 2 and row_measures.steps_of(waiting) == trained
+        error = capsys.readouterr().err
+        assert f"one of {trained} steps is trained and not measured yet" in error and error.count("\n") == 1
+        assert ablation.main(["--measure", str(waiting)]) == 0 and left("results", "plain", 0)["steps"] == trained
+        shutil.rmtree(waiting)  # as measuring does; here it keeps them
     assert ablation.main([*command, str(asked)]) == 0
     assert ablation.main(["--row", "plain", "--results", "alone", "--runs", "runs/alone", "--steps", str(asked)]) == 0
     found = left("results", "plain", 0)
