@@ -35,7 +35,6 @@ from port.core import files
 
 PANELS = (("held_out_posterior_probe", "by posterior presences"), ("held_out_prior_probe", "by prior presences"))
 AXES = {"minutes": "core-minutes", "pace": "core-minutes at the fastest pace seen", "steps": "thousand steps"}
-TIMED = {"seconds?": (run_files.positive, type(None)), "steps": run_files.count}
 LOOKS = {"train?": {"validation_images?": run_files.count, "held_out_images?": (run_files.count, type(None))}}
 FASTEST = 0.1  # share of the rows that tell the pace
 INK, FAINT = "#33363a", "#d9d9d4"
@@ -134,7 +133,7 @@ def of_aggregate(path: Path, known: set[int], x: str) -> list[Curve]:
 
 def minutes_a_step(folder: Path) -> float | None:
     """Core-minutes of a step, over a whole run; None where its metrics do not say."""
-    told = run_files.read(folder / "metrics.json", TIMED, {})
+    told = run_files.read(folder / "metrics.json", run_files.METRICS, {})
     environment = run_files.read(folder / "environment.json", run_files.ENVIRONMENT, {})
     if not told or not told["steps"] or not told.get("seconds"):
         return None
